@@ -1,0 +1,168 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3 · Evaluate
+#
+# The untuned and the tuned model, on the same held-out rows, with the same settings. Likelihood counts the answers'
+# tokens only. Overlap counts Bengali words. Every score has a 95 % interval; overlap scores have the floor that
+# shuffled references reach.
+#
+# Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `scores.csv`,
+# `human_eval.csv`, `metrics.json`, and a row in `outputs/experiments.db`.
+
+# %% tags=["setup"]
+# Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = ""  # from pyproject.toml, [project.urls]
+folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
+folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
+sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+if not sources and importlib.util.find_spec("helpers") is None:
+    if not REPOSITORY:
+        raise ModuleNotFoundError(
+            "the folder src/helpers is not here: start in a checkout, or attach the suite as input."
+        )
+    subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
+    sources = [Path.cwd() / "sahanubhuti/src"]
+sys.path[:0] = map(str, sources[:1])
+from helpers import env
+
+env.install_missing()
+
+# %% tags=["parameters"]
+run_name: str = "demo"  # a folder under outputs
+outputs: str = "outputs"
+max_rows: int = 0  # test rows, sampled by seed, 0: all
+batch_size: int = 8  # rows
+max_new_tokens: int = 256  # tokens a reply
+temperature: float = 0.0  # 0: greedy
+top_p: float = 1.0
+bootstrap_draws: int = 1000  # resamplings of the rows
+seed: int = 3407
+
+# %%
+import functools
+
+import pandas
+
+from helpers import experiments, generate, metrics, model, report, text
+
+run = env.start_stage("evaluate", globals())
+config = env.read_json(run / "train" / "config.json")
+
+# %% [markdown]
+# ## The protocol
+
+# %%
+rows = env.read_jsonl(run / "data" / "test.jsonl")
+rows = sorted(rows, key=lambda row: text.shuffle_key(seed, row["id"]))[: max_rows or None]
+decoding = f"sampled at temperature {temperature}, top_p {top_p}" if temperature else "greedy"
+print(f"{len(rows)} test rows, {decoding}, at most {max_new_tokens} new tokens, seed {seed}")
+
+# %%
+dtype, dtype_reason = env.pick_dtype()
+print(f"dtype {dtype}: {dtype_reason}")
+tokenizer = model.load_tokenizer(config["base_model_path"])
+tuned_model = model.load_for_inference(
+    config["base_model_path"], run / "train" / "adapter", config["load_in_4bit"], dtype
+)
+
+# %% [markdown]
+# ## Likelihood of the reference answers
+
+# %%
+score_answers = functools.partial(model.likelihood, tuned_model, tokenizer, rows, batch_size)
+likelihoods = {"tuned": score_answers(progress=functools.partial(env.progress, what="tuned likelihood"))}
+with tuned_model.disable_adapter():
+    likelihoods["base"] = score_answers(progress=functools.partial(env.progress, what="base likelihood"))
+
+# %% [markdown]
+# ## Replies
+
+# %%
+conversations = [row["messages"][:-1] for row in rows]
+answer = functools.partial(
+    generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
+)
+replies = {"tuned": answer(what="tuned reply")}
+with tuned_model.disable_adapter():
+    replies["base"] = answer(what="base reply")
+
+# %%
+scored = {
+    side: [
+        {
+            "id": row["id"],
+            "topic": row["topic"],
+            "prompt": row["messages"][-2]["content"],
+            "reference": row["messages"][-1]["content"],
+            **{name: reply[name] for name in ("reply", "new_tokens", "hit_cap")},
+        }
+        for row, reply in zip(rows, replies[side], strict=True)
+    ]
+    for side in ("base", "tuned")
+}
+for side, side_rows in scored.items():
+    env.write_jsonl(run / "evaluate" / f"{side}.jsonl", side_rows)
+
+# %% [markdown]
+# ## Scores
+
+# %%
+found = {side: metrics.statistics(scored[side], likelihoods[side]) for side in scored}
+moved = metrics.shuffled([row["reference"] for row in scored["base"]], seed)
+floors = {side: metrics.overlap_statistics([row["reply"] for row in scored[side]], moved) for side in scored}
+result = metrics.compare(found["base"], found["tuned"], floors, bootstrap_draws, seed)
+report.score_table(result)
+
+# %% [markdown]
+# ## Side by side
+# Four rows picked by seed, not by their scores.
+
+# %%
+pandas.DataFrame(
+    {
+        "question": [row["prompt"] for row in scored["base"][:4]],
+        "reference": [row["reference"] for row in scored["base"][:4]],
+        "base": [row["reply"] for row in scored["base"][:4]],
+        "tuned": [row["reply"] for row in scored["tuned"][:4]],
+    }
+)
+
+# %% [markdown]
+# ## Files
+# `human_eval.csv` is blind: which of the two replies is the tuned one is decided by seed and row, and not written.
+
+# %%
+per_row = {
+    f"{side}_{name}": [metrics.rouge(row["reply"], row["reference"])[name] for row in scored[side]]
+    for side in scored
+    for name in ("rouge1", "rougeL")
+}
+per_row |= {f"{side}_nll": [row["nll"] for row in likelihoods[side]] for side in scored}
+scores = pandas.DataFrame({"id": [row["id"] for row in rows], "topic": [row["topic"] for row in rows], **per_row})
+env.write_text(run / "evaluate" / "scores.csv", scores.to_csv(index=False))
+sheet = [metrics.blind_pair(base, tuned, seed) for base, tuned in zip(scored["base"], scored["tuned"], strict=True)]
+env.write_text(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet).to_csv(index=False))
+
+# %%
+result = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed, **result}
+experiments.log(
+    run.parent / "experiments.db",
+    config["base_model"],
+    env.read_json(run / "train" / "adapter" / "adapter_config.json"),
+    env.read_json(run / "train" / "metrics.json"),
+    result,
+    scored["tuned"],
+)
+env.finish_stage(run, "evaluate", result)

@@ -1,0 +1,67 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5 · Report
+#
+# One page from the run's own files. It needs neither torch nor a GPU: a downloaded run folder is enough.
+#
+# Reads every stage's files. Writes `report/`: `index.html`, `training_loss.png`, `eval_results.png`, `metrics.json`.
+
+# %% tags=["setup"]
+# Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = ""  # from pyproject.toml, [project.urls]
+folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
+folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
+sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+if not sources and importlib.util.find_spec("helpers") is None:
+    if not REPOSITORY:
+        raise ModuleNotFoundError(
+            "the folder src/helpers is not here: start in a checkout, or attach the suite as input."
+        )
+    subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
+    sources = [Path.cwd() / "sahanubhuti/src"]
+sys.path[:0] = map(str, sources[:1])
+from helpers import env
+
+env.install_missing()
+
+# %% tags=["parameters"]
+run_name: str = "demo"  # a folder under outputs
+outputs: str = "outputs"
+samples: int = 6  # replies shown side by side
+
+# %%
+from helpers import report
+
+run = env.start_stage("report", globals())
+
+# %% [markdown]
+# ## Base against tuned
+
+# %%
+report.score_table(env.read_json(run / "evaluate" / "metrics.json"))
+
+# %%
+loss = report.loss_figure(run)
+
+# %%
+bars = report.score_figure(run)
+
+# %% [markdown]
+# ## The page
+
+# %%
+metrics = report.write(run, samples)
+env.finish_stage(run, "report", metrics)
+print(run / "report" / "index.html")

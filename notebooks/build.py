@@ -1,0 +1,72 @@
+"""Builds each .ipynb from its .py, without outputs, and keeps their first cell the same: see setup_cell.py.
+
+python notebooks/build.py          writes what differs
+python notebooks/build.py --check  names what differs and exits 1
+"""
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+HERE = Path(__file__).resolve().parent
+MEND = "make notebooks"
+
+
+def setup_cell() -> str:
+    """Returns the first cell of every notebook, with the repository's address where pyproject.toml has one."""
+    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "")
+    cell = (HERE / "setup_cell.py").read_text(encoding="utf-8").strip()
+    return cell.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"')
+
+
+def sources() -> list[Path]:
+    """Returns the notebooks' .py files: those with a kernelspec header."""
+    return [path for path in sorted(HERE.glob("*.py")) if path.read_text(encoding="utf-8").startswith("# ---")]
+
+
+def with_setup(source: str) -> str:
+    """Returns a notebook's source with the setup cell put in place of the one it has."""
+    cell = setup_cell()
+    return re.sub(r'(# %% tags=\["setup"\]\n).*?(?=\n\n# %%)', lambda match: match[1] + cell, source, flags=re.DOTALL)
+
+
+def build(source: str) -> str:
+    """Returns the .ipynb text of a percent source: no outputs, stable cell ids, the same for the same source."""
+    notebook = jupytext.reads(source, fmt="py:percent")
+    notebook.metadata.pop("jupytext", None)
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:02d}"
+    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def cells(notebook) -> list[tuple]:
+    """Returns what must agree in a pair: (cell type, source, tags) of every cell."""
+    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
+
+
+def main(check: bool) -> int:
+    """Writes the notebooks, or with `check` names those that differ; returns the exit code."""
+    stale = []
+    for path in sources():
+        source = path.read_text(encoding="utf-8")
+        wanted = with_setup(source)
+        built = path.with_suffix(".ipynb")
+        current = built.read_text(encoding="utf-8") if built.is_file() else ""
+        if wanted == source and current == build(wanted):
+            continue
+        stale.append(path.stem)
+        if not check:
+            path.write_text(wanted, encoding="utf-8")
+            built.write_text(build(wanted), encoding="utf-8")
+    if stale:
+        print(f"{'differ from their source' if check else 'built'}: {', '.join(stale)}" + f" (run: {MEND})" * check)
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main("--check" in sys.argv[1:]))

@@ -1,0 +1,258 @@
+"""The place a run happens in: platform, GPU, number format, run folders, and files written whole or not at all."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+STAGES = {  # stage: (notebook, folder)
+    "prepare_data": ("01_prepare_data", "data"),
+    "train": ("02_train", "train"),
+    "evaluate": ("03_evaluate", "evaluate"),
+    "infer": ("04_infer", "infer"),
+    "report": ("05_report", "report"),
+}
+INPUTS = {  # stage: the files of the run that it reads; their content decides whether a finished stage still holds
+    "prepare_data": [],
+    "train": ["data/train.jsonl", "data/val.jsonl"],
+    "evaluate": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
+    "infer": ["train/config.json", "train/adapter/adapter_model.safetensors"],
+    "report": ["data/metrics.json", "train/metrics.json", "evaluate/metrics.json", "infer/metrics.json"],
+}
+PACKAGES = "torch transformers trl peft accelerate datasets unsloth bitsandbytes evaluate rouge_score sacrebleu".split()
+ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+
+
+def platform() -> str:
+    """Returns "kaggle", "colab" or "local". Kaggle is asked first: its images set COLAB_* variables too."""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ and Path("/kaggle/working").is_dir():
+        return "kaggle"
+    return "colab" if "COLAB_RELEASE_TAG" in os.environ else "local"
+
+
+def install_missing() -> None:
+    """Installs the pinned packages that differ from what is here, on Kaggle and Colab; elsewhere says what to run."""
+    from packaging.requirements import Requirement
+
+    commands = []
+    for name, options in (("requirements.txt", []), ("requirements-unsloth.txt", ["--no-deps"])):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines() if (ROOT / name).is_file() else []
+        missing = []
+        for line in filter(None, (line.split("#")[0].strip() for line in lines)):
+            wanted = Requirement(line)
+            try:
+                met = wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
+            except importlib.metadata.PackageNotFoundError:
+                met = False
+            if not met:
+                missing.append(line)
+        if missing:
+            commands.append([sys.executable, "-m", "pip", "install", "-q", *options, *missing])
+    for command in commands:
+        if platform() == "local":
+            raise ModuleNotFoundError(
+                f"this Python lacks {' '.join(command[5:])}. Run `make setup` and use .venv, or: "
+                f"{' '.join(command[1:])}"
+            )
+        print("installing", *command[5:])
+        subprocess.run(command, check=True)
+    importlib.invalidate_caches()
+
+
+def pick_dtype(forced: str = "") -> tuple[str, str]:
+    """Returns the training number format and the reason for it.
+
+    bfloat16 is emulated and about seven times slower below compute capability 8.0 (a T4 is 7.5), so float16 is
+    used there. A CPU computes in float32. `forced` names a format that the settings ask for.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return "float32", "no GPU: a CPU computes in float32"
+    major, minor = torch.cuda.get_device_capability()
+    name = f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}"
+    if forced == "bfloat16" and major < 8:
+        raise ValueError(f"sft.bf16 is set, but {name}: bfloat16 needs 8.0. Remove it, and float16 is used.")
+    if forced:
+        return forced, f"asked for by the settings ({name})"
+    return ("bfloat16", f"{name}, at least 8.0") if major >= 8 else ("float16", f"{name}, below 8.0: no bfloat16")
+
+
+def gpu_names() -> list[str]:
+    """Returns the names of the GPUs here, [] without any; asks nvidia-smi, so that torch is not needed."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+        )
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of Python and of the packages that decide a run's numbers."""
+    found = {"python": sys.version.split()[0]}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def git_sha() -> str:
+    """Returns the checkout's commit, "" outside a checkout."""
+    try:
+        answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def now() -> str:
+    """Returns the time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+# Files
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: beside it first, then renamed over it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(beside, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value) -> None:
+    """Writes JSON with Bengali as itself. NaN and infinity are no JSON: they are refused with ValueError."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path):
+    """Reads one JSON file; a broken one raises ValueError with its name."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not whole JSON ({error}). Remove it and run its stage again.") from error
+
+
+def write_jsonl(path: Path, rows) -> None:
+    """Writes one JSON object a line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Reads one JSON object a line."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def sha256(path: Path) -> str:
+    """Returns a file's SHA-256 in hexadecimal, "" where there is no such file."""
+    if not Path(path).is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# Runs
+
+
+def run_folder(outputs: str, run_name: str) -> Path:
+    """Returns outputs/<run_name>. A name that is no plain folder name raises ValueError."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
+        raise ValueError(
+            f"run_name is {run_name!r}: expected letters, digits, '.', '_' and '-', starting with a letter or digit."
+        )
+    return Path(outputs) / run_name
+
+
+def check_type(name: str, value, expected: type) -> None:
+    """Raises TypeError unless the value has the annotated type. A whole number is also a float; a bool is no number."""
+    accepted = (int, float) if expected is float else (expected,)
+    if isinstance(value, accepted) and not (isinstance(value, bool) and expected is not bool):
+        return
+    hint = ""
+    if expected is float and isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        mantissa, exponent = value.lower().split("e")
+        hint = f" YAML reads {value} as text: write {mantissa}.0e{exponent}."
+    raise TypeError(f"{name} is {value!r} ({type(value).__name__}): expected {expected.__name__}.{hint}")
+
+
+def input_hashes(run: Path, stage: str, parameters: dict) -> dict[str, str]:
+    """Returns the SHA-256 of everything a stage reads: files of the run, and a data set that is a file here."""
+    found = {name: sha256(run / name) for name in INPUTS[stage]}
+    if stage == "prepare_data":
+        found["dataset"] = sha256(Path(parameters["dataset"]))
+    return found
+
+
+def start_stage(stage: str, namespace: dict) -> Path:
+    """Begins a stage from its notebook: checks the parameters' types and the inputs, and notes the start in run.json.
+
+    `namespace` is the notebook's globals(); its annotated names are the parameters. Returns the run's folder.
+    Raises TypeError for a wrong type and FileNotFoundError when an earlier stage has not finished.
+    """
+    parameters = {name: namespace[name] for name in namespace["__annotations__"]}
+    for name, expected in namespace["__annotations__"].items():
+        check_type(f"{stage}.{name}", parameters[name], expected)
+    run = run_folder(parameters["outputs"], parameters["run_name"])
+    for needed in INPUTS[stage] if stage != "report" else []:
+        maker = next(name for name, (_, folder) in STAGES.items() if folder == needed.split("/")[0])
+        folder = run / STAGES[maker][1]
+        if not (folder / "metrics.json").is_file() or not (run / needed).is_file():
+            raise FileNotFoundError(f"{run / needed} is not there: finish {STAGES[maker][0]} of run {run.name} first.")
+    own = run / STAGES[stage][1]
+    own.mkdir(parents=True, exist_ok=True)
+    (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
+    note_stage(
+        run,
+        stage,
+        status="running",
+        parameters=parameters,
+        inputs=input_hashes(run, stage, parameters),
+        started=now(),
+        ended=None,
+        error=None,
+        platform=platform(),
+        versions=versions(),
+        gpu=gpu_names(),
+        git_sha=git_sha(),
+    )
+    return run
+
+
+def note_stage(run: Path, stage: str, **facts) -> None:
+    """Writes facts about a stage into run.json, keeping those not named."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {"run_name": run.name, "stages": {}}
+    record["stages"].setdefault(stage, {}).update(facts)
+    write_json(run / "run.json", record)
+
+
+def finish_stage(run: Path, stage: str, metrics: dict) -> None:
+    """Ends a stage: metrics.json last of its files, then "finished" in run.json."""
+    write_json(run / STAGES[stage][1] / "metrics.json", metrics)
+    note_stage(run, stage, status="finished", ended=now())
+
+
+def progress(done: int, total: int, what: str = "") -> None:
+    """Tells the runner, where one listens, how far the stage is; anywhere else does nothing."""
+    target = os.environ.get("SAHANUBHUTI_PROGRESS")
+    if target:
+        beside = Path(f"{target}.tmp")
+        beside.write_text(json.dumps({"done": done, "total": total, "what": what}), encoding="utf-8")
+        os.replace(beside, target)

@@ -1,0 +1,42 @@
+"""The two logs people look for, in SQLite: LLAMAExperiments and GeneratedResponses."""
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+from helpers import env
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS LLAMAExperiments (
+  id INTEGER PRIMARY KEY, model_name TEXT NOT NULL, lora_config TEXT NOT NULL, train_loss REAL, val_loss REAL,
+  metrics TEXT NOT NULL, timestamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS GeneratedResponses (
+  id INTEGER PRIMARY KEY, experiment_id INTEGER NOT NULL REFERENCES LLAMAExperiments(id), input_text TEXT NOT NULL,
+  response_text TEXT NOT NULL, timestamp TEXT NOT NULL);
+"""
+
+
+def log(database: Path, model_name: str, lora_config: dict, train: dict, metrics: dict, replies: list[dict]) -> int:
+    """Writes one experiment with its replies (`prompt`, `reply`) in one transaction and returns its id."""
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        connection.executescript(SCHEMA)
+        with connection:
+            experiment = connection.execute(
+                "INSERT INTO LLAMAExperiments (model_name, lora_config, train_loss, val_loss, metrics, timestamp) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
+                (
+                    model_name,
+                    json.dumps(lora_config, ensure_ascii=False, sort_keys=True),
+                    train["train_loss"],
+                    train["val_loss"],
+                    json.dumps(metrics, ensure_ascii=False),
+                    env.now(),
+                ),
+            ).lastrowid
+            connection.executemany(
+                "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) "
+                "VALUES (?, ?, ?, ?)",
+                [(experiment, row["prompt"], row["reply"], env.now()) for row in replies],
+            )
+    return experiment

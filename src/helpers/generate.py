@@ -1,0 +1,58 @@
+"""Replies from a model: batched by length, padded on the left, cut at the prompt's length and at the end token."""
+
+import time
+
+from helpers import chat, env
+
+
+def replies(
+    model,
+    tokenizer,
+    conversations: list[list[dict]],
+    max_new_tokens: int,
+    batch_size: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    what: str = "reply",
+) -> list[dict]:
+    """Answers each conversation: `reply`, `new_tokens`, `hit_cap` (no end token within the limit) and `seconds`.
+
+    Temperature 0 is greedy. Results come in the order given; `seconds` is the batch's time over its rows. No
+    repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs.
+    Raises ValueError when a reply begins with its own prompt.
+    """
+    import torch
+    from transformers import GenerationConfig
+
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in (chat.END, "<|end_of_text|>", "<|eom_id|>") if token in vocabulary]
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
+    settings = GenerationConfig(
+        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, **sampling
+    )
+    prompts = [chat.encode_prompt(tokenizer, messages) for messages in conversations]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    results = [None] * len(prompts)
+    torch.manual_seed(seed)
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        began = time.perf_counter()
+        batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, padding_side="left", return_tensors="pt")
+        with torch.inference_mode():
+            output = model.generate(**batch.to(model.device), generation_config=settings)
+        seconds = (time.perf_counter() - began) / len(chosen)
+        for index, tokens in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist()):
+            stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
+            reply = tokenizer.decode(tokens[:stop], skip_special_tokens=True).strip()
+            question = conversations[index][-1]["content"].strip()
+            if tokens[: len(prompts[index])] == prompts[index]:
+                raise ValueError(f"the reply to {question[:60]!r} begins with its prompt: it was not cut off.")
+            results[index] = {
+                "reply": reply,
+                "new_tokens": min(stop + 1, len(tokens)),
+                "hit_cap": stop == len(tokens),
+                "seconds": seconds,
+            }
+        env.progress(min(start + batch_size, len(order)), len(order), what)
+    return results

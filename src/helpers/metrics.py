@@ -1,0 +1,163 @@
+"""Scores that are right for Bengali, each with a bootstrap interval, a floor and its direction.
+
+Every score is a function of sums over rows, so that one resampling of rows serves all of them, and the same
+resampling serves base and tuned model (paired).
+"""
+
+import math
+from functools import cache
+
+import numpy
+
+from helpers import rubric, text
+
+BETTER = {
+    "perplexity": "lower",
+    "bits_per_char": "lower",
+    "token_accuracy": "higher",
+    "chrf": "higher",
+    "bleu": "higher",
+    "rouge1": "higher",
+    "rouge2": "higher",
+    "rougeL": "higher",
+    "distinct2": "higher",
+    "empathy": "higher",
+    "hit_cap": "lower",
+}
+SCALES = ("fluency", "relevance", "correctness", "empathy", "safety")  # 1 to 5, of human_eval.csv
+OVERLAP = ("chrf", "bleu", "rouge1", "rouge2", "rougeL")  # the scores that have a floor: shuffled references
+
+
+class _Words:
+    """rouge_score's tokenizer interface over Bengali words; its own keeps [a-z0-9] only."""
+
+    def tokenize(self, reply: str) -> list[str]:
+        return text.words(reply)
+
+
+@cache
+def _rouge():
+    from rouge_score import rouge_scorer
+
+    return rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Words())
+
+
+@cache
+def _sacrebleu():
+    from sacrebleu.metrics import BLEU, CHRF
+
+    return {"chrf": CHRF(word_order=2), "bleu": BLEU(tokenize="intl")}
+
+
+def rouge(reply: str, reference: str) -> dict[str, float]:
+    """Returns ROUGE-1, -2 and -L F1 (0 to 1) of one reply over Bengali words (Lin 2004)."""
+    return {name: score.fmeasure for name, score in _rouge().score(reference, reply).items()}
+
+
+def distinct2(reply: str) -> float:
+    """Returns distinct bigrams over bigrams of one reply (Li et al. 2016, per reply); 0 for fewer than two words."""
+    words = text.words(reply)
+    pairs = list(zip(words, words[1:]))
+    return len(set(pairs)) / len(pairs) if pairs else 0.0
+
+
+def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[str, numpy.ndarray]:
+    """Returns per score an array (rows, k) of what is summed over rows; `rows` have reply, reference and hit_cap."""
+    replies = [row["reply"] for row in rows]
+    references = [row["reference"] for row in rows]
+    found = overlap_statistics(replies, references)
+    found["distinct2"] = _means([distinct2(reply) for reply in replies])
+    found["empathy"] = _means([rubric.score(reply)["total"] for reply in replies])
+    found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
+    if likelihoods is not None:
+        for name, top, bottom in (
+            ("perplexity", "nll", "tokens"),
+            ("bits_per_char", "nll", "characters"),
+            ("token_accuracy", "correct", "tokens"),
+        ):
+            found[name] = numpy.array([[row[top], row[bottom]] for row in likelihoods], dtype=float)
+    return found
+
+
+def overlap_statistics(replies: list[str], references: list[str]) -> dict[str, numpy.ndarray]:
+    """Returns the arrays of the OVERLAP scores for replies against references, row by row."""
+    each = [rouge(reply, reference) for reply, reference in zip(replies, references, strict=True)]
+    found = {name: _means([row[name] for row in each]) for name in ("rouge1", "rouge2", "rougeL")}
+    for name, metric in _sacrebleu().items():
+        found[name] = numpy.array(metric._extract_corpus_statistics(replies, [references]), dtype=float)
+    return found
+
+
+def _means(values: list[float]) -> numpy.ndarray:
+    return numpy.array([[value, 1.0] for value in values])
+
+
+def _value(name: str, sums: numpy.ndarray) -> float:
+    if name in ("chrf", "bleu"):
+        return _sacrebleu()[name]._compute_score_from_stats([int(round(x)) for x in sums]).score
+    if not sums[1]:
+        return 0.0
+    if name == "perplexity":
+        return math.exp(sums[0] / sums[1])
+    if name == "bits_per_char":
+        return sums[0] / sums[1] / math.log(2)
+    return sums[0] / sums[1]
+
+
+def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dict[str, dict]:
+    """Returns {"base": …, "tuned": …, "delta": …}: per score `value`, `low`, `high`, `floor`, `better`.
+
+    `base` and `tuned` come from `statistics`, `floors` from `overlap_statistics` over shuffled references. The
+    interval is the 95 % percentile bootstrap over rows (Efron 1979); both models see the same resampled rows, so that
+    `delta` (tuned − base) is a paired comparison.
+    """
+    count = len(next(iter(base.values())))
+    picks = numpy.random.default_rng(seed).multinomial(count, numpy.full(count, 1 / count), size=draws)
+    table = {"base": {}, "tuned": {}, "delta": {}}
+    for name, better in BETTER.items():
+        if name not in base:
+            continue
+        values, drawn = {}, {}
+        for side, found in (("base", base), ("tuned", tuned)):
+            values[side] = _value(name, found[name].sum(axis=0))
+            drawn[side] = numpy.array([_value(name, sums) for sums in picks @ found[name]])
+        values["delta"], drawn["delta"] = values["tuned"] - values["base"], drawn["tuned"] - drawn["base"]
+        for side in table:
+            low, high = numpy.percentile(drawn[side], [2.5, 97.5])
+            floor = floors[side][name].sum(axis=0) if side in floors and name in floors[side] else None
+            table[side][name] = {
+                "value": float(values[side]),
+                "low": float(low),
+                "high": float(high),
+                "floor": None if floor is None else float(_value(name, floor)),
+                "better": better,
+            }
+    return table
+
+
+def shuffled(references: list[str], seed: int) -> list[str]:
+    """Returns the references moved so that none stands where it stood; ValueError for fewer than two."""
+    if len(references) < 2:
+        raise ValueError(f"{len(references)} reference: a floor needs at least 2 rows.")
+    order = numpy.random.default_rng(seed).permutation(len(references))
+    moved = [None] * len(references)
+    for place, following in zip(order, numpy.roll(order, 1)):
+        moved[place] = references[following]
+    return moved
+
+
+def blind_pair(base: dict, tuned: dict, seed: int) -> dict:
+    """Returns one line of the sheet for people: two replies, which is which decided by seed and row, empty scales."""
+    first, second = (tuned, base) if tuned_is_first(tuned["id"], seed) else (base, tuned)
+    return {
+        "id": base["id"],
+        "prompt": base["prompt"],
+        "reply_1": first["reply"],
+        "reply_2": second["reply"],
+        **{f"{scale}_{place}": "" for scale in SCALES for place in (1, 2)},
+    }
+
+
+def tuned_is_first(row_id: str, seed: int) -> bool:
+    """Says whether reply_1 of a row's blind pair is the tuned model's."""
+    return text.shuffle_key(seed, row_id)[0] % 2 == 1

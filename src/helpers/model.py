@@ -1,0 +1,158 @@
+"""The base model and its adapter, for both backends, and how likely a model finds given answers."""
+
+import math
+import os
+from pathlib import Path
+
+from helpers import chat
+
+BACKENDS = ("unsloth", "peft")
+POSITIONS = 512  # answer tokens whose logits exist at one time: 512 × 128,256 × 4 B = 0.24 GiB
+
+
+def start_backend(backend: str) -> None:
+    """Imports Unsloth when it is the backend: it must come before transformers and trl. ValueError for another name."""
+    if backend not in BACKENDS:
+        raise ValueError(f"train.backend is {backend!r}: expected one of {', '.join(BACKENDS)}.")
+    if backend == "unsloth":
+        os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        import unsloth  # noqa: F401
+
+
+def load_tokenizer(base_model: str):
+    """Returns the base model's tokenizer with pad, end token and template set; OSError with the way out."""
+    from transformers import AutoTokenizer
+
+    with _explained(base_model):
+        return chat.prepare_tokenizer(AutoTokenizer.from_pretrained(base_model))
+
+
+def load_for_training(config: dict, dtype: str):
+    """Returns the base model with a fresh LoRA adapter, on this process's GPU or the CPU.
+
+    `config` holds base_model_path, backend, load_in_4bit, max_length, seed, lora and gradient_checkpointing. The adapter's
+    B matrices start at zero, so the first loss is the base model's.
+    """
+    import torch
+
+    here = {"": int(os.environ.get("LOCAL_RANK", 0))} if torch.cuda.is_available() else {"": "cpu"}
+    checkpointing = config["gradient_checkpointing"]
+    if config["backend"] == "unsloth":
+        from unsloth import FastLanguageModel
+
+        with _explained(config["base_model_path"]):
+            model, _ = FastLanguageModel.from_pretrained(
+                config["base_model_path"],
+                max_seq_length=config["max_length"],
+                dtype=getattr(torch, dtype),
+                load_in_4bit=config["load_in_4bit"],
+                device_map=here,
+                use_gradient_checkpointing="unsloth" if checkpointing else False,
+            )
+        return FastLanguageModel.get_peft_model(
+            model,
+            random_state=config["seed"],
+            use_gradient_checkpointing="unsloth" if checkpointing else False,
+            max_seq_length=config["max_length"],
+            **config["lora"],
+        )
+    from peft import LoraConfig, get_peft_model
+
+    model = _load_plain(config["base_model_path"], config["load_in_4bit"], dtype, here)
+    torch.manual_seed(config["seed"])
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config["lora"]))
+
+
+def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype: str):
+    """Returns the base model with a trained adapter on it, in plain PEFT whatever the backend that trained it.
+
+    `with model.disable_adapter():` it is the base model.
+    """
+    import torch
+    from peft import PeftModel
+
+    here = {"": 0} if torch.cuda.is_available() else {"": "cpu"}
+    return PeftModel.from_pretrained(_load_plain(base_model, load_in_4bit, dtype, here), str(adapter)).eval()
+
+
+def _load_plain(base_model: str, load_in_4bit: bool, dtype: str, device_map: dict):
+    import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    quantization = None
+    if load_in_4bit:
+        quantization = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    with _explained(base_model):
+        return AutoModelForCausalLM.from_pretrained(
+            base_model, dtype=getattr(torch, dtype), quantization_config=quantization, device_map=device_map
+        )
+
+
+class _explained:
+    """Turns "cannot be loaded" of the hub libraries into one message that says what to do."""
+
+    def __init__(self, base_model: str):
+        self.base_model = base_model
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, (OSError, RuntimeError)) and not Path(self.base_model).is_dir():
+            if isinstance(error, RuntimeError) and "No config file found" not in str(error):
+                return
+            raise OSError(
+                f"base_model {self.base_model!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). "
+                f"Check the name, switch the internet on (Kaggle: Settings, Internet; unset HF_HUB_OFFLINE), or attach "
+                f"the model and pass its folder."
+            ) from error
+
+
+def likelihood(model, tokenizer, rows: list[dict], batch_size: int, progress=None) -> list[dict]:
+    """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
+
+    Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
+    hidden states of answer tokens pass through the output layer POSITIONS at a time, in float32. Rows are batched by
+    length; the results come in the rows' order.
+    """
+    import torch
+
+    examples = [chat.encode(tokenizer, row) for row in rows]
+    collate = chat.collator(tokenizer)
+    order = sorted(range(len(rows)), key=lambda index: len(examples[index]["input_ids"]))
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    results = [None] * len(rows)
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collate([examples[index] for index in chosen]).to(model.device)
+            hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
+            targets = batch["labels"][:, 1:]  # position t predicts token t + 1
+            row_of, at = (targets != chat.IGNORED).nonzero(as_tuple=True)
+            nll, correct = [], []
+            for piece in range(0, len(at), POSITIONS):
+                here = slice(piece, piece + POSITIONS)
+                logits = causal.lm_head(hidden[row_of[here], at[here]]).float()  # (positions, vocabulary)
+                target = targets[row_of[here], at[here]]
+                nll.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
+                correct.append(logits.argmax(-1) == target)
+            nll, correct = torch.cat(nll).double(), torch.cat(correct)
+            for place, index in enumerate(chosen):
+                mine = row_of == place
+                results[index] = {
+                    "nll": float(nll[mine].sum()),
+                    "tokens": int(mine.sum()),
+                    "correct": int(correct[mine].sum()),
+                    "characters": sum(len(m["content"]) for m in rows[index]["messages"] if m["role"] == "assistant"),
+                }
+            if progress:
+                progress(min(start + batch_size, len(order)), len(order))
+    broken = [row["id"] for row, result in zip(rows, results) if not math.isfinite(result["nll"])]
+    if broken:
+        raise FloatingPointError(f"the loss of {len(broken)} rows is not finite, first {broken[0]}: adapter or dtype.")
+    return results

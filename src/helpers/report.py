@@ -1,0 +1,159 @@
+"""Reads a run's files and shows them: tables and figures for the notebooks, and the one page to send round."""
+
+import base64
+import io
+from pathlib import Path
+
+from helpers import env
+
+LABELS = {  # score: (label, digits)
+    "perplexity": ("perplexity of the answers", 2),
+    "bits_per_char": ("bits per character", 3),
+    "token_accuracy": ("token accuracy", 3),
+    "chrf": ("chrF++", 2),
+    "bleu": ("BLEU (intl)", 2),
+    "rouge1": ("ROUGE-1", 3),
+    "rouge2": ("ROUGE-2", 3),
+    "rougeL": ("ROUGE-L", 3),
+    "distinct2": ("distinct-2", 3),
+    "empathy": ("empathy keywords, of 100", 1),
+    "hit_cap": ("replies that hit the cap", 3),
+}
+BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, safe for colour-blind readers
+PAGE = Path(__file__).with_name("report_page.html")
+
+
+def verdict(delta: dict) -> str:
+    """Returns "better", "worse" or "no clear difference" (the interval of tuned − base holds 0)."""
+    if delta["low"] <= 0 <= delta["high"]:
+        return "no clear difference"
+    return "better" if (delta["value"] > 0) == (delta["better"] == "higher") else "worse"
+
+
+def score_rows(result: dict) -> list[dict]:
+    """Returns the base-against-tuned table as rows of text, one a score, from the content of evaluate/metrics.json."""
+    rows = []
+    for name, (label, digits) in LABELS.items():
+        if name not in result["base"]:
+            continue
+        base, tuned, delta = (result[side][name] for side in ("base", "tuned", "delta"))
+        rows.append(
+            {
+                "score": label,
+                "better": delta["better"],
+                "floor": "–" if tuned["floor"] is None else f"{tuned['floor']:.{digits}f}",
+                "base": f"{base['value']:.{digits}f}",
+                "tuned": f"{tuned['value']:.{digits}f}",
+                "tuned − base": f"{delta['value']:+.{digits}f}",
+                "95 % interval": f"{delta['low']:+.{digits}f} to {delta['high']:+.{digits}f}",
+                "verdict": verdict(delta),
+            }
+        )
+    return rows
+
+
+def score_table(result: dict):
+    """Returns `score_rows` as a pandas table."""
+    import pandas
+
+    return pandas.DataFrame(score_rows(result)).set_index("score")
+
+
+def headline(result: dict) -> str:
+    """Returns one sentence: did the tuned model get better at the held-out answers, by how much, how sure."""
+    base, tuned, delta = (result[side]["perplexity"] for side in ("base", "tuned", "delta"))
+    change = f"from {base['value']:.1f} to {tuned['value']:.1f}"
+    span = f"95 % interval of the change {delta['low']:+.1f} to {delta['high']:+.1f}, {result['n']} held-out rows"
+    moved = "fell" if delta["value"] < 0 else "rose"
+    sense = {"better": "better", "worse": "worse, not better", "no clear difference": "no clear difference"}
+    return f"Perplexity of the reference answers {moved} {change} ({span}): {sense[verdict(delta)]}."
+
+
+def loss_figure(run: Path):
+    """Returns the loss curve of train/log.jsonl: training loss a step, validation loss where it was measured."""
+    import matplotlib.pyplot as plt
+
+    log = env.read_jsonl(run / "train" / "log.jsonl")
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    for key, label, style in (
+        ("loss", "training", {"color": BLUE, "linewidth": 1}),
+        ("eval_loss", "validation", {"color": ORANGE, "marker": "o", "linewidth": 1}),
+    ):
+        points = [(entry["step"], entry[key]) for entry in log if key in entry]
+        if points:
+            axes.plot(*zip(*points), label=label, **style)
+    axes.set(xlabel="optimizer step", ylabel="loss, nats a token")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    return figure
+
+
+def score_figure(run: Path):
+    """Returns base and tuned side by side with their 95 % intervals, for the overlap scores and the rubric."""
+    import matplotlib.pyplot as plt
+
+    result = env.read_json(run / "evaluate" / "metrics.json")
+    names = ["perplexity", "chrf", "bleu", "rougeL", "empathy"]
+    figure, panels = plt.subplots(1, len(names), figsize=(9, 3), layout="constrained")
+    for axes, name in zip(panels, names):
+        for place, (side, color) in enumerate((("base", BLUE), ("tuned", ORANGE))):
+            score = result[side][name]
+            spread = [[max(0, score["value"] - score["low"])], [max(0, score["high"] - score["value"])]]
+            axes.bar(place, score["value"], yerr=spread, color=color, capsize=4)
+            if score["floor"] is not None:
+                axes.hlines(score["floor"], place - 0.4, place + 0.4, color="black", linestyles="dotted")
+        axes.set_xticks([0, 1], ["base", "tuned"])
+        axes.set_title(f"{LABELS[name][0].split(',')[0]}\n({result['delta'][name]['better']} is better)", fontsize=8)
+    return figure
+
+
+def _png(figure) -> bytes:
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130)
+    plt.close(figure)
+    return buffer.getvalue()
+
+
+def write(run: Path, samples: int) -> dict:
+    """Writes report/index.html and its figures from the run's files and returns what it shows.
+
+    Everything the run wrote is escaped: text from a model or a data set stays text.
+    """
+    import jinja2
+
+    folder = run / "report"
+    found = {
+        name: env.read_json(run / folder_name / "metrics.json")
+        for name, (_, folder_name) in env.STAGES.items()
+        if name != "report" and (run / folder_name / "metrics.json").is_file()
+    }
+    figures = {}
+    for name, needed, draw in (("training_loss", "train", loss_figure), ("eval_results", "evaluate", score_figure)):
+        if needed in found:
+            content = _png(draw(run))
+            (folder / f"{name}.png").write_bytes(content)
+            figures[name] = base64.b64encode(content).decode()
+    pairs = []
+    if "evaluate" in found:
+        base, tuned = (env.read_jsonl(run / "evaluate" / f"{side}.jsonl")[:samples] for side in ("base", "tuned"))
+        pairs = [{**b, "base": b["reply"], "tuned": t["reply"]} for b, t in zip(base, tuned, strict=True)]
+    infer = env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else []
+    record = env.read_json(run / "run.json")
+    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
+        PAGE.read_text(encoding="utf-8")
+    )
+    html = page.render(
+        run=record,
+        found=found,
+        headline=headline(found["evaluate"]) if "evaluate" in found else "",
+        scores=score_rows(found["evaluate"]) if "evaluate" in found else [],
+        figures=figures,
+        pairs=pairs,
+        replies=infer,
+        missing=[name for name in env.STAGES if name not in found and name != "report"],
+        embedded=found.get("prepare_data", {}).get("base_model") == "embedded",
+    )
+    env.write_text(folder / "index.html", html)
+    return {"stages": list(found), "samples": len(pairs), "bytes": len(html.encode())}
