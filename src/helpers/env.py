@@ -36,32 +36,35 @@ def platform() -> str:
 
 
 def install_missing() -> None:
-    """Installs the pinned packages that differ from what is here, on Kaggle and Colab; elsewhere says what to run."""
+    """Installs the pinned packages that are missing or differ, on Kaggle and Colab.
+
+    Elsewhere nothing is installed: a missing package raises ModuleNotFoundError with the command, another version
+    than the pinned one is said.
+    """
     from packaging.requirements import Requirement
 
-    commands = []
     for name, options in (("requirements.txt", []), ("requirements-unsloth.txt", ["--no-deps"])):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines() if (ROOT / name).is_file() else []
-        missing = []
+        missing, differing = [], []
         for line in filter(None, (line.split("#")[0].strip() for line in lines)):
             wanted = Requirement(line)
             try:
-                met = wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True)
+                if not wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True):
+                    differing.append(line)
             except importlib.metadata.PackageNotFoundError:
-                met = False
-            if not met:
                 missing.append(line)
-        if missing:
-            commands.append([sys.executable, "-m", "pip", "install", "-q", *options, *missing])
-    for command in commands:
+        command = [sys.executable, "-m", "pip", "install", "-q", *options, *missing, *differing]
         if platform() == "local":
-            raise ModuleNotFoundError(
-                f"this Python lacks {' '.join(command[5:])}. Run `make setup` and use .venv, or: "
-                f"{' '.join(command[1:])}"
-            )
-        print("installing", *command[5:])
-        subprocess.run(command, check=True)
-    importlib.invalidate_caches()
+            if missing:
+                raise ModuleNotFoundError(
+                    f"this Python lacks {', '.join(missing)}. Run `make setup` and use .venv, or: {' '.join(command)}"
+                )
+            if differing:
+                print(f"another version is installed than the one tried: {', '.join(differing)} was")
+        elif missing or differing:
+            print("installing", *missing, *differing)
+            subprocess.run(command, check=True)
+            importlib.invalidate_caches()
 
 
 def pick_dtype(forced: str = "") -> tuple[str, str]:

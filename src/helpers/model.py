@@ -30,8 +30,8 @@ def load_tokenizer(base_model: str):
 def load_for_training(config: dict, dtype: str):
     """Returns the base model with a fresh LoRA adapter, on this process's GPU or the CPU.
 
-    `config` holds base_model_path, backend, load_in_4bit, max_length, seed, lora and gradient_checkpointing. The adapter's
-    B matrices start at zero, so the first loss is the base model's.
+    `config` holds base_model_path, backend, load_in_4bit, max_length, seed, lora and gradient_checkpointing. The
+    adapter's B matrices start at zero, so the first loss is the base model's.
     """
     import torch
 
