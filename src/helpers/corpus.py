@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas
 
-from helpers import text
+from helpers import env, text
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
 EMBEDDED = Path(__file__).with_name("embedded_corpus.csv")
@@ -66,7 +66,7 @@ def read_table(path: Path) -> pandas.DataFrame:
         else:
             table = pandas.read_csv(io.StringIO(content), dtype=str, keep_default_na=False)
     except ValueError as error:  # pandas' parser errors are ValueErrors
-        raise ValueError(f"{path.name!r} cannot be read as {path.suffix}: {error}") from error
+        raise ValueError(f"{path.name!r} cannot be read as {path.suffix} ({env.brief(error)}).") from error
     return check_columns(table, path.name)
 
 
@@ -96,7 +96,7 @@ def kaggle_table(name: str) -> Path:
         except Exception as error:  # kagglehub raises requests', its own and OS errors
             raise ConnectionError(
                 f"Kaggle data set {name!r} is not attached and could not be downloaded "
-                f"({type(error).__name__}: {str(error)[:200]}). "
+                f"({env.brief(error)}). "
                 f"On Kaggle use Add Input; elsewhere switch the internet on, or download the file and pass its path as "
                 f"prepare_data.dataset."
             ) from error
@@ -117,7 +117,7 @@ def hub_table(name: str) -> pandas.DataFrame:
         return load_dataset(name, split="train").to_pandas()
     except Exception as error:  # datasets raises its own, the hub's and httpx's errors
         raise ConnectionError(
-            f"Hugging Face data set {name!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). "
+            f"Hugging Face data set {name!r} could not be loaded ({env.brief(error)}). "
             f"Check the name and that the internet is on (and HF_HUB_OFFLINE unset), or download the file and pass its "
             f"path as prepare_data.dataset."
         ) from error

@@ -122,6 +122,11 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def brief(error: Exception) -> str:
+    """Returns an error as one line: its type and the first 200 characters of what it says."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 # Files
 
 

@@ -1,10 +1,11 @@
 """The base model and its adapter, for both backends, and how likely a model finds given answers."""
 
+import contextlib
 import math
 import os
 from pathlib import Path
 
-from helpers import chat
+from helpers import chat, env
 
 BACKENDS = ("unsloth", "peft")
 POSITIONS = 512  # answer tokens whose logits exist at one time: 512 × 128,256 × 4 B = 0.24 GiB
@@ -93,24 +94,19 @@ def _load_plain(base_model: str, load_in_4bit: bool, dtype: str, device_map: dic
         )
 
 
-class _explained:
-    """Turns "cannot be loaded" of the hub libraries into one message that says what to do."""
-
-    def __init__(self, base_model: str):
-        self.base_model = base_model
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, (OSError, RuntimeError)) and not Path(self.base_model).is_dir():
-            if isinstance(error, RuntimeError) and "No config file found" not in str(error):
-                return
-            raise OSError(
-                f"base_model {self.base_model!r} could not be loaded ({type(error).__name__}: {str(error)[:200]}). "
-                f"Check the name, switch the internet on (Kaggle: Settings, Internet; unset HF_HUB_OFFLINE), or attach "
-                f"the model and pass its folder."
-            ) from error
+@contextlib.contextmanager
+def _explained(base_model: str):
+    """Turns "cannot be loaded" of the hub libraries into one OSError that says what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        unreachable = isinstance(error, OSError) or "No config file found" in str(error)  # the latter is Unsloth's
+        if Path(base_model).is_dir() or not unreachable:
+            raise
+        raise OSError(
+            f"base_model {base_model!r} could not be loaded ({env.brief(error)}). Check the name, switch the internet "
+            f"on (Kaggle: Settings, Internet; unset HF_HUB_OFFLINE), or attach the model and pass its folder."
+        ) from error
 
 
 def likelihood(model, tokenizer, rows: list[dict], batch_size: int, progress=None) -> list[dict]:

@@ -129,7 +129,7 @@ def read_preset(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
-        raise Refused(f"{path.name} is not YAML: {error}") from error
+        raise Refused(f"{path.name} is not YAML ({env.brief(error)}).") from error
     if not isinstance(content, dict):
         raise Refused(f"{path.name} holds {type(content).__name__}: expected sections such as 'train:'.")
     return content
@@ -144,7 +144,7 @@ def parse_set(text: str) -> dict:
     try:
         found = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise Refused(f"--set {text}: the value is not YAML ({error}).") from error
+        raise Refused(f"--set {text}: the value is not YAML ({env.brief(error)}).") from error
     found = "" if found is None else found
     for key in reversed(keys):
         found = {key: found}
@@ -176,8 +176,9 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
         folder = env.STAGES[stage][1]
         before = record.get(stage, {})
         unmade = [name for name in env.INPUTS[stage] if not (run / name).is_file()] if stage != "report" else []
-        makers = {maker for maker, (_, made) in env.STAGES.items() for name in unmade if name.split("/")[0] == made}
-        if makers - set(stages):
+        made_in = {name.split("/")[0] for name in unmade}
+        makers = [maker for maker, (_, made) in env.STAGES.items() if made in made_in and maker not in stages]
+        if makers:
             raise Refused(f"{stage} of run {run.name} needs {', '.join(unmade)}: add {', '.join(makers)} to --stages.")
         if force:
             reasons[stage] = "forced"

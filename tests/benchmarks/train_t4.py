@@ -120,7 +120,8 @@ def main() -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(options.memory * 2**30 / total)
     make_data(folder / "data", model.load_tokenizer(str(base)), 1200)
-    env.start_stage("train", {"__annotations__": dict.fromkeys(settings["train"], object), **settings["train"]})
+    types = {name: kind for name, (_, kind) in run.parameters_cell("train").items()}
+    env.start_stage("train", {"__annotations__": types, **settings["train"]})
     metrics = train.launch(folder, train.resolve(folder))
     log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
     print(f"\n{torch.cuda.get_device_name()} held to {options.memory} GiB, torch {torch.__version__}")

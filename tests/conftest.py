@@ -1,0 +1,68 @@
+"""What tests share: the suite run once on the embedded corpus, and rows and tokenizers made here."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: before any test module
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def model_cache(tmp_path_factory):
+    """Keeps the embedded models of all tests in one folder of this test run."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["SAHANUBHUTI_CACHE"] = str(folder)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def suite():
+    """Returns a function that runs `python -m helpers.run …` and gives returncode, stdout, stderr and seconds."""
+
+    def call(*arguments, timeout=600, cwd=ROOT):
+        began = time.monotonic()
+        command = [sys.executable, "-m", "helpers.run", *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd)
+        return SimpleNamespace(
+            returncode=done.returncode,
+            stdout=done.stdout,
+            stderr=done.stderr,
+            seconds=time.monotonic() - began,
+            said=f"{done.stdout}\n{done.stderr}"[-4000:],
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def demo(suite, model_cache, tmp_path_factory):
+    """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command said."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    first = suite("--preset", "demo", "--outputs", outputs)
+    assert first.returncode == 0, first.said
+    return SimpleNamespace(outputs=outputs, run=outputs / "demo", first=first)
+
+
+@pytest.fixture(scope="session")
+def embedded_rows():
+    """Returns the embedded corpus as data rows with the default system prompt."""
+    from helpers import corpus
+
+    table, _ = corpus.clean(corpus.load("embedded")[0])
+    table["group"] = corpus.groups(table)
+    return corpus.data_rows(table, "You are a sympathetic assistant.", "embedded")
+
+
+@pytest.fixture(scope="session")
+def tokenizer(embedded_rows):
+    """Returns the embedded model's tokenizer, trained on the embedded corpus."""
+    from helpers import tiny
+
+    return tiny.build_tokenizer([message["content"] for row in embedded_rows for message in row["messages"]])

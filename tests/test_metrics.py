@@ -1,0 +1,118 @@
+"""Scores that are right for Bengali."""
+
+import numpy
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from helpers import metrics, rubric
+
+REPLY = "আপনার কষ্টটা আমি বুঝতে পারছি। একা থাকবেন না, আমি পাশে আছি।"
+OTHER = "কাল সকালে বাজারে যাব, একটু মাছ আর সবজি কিনতে হবে।"
+
+
+def rows(replies, references, hit_cap=False):
+    return [{"reply": a, "reference": b, "hit_cap": hit_cap} for a, b in zip(replies, references)]
+
+
+def test_identical_bengali_replies_score_one():
+    assert metrics.rouge(REPLY, REPLY) == {"rouge1": 1, "rouge2": 1, "rougeL": 1}
+
+
+def test_an_english_word_in_common_does_not_make_replies_alike():
+    score = metrics.rouge(f"{REPLY} ok", f"{OTHER} ok")
+    assert 0 < score["rouge1"] < 0.25
+
+
+def test_the_danda_is_no_part_of_a_word():
+    assert metrics.rouge("মন ভালো নেই", "মন ভালো নেই।")["rougeL"] == 1
+
+
+@pytest.fixture(scope="module")
+def replies(embedded_rows):
+    return [row["messages"][-1]["content"] for row in embedded_rows[:60]]
+
+
+def test_sums_over_rows_give_sacrebleus_own_corpus_scores(replies):
+    references = replies[1:] + replies[:1]
+    mixed = [a[:40] + b[40:] for a, b in zip(replies, references)]
+    found = metrics.overlap_statistics(mixed, references)
+    for name, metric in (("chrf", CHRF(word_order=2)), ("bleu", BLEU(tokenize="intl"))):
+        assert metrics._value(name, found[name].sum(axis=0)) == metric.corpus_score(mixed, [references]).score
+
+
+def test_a_copy_of_the_reference_scores_all_and_the_floor_is_far_below(replies):
+    found = metrics.statistics(rows(replies, replies))
+    floors = metrics.overlap_statistics(replies, metrics.shuffled(replies, 0))
+    table = metrics.compare(found, found, {"base": floors, "tuned": floors}, 50, 0)
+    for name, full in (("chrf", 100), ("bleu", 100), ("rouge1", 1), ("rouge2", 1), ("rougeL", 1)):
+        score = table["tuned"][name]
+        assert score["value"] == pytest.approx(full)
+        assert score["floor"] < 0.3 * full
+
+
+def test_a_shuffled_model_scores_its_floor(replies):
+    found = metrics.statistics(rows(metrics.shuffled(replies, 1), replies))
+    floor = metrics.overlap_statistics(metrics.shuffled(replies, 2), replies)
+    value = metrics._value("chrf", found["chrf"].sum(axis=0))
+    assert value == pytest.approx(metrics._value("chrf", floor["chrf"].sum(axis=0)), rel=0.15)
+
+
+def test_a_model_against_itself_differs_by_nothing(replies):
+    found = metrics.statistics(rows(replies, replies[::-1]))
+    for score in metrics.compare(found, found, {}, 100, 0)["delta"].values():
+        assert score["low"] == score["value"] == score["high"] == 0
+
+
+def test_intervals_hold_the_value_and_narrow_with_more_rows(replies):
+    few, many = (metrics.statistics(rows(replies[:n], (replies[1:] + replies[:1])[:n])) for n in (10, 60))
+    widths = []
+    for found in (few, many):
+        score = metrics.compare(found, found, {}, 400, 0)["base"]["rouge1"]
+        assert score["low"] <= score["value"] <= score["high"]
+        widths.append(score["high"] - score["low"])
+    assert widths[1] < widths[0]
+
+
+def test_perplexity_bits_and_accuracy_weigh_tokens_and_not_rows():
+    likelihoods = [
+        {"nll": 2 * numpy.log(4), "tokens": 2, "correct": 1, "characters": 4},
+        {"nll": 6 * numpy.log(4), "tokens": 6, "correct": 3, "characters": 4},
+    ]
+    found = metrics.statistics(rows([REPLY, OTHER], [OTHER, REPLY]), likelihoods)
+    table = metrics.compare(found, found, {}, 20, 0)["base"]
+    assert table["perplexity"]["value"] == pytest.approx(4)
+    assert table["bits_per_char"]["value"] == pytest.approx(2)
+    assert table["token_accuracy"]["value"] == pytest.approx(0.5)
+    assert table["perplexity"]["better"] == "lower" and table["token_accuracy"]["better"] == "higher"
+
+
+def test_shuffled_references_never_stay_in_place(replies):
+    for seed in range(20):
+        moved = metrics.shuffled(replies[:5], seed)
+        assert sorted(moved) == sorted(replies[:5])
+        assert not any(a == b for a, b in zip(moved, replies))
+    with pytest.raises(ValueError, match="at least 2"):
+        metrics.shuffled(["ক"], 0)
+
+
+def test_distinct_bigrams():
+    assert metrics.distinct2("মন ভালো মন ভালো মন") == pytest.approx(0.5)
+    assert metrics.distinct2("মন") == 0
+
+
+def test_the_blind_sheet_hides_which_is_which_and_can_be_solved():
+    base, tuned = ({"id": "r1", "prompt": "প্রশ্ন", "reply": side} for side in ("base", "tuned"))
+    sides = set()
+    for seed in range(20):
+        pair = metrics.blind_pair(base, tuned, seed)
+        sides.add(pair["reply_1"])
+        assert (pair["reply_1"] == "tuned") == metrics.tuned_is_first("r1", seed)
+    assert sides == {"base", "tuned"}
+
+
+def test_the_rubric_counts_word_forms_and_length():
+    assert rubric.score(REPLY)["total"] == 100
+    assert rubric.score(OTHER)["empathy"] == 0
+    assert rubric.score("কষ্টটা")["length"] == 0
+    assert rubric.score("")["total"] == 0
+    assert rubric.score("আপনার কষ্টের কথা শুনে খারাপ লাগছে")["empathy"] == 1
