@@ -35,7 +35,7 @@ if not sources and importlib.util.find_spec("helpers") is None:
 sys.path[:0] = map(str, sources[:1])
 from helpers import env
 
-env.install_missing()
+env.set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -52,7 +52,7 @@ seed: int = 3407
 # %%
 import pandas
 
-from helpers import chat, corpus, model, tiny
+from helpers import chat, corpus, model, report, tiny
 
 run = env.start_stage("prepare_data", globals())
 
@@ -63,7 +63,7 @@ run = env.start_stage("prepare_data", globals())
 # %%
 table, source = corpus.load(dataset)
 print(f"{len(table):,} rows from {source}")
-table.sample(min(3, len(table)), random_state=seed)
+report.text_table(table.sample(min(3, len(table)), random_state=seed))
 
 # %% [markdown]
 # ## Cleaning
@@ -93,8 +93,8 @@ print(f"{kept.group.nunique():,} groups; questions that stand in two parts: {ove
 # tokenizer is trained here, on the training part only.
 
 # %%
-base_model_path = tiny.folder_for(dataset, parts["train"]) if base_model == "embedded" else ""
-tokenizer = model.load_tokenizer(base_model_path or base_model)
+embedded_model = tiny.folder_for(dataset, parts["train"]).name if base_model == "embedded" else ""
+tokenizer = model.load_tokenizer(tiny.locate(base_model, embedded_model))
 examples = {row["id"]: chat.encode(tokenizer, row) for rows in parts.values() for row in rows}
 lengths = pandas.Series({name: len(example["input_ids"]) for name, example in examples.items()})
 lengths.describe(percentiles=[0.5, 0.95, 0.99]).round(1).to_frame("tokens a row")
@@ -132,7 +132,7 @@ metrics = {
     "dataset": dataset,
     "source": source,
     "base_model": base_model,
-    "base_model_path": str(base_model_path),
+    "embedded_model": embedded_model,
     "rows_in": len(table),
     "rows_out": len(lengths),
     "dropped": {rule: int(count) for rule, count in dropped.rule.value_counts().items()},
@@ -149,4 +149,4 @@ metrics = {
     "sha256": {part: env.sha256(run / "data" / f"{part}.jsonl") for part in parts},
 }
 env.finish_stage(run, "prepare_data", metrics)
-metrics
+report.text_table(metrics)

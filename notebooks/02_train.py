@@ -34,7 +34,7 @@ if not sources and importlib.util.find_spec("helpers") is None:
 sys.path[:0] = map(str, sources[:1])
 from helpers import env
 
-env.install_missing()
+env.set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -54,8 +54,6 @@ lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": 
 sft: dict = {"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "weight_decay": 0.01}  # further trl.SFTConfig
 
 # %%
-import pandas
-
 from helpers import model, report, train
 
 run = env.start_stage("train", globals())
@@ -67,7 +65,7 @@ model.start_backend(backend)
 
 # %%
 config = train.resolve(run)
-pandas.Series(config).to_frame("value")
+report.text_table(config)
 
 # %% [markdown]
 # ## Training
@@ -84,4 +82,4 @@ figure = report.loss_figure(run)
 
 # %%
 env.finish_stage(run, "train", metrics)
-pandas.Series(metrics).to_frame("value")
+report.text_table(metrics)

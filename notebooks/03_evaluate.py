@@ -37,7 +37,7 @@ if not sources and importlib.util.find_spec("helpers") is None:
 sys.path[:0] = map(str, sources[:1])
 from helpers import env
 
-env.install_missing()
+env.set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -55,7 +55,7 @@ import functools
 
 import pandas
 
-from helpers import experiments, generate, metrics, model, report, text
+from helpers import experiments, generate, metrics, model, report, text, tiny
 
 run = env.start_stage("evaluate", globals())
 config = env.read_json(run / "train" / "config.json")
@@ -72,10 +72,9 @@ print(f"{len(rows)} test rows, {decoding}, at most {max_new_tokens} new tokens, 
 # %%
 dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
-tokenizer = model.load_tokenizer(config["base_model_path"])
-tuned_model = model.load_for_inference(
-    config["base_model_path"], run / "train" / "adapter", config["load_in_4bit"], dtype
-)
+base = tiny.locate(config["base_model"], config["embedded_model"])
+tokenizer = model.load_tokenizer(base)
+tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
 
 # %% [markdown]
 # ## Likelihood of the reference answers
@@ -130,13 +129,11 @@ report.score_table(result)
 # Four rows picked by seed, not by their scores.
 
 # %%
-pandas.DataFrame(
-    {
-        "question": [row["prompt"] for row in scored["base"][:4]],
-        "reference": [row["reference"] for row in scored["base"][:4]],
-        "base": [row["reply"] for row in scored["base"][:4]],
-        "tuned": [row["reply"] for row in scored["tuned"][:4]],
-    }
+report.text_table(
+    [
+        {"question": base["prompt"], "reference": base["reference"], "base": base["reply"], "tuned": tuned["reply"]}
+        for base, tuned in zip(scored["base"][:4], scored["tuned"])
+    ]
 )
 
 # %% [markdown]

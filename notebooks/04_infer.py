@@ -34,7 +34,7 @@ if not sources and importlib.util.find_spec("helpers") is None:
 sys.path[:0] = map(str, sources[:1])
 from helpers import env
 
-env.install_missing()
+env.set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -50,9 +50,7 @@ seed: int = 3407
 import functools
 import time
 
-import pandas
-
-from helpers import generate, model, rubric
+from helpers import generate, model, report, rubric, tiny
 
 run = env.start_stage("infer", globals())
 config = env.read_json(run / "train" / "config.json")
@@ -63,10 +61,9 @@ config = env.read_json(run / "train" / "config.json")
 # %%
 dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
-tokenizer = model.load_tokenizer(config["base_model_path"])
-tuned_model = model.load_for_inference(
-    config["base_model_path"], run / "train" / "adapter", config["load_in_4bit"], dtype
-)
+base = tiny.locate(config["base_model"], config["embedded_model"])
+tokenizer = model.load_tokenizer(base)
+tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
 
 # %% [markdown]
 # ## Replies
@@ -84,14 +81,14 @@ began = time.perf_counter()
 tuned = answer(what="tuned reply")
 seconds = time.perf_counter() - began
 with tuned_model.disable_adapter():
-    base = answer(what="base reply")
+    untuned = answer(what="base reply")
 
 # %%
 replies = [
     {"prompt": message, "base": b["reply"], "tuned": t["reply"], "new_tokens": t["new_tokens"], "hit_cap": t["hit_cap"]}
-    for message, b, t in zip(messages, base, tuned, strict=True)
+    for message, b, t in zip(messages, untuned, tuned, strict=True)
 ]
-pandas.DataFrame(replies)
+report.text_table(replies)
 
 # %%
 env.write_jsonl(run / "infer" / "replies.jsonl", replies)
@@ -101,4 +98,4 @@ metrics = {
     "seconds_per_reply": seconds / len(replies),
 }
 env.finish_stage(run, "infer", metrics)
-metrics
+report.text_table(metrics)

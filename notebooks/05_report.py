@@ -34,7 +34,7 @@ if not sources and importlib.util.find_spec("helpers") is None:
 sys.path[:0] = map(str, sources[:1])
 from helpers import env
 
-env.install_missing()
+env.set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import corpus, env, run
+from helpers import corpus, env, run, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "perplexity bits_per_char token_accuracy chrf bleu rouge1 rouge2 rougeL distinct2 empathy hit_cap".split()
@@ -104,7 +104,7 @@ def test_the_rendered_notebooks_load_nothing_and_hide_the_setup(demo):
         assert not re.findall(r"""<(?:script|link|img)[^>]+(?:src|href)\s*=\s*["'](?:https?:)?//[^"']*""", html), (
             page.name
         )
-        assert "install_missing" not in html
+        assert "set_up" not in html
 
 
 def test_the_terminal_said_the_stages_and_their_steps(demo):
@@ -186,7 +186,7 @@ def test_both_backends_start_at_the_same_loss_and_their_adapters_load_in_plain_p
         adapter = folder / "train/adapter"
         moved = [value for key, value in load_file(adapter / "adapter_model.safetensors").items() if "lora_B" in key]
         assert len(moved) == 4 * 7 and all(float(value.abs().sum()) > 0 for value in moved)
-        base = AutoModelForCausalLM.from_pretrained(env.read_json(folder / "train/config.json")["base_model_path"])
+        base = AutoModelForCausalLM.from_pretrained(tiny.locate("embedded", metrics(folder, "data")["embedded_model"]))
         network = PeftModel.from_pretrained(base, adapter)
         with torch.no_grad():
             logits[backend] = network(input_ids=torch.arange(20)[None]).logits

@@ -240,7 +240,10 @@ def sample(table: pandas.DataFrame, max_rows: int, seed: int) -> pandas.DataFram
 
 
 def data_rows(table: pandas.DataFrame, system_prompt: str, source: str) -> list[dict]:
-    """Turns the table (with `id` and `group`) into data rows, sorted by id: see `messages` in the README."""
+    """Turns the table (with `id` and `group`) into data rows, sorted by id.
+
+    A row: {"id", "group", "source", "topic", "messages": [{"role", "content"}, …]}, the system prompt first if any.
+    """
     system = [{"role": "system", "content": system_prompt}] if system_prompt else []
     rows = [
         {

@@ -4,10 +4,12 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 STAGES = {  # stage: (notebook, folder)
@@ -33,6 +35,14 @@ def platform() -> str:
     if "KAGGLE_KERNEL_RUN_TYPE" in os.environ and Path("/kaggle/working").is_dir():
         return "kaggle"
     return "colab" if "COLAB_RELEASE_TAG" in os.environ else "local"
+
+
+def set_up() -> None:
+    """Makes a notebook's Python ready: installs what the platform lacks, silences notes that are no user's concern."""
+    install_missing()
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    for name in ("torch.utils._pytree", "torchao", "torchao.kernel.intmm", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def install_missing() -> None:

@@ -39,7 +39,10 @@ def load_for_training(config: dict, dtype: str):
     here = {"": int(os.environ.get("LOCAL_RANK", 0))} if torch.cuda.is_available() else {"": "cpu"}
     checkpointing = config["gradient_checkpointing"]
     if config["backend"] == "unsloth":
+        from transformers.utils import logging
         from unsloth import FastLanguageModel
+
+        logging.disable_progress_bar()
 
         with _explained(config["base_model_path"]):
             model, _ = FastLanguageModel.from_pretrained(
@@ -79,7 +82,9 @@ def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype
 def _load_plain(base_model: str, load_in_4bit: bool, dtype: str, device_map: dict):
     import torch
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     quantization = None
     if load_in_4bit:
         quantization = BitsAndBytesConfig(

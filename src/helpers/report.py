@@ -23,11 +23,17 @@ BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, safe for colo
 PAGE = Path(__file__).with_name("report_page.html")
 
 
-def verdict(delta: dict) -> str:
-    """Returns "better", "worse" or "no clear difference" (the interval of tuned − base holds 0)."""
+def verdict(result: dict, name: str) -> str:
+    """Returns "better", "worse" or "no clear difference" (the interval of tuned − base holds 0) for one score.
+
+    "at the floor" instead of better: the tuned model's interval holds what shuffled references score.
+    """
+    tuned, delta = result["tuned"][name], result["delta"][name]
     if delta["low"] <= 0 <= delta["high"]:
         return "no clear difference"
-    return "better" if (delta["value"] > 0) == (delta["better"] == "higher") else "worse"
+    if (delta["value"] > 0) != (delta["better"] == "higher"):
+        return "worse"
+    return "better" if tuned["floor"] is None or tuned["low"] > tuned["floor"] else "at the floor"
 
 
 def score_rows(result: dict) -> list[dict]:
@@ -46,7 +52,7 @@ def score_rows(result: dict) -> list[dict]:
                 "tuned": f"{tuned['value']:.{digits}f}",
                 "tuned − base": f"{delta['value']:+.{digits}f}",
                 "95 % interval": f"{delta['low']:+.{digits}f} to {delta['high']:+.{digits}f}",
-                "verdict": verdict(delta),
+                "verdict": verdict(result, name),
             }
         )
     return rows
@@ -59,6 +65,20 @@ def score_table(result: dict):
     return pandas.DataFrame(score_rows(result)).set_index("score")
 
 
+def text_table(rows: list[dict] | dict):
+    """Returns rows (or one dict, as name and value) as a table that shows every text whole, wrapped and escaped."""
+    import pandas
+
+    if isinstance(rows, dict):
+        rows = [
+            {"name": name, "value": "not measured" if value is None else str(value)} for name, value in rows.items()
+        ]
+    shown = pandas.DataFrame(rows).astype(str).style.format(escape="html").hide(axis="index")
+    return shown.set_table_styles(
+        [{"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: pre-wrap"}]
+    )
+
+
 def headline(result: dict) -> str:
     """Returns one sentence: did the tuned model get better at the held-out answers, by how much, how sure."""
     base, tuned, delta = (result[side]["perplexity"] for side in ("base", "tuned", "delta"))
@@ -66,7 +86,7 @@ def headline(result: dict) -> str:
     span = f"95 % interval of the change {delta['low']:+.1f} to {delta['high']:+.1f}, {result['n']} held-out rows"
     moved = "fell" if delta["value"] < 0 else "rose"
     sense = {"better": "better", "worse": "worse, not better", "no clear difference": "no clear difference"}
-    return f"Perplexity of the reference answers {moved} {change} ({span}): {sense[verdict(delta)]}."
+    return f"Perplexity of the reference answers {moved} {change} ({span}): {sense[verdict(result, 'perplexity')]}."
 
 
 def loss_figure(run: Path):

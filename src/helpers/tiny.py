@@ -22,21 +22,43 @@ SHAPE = {
     "tie_word_embeddings": False,
 }
 SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, "<|end_of_text|>"]
-STEPS, BATCH, BLOCK, LEARNING_RATE = 110, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
+STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
 PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"  # whole Bengali words, vowel signs included
+
+
+def cache() -> Path:
+    """Returns where embedded models are kept: $SAHANUBHUTI_CACHE, else outputs/.cache of the checkout.
+
+    A checkout that cannot be written to (an attached Kaggle input) uses ~/.cache.
+    """
+    beside = env.ROOT / "outputs" if os.access(env.ROOT, os.W_OK) else Path.home()
+    return Path(os.environ.get("SAHANUBHUTI_CACHE") or beside / ".cache")
+
+
+def locate(base_model: str, embedded_model: str) -> str:
+    """Returns what the loaders take: `base_model`, or for "embedded" the cached folder of that name.
+
+    Raises FileNotFoundError when the embedded model is not in the cache any more, ValueError when the data were
+    prepared for another base model.
+    """
+    if base_model != "embedded":
+        return base_model
+    if not embedded_model:
+        raise ValueError("base_model is 'embedded', but the data were prepared for another. Set shared.base_model.")
+    if not (cache() / embedded_model / "config.json").is_file():
+        raise FileNotFoundError(f"{embedded_model} is not in {cache()}: run 01_prepare_data again, it builds it.")
+    return str(cache() / embedded_model)
 
 
 def folder(texts: list[str], steps: int = STEPS) -> Path:
     """Returns the folder of the embedded model for these training texts, building it when it is not cached.
 
-    The cache is $SAHANUBHUTI_CACHE, else outputs/.cache in the checkout. The name carries a hash of the texts and of
-    everything above, so that another corpus or recipe gives another model.
+    The name carries a hash of the texts and of everything above, so that another corpus or recipe gives another model.
     """
     recipe = repr((VOCABULARY, SHAPE, SPECIAL, steps, BATCH, BLOCK, LEARNING_RATE, PIECES, chat.TEMPLATE, texts))
-    cache = Path(os.environ.get("SAHANUBHUTI_CACHE") or env.ROOT / "outputs" / ".cache")
-    target = cache / f"tiny-llama-{hashlib.blake2b(recipe.encode(), digest_size=6).hexdigest()}"
+    target = cache() / f"tiny-llama-{hashlib.blake2b(recipe.encode(), digest_size=6).hexdigest()}"
     if not (target / "config.json").is_file():
-        beside = cache / f".{target.name}.{os.getpid()}"
+        beside = cache() / f".{target.name}.{os.getpid()}"
         tokenizer = build_tokenizer(texts)
         build_model(tokenizer, texts, steps).save_pretrained(beside)
         tokenizer.save_pretrained(beside)

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import chat, env, model, text
+from helpers import chat, env, model, text, tiny
 
 DEFAULTS = {  # of trl.SFTConfig, below the settings of the notebook
     "logging_steps": 1,
@@ -53,11 +53,8 @@ def resolve(run: Path) -> dict:
     data = env.read_json(run / "data" / "metrics.json")
     config["sft"] = {**DEFAULTS, **config["sft"]}
     config["gradient_checkpointing"] = bool(config["sft"]["gradient_checkpointing"])
-    config["base_model_path"] = data["base_model_path"] if config["base_model"] == "embedded" else config["base_model"]
-    if not config["base_model_path"]:
-        raise ValueError(
-            f"base_model is 'embedded', but the data were prepared for {data['base_model']!r}. Set both the same."
-        )
+    config["embedded_model"] = data["embedded_model"]
+    tiny.locate(config["base_model"], config["embedded_model"])
     return config
 
 
@@ -116,9 +113,10 @@ def run_training(run: Path) -> dict:
     Runs in every process of a launch; the first writes.
     """
     config = env.read_json(run / "train" / "config.json")
+    config["base_model_path"] = tiny.locate(config["base_model"], config["embedded_model"])
     model.start_backend(config["backend"])
     import torch
-    from transformers import TrainerCallback, set_seed
+    from transformers import PrinterCallback, TrainerCallback, set_seed
     from trl import SFTConfig, SFTTrainer
 
     began = time.perf_counter()
@@ -147,7 +145,7 @@ def run_training(run: Path) -> dict:
             return super().training_step(network, inputs, *args, **kwargs)
 
     class Log(TrainerCallback):
-        """Appends every log to log.jsonl and tells the runner the step."""
+        """Appends every log to log.jsonl, prints about twenty lines of them, and tells the runner the step."""
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if state.is_world_process_zero:
@@ -155,6 +153,13 @@ def run_training(run: Path) -> dict:
                 numbers = {k: v for k, v in (logs or {}).items() if not isinstance(v, float) or math.isfinite(v)}
                 with open(run / "train" / "log.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps({**entry, **numbers}, ensure_ascii=False) + "\n")
+                due = state.global_step % max(1, state.max_steps // 20) < args.logging_steps
+                shown = {"eval_loss": "validation loss"} | (
+                    {"loss": "loss", "learning_rate": "learning rate"} if due else {}
+                )
+                said = [f"{label} {numbers[name]:.4g}" for name, label in shown.items() if name in numbers]
+                if said:
+                    print(f"step {state.global_step}/{state.max_steps}  {', '.join(said)}", flush=True)
 
         def on_step_end(self, args, state, control, **kwargs):
             if state.is_world_process_zero:
@@ -176,7 +181,7 @@ def run_training(run: Path) -> dict:
         dataloader_pin_memory=torch.cuda.is_available(),
         prediction_loss_only=True,
         ddp_find_unused_parameters=False,
-        disable_tqdm=bool(os.environ.get("SAHANUBHUTI_PROGRESS")) or not first,
+        disable_tqdm=True,  # `Log` prints the steps
         **sft,
     )
     if first:
@@ -190,6 +195,7 @@ def run_training(run: Path) -> dict:
         data_collator=chat.collator(tokenizer),
         callbacks=[Log()],
     )
+    trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():  # TRL casts adapters of 4-bit models to bf16: no scaler unscales that
         if parameter.requires_grad:
             parameter.data = parameter.data.float()

@@ -86,7 +86,7 @@ def make_data(folder: Path, tokenizer, rows: int) -> None:
             made.append(row)
     env.write_jsonl(folder / "train.jsonl", made[:-16])
     env.write_jsonl(folder / "val.jsonl", made[-16:])
-    env.write_json(folder / "metrics.json", {"base_model": "made here", "base_model_path": ""})
+    env.write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
 
 
 def main() -> None:

@@ -1,0 +1,54 @@
+"""Every command the README shows is run, as far as a CPU without network goes."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(command, tmp_path):
+    """`--tiny` and another folder are added to what would train for hours; make's own targets are asked for a plan."""
+    words = shlex.split(command)
+    small = ["--outputs", str(tmp_path / "out"), "--tiny"]
+    if words[0] == "make" and words[1] == "demo":
+        words.append(f"ARGS={shlex.join(small)} --stages prepare_data")
+    elif words[0] == "make":
+        words.insert(1, "-n")  # `make test` is what runs here
+    elif words[0] == "papermill":
+        words += ["-p", "outputs", str(tmp_path / "out"), "-p", "max_rows", "64"]
+    elif "--dry-run" not in words:
+        assert words[:3] == ["python", "-m", "helpers.run"]
+        words += [*small, "--stages", "prepare_data,train"]
+    for place, word in enumerate(words):
+        if word.endswith("my-corpus.csv"):
+            copy = tmp_path / "my-corpus.csv"
+            copy.write_bytes((ROOT / "src/helpers/embedded_corpus.csv").read_bytes())
+            words[place] = word.replace("my-corpus.csv", str(copy))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def test_the_readme_shows_commands_and_links_that_exist():
+    assert len(COMMANDS) >= 9
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), f"README links {target}, which is not there"
+
+
+def test_no_address_is_shown_that_the_project_does_not_set():
+    """The public address stands in pyproject.toml alone, once it is known."""
+    import tomllib
+
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+    assert re.findall(r"https?://(?:github|gitlab)[^\s)]*", README) == [] or urls.get("Repository")
