@@ -72,6 +72,11 @@ def test_the_layout_is_llama_threes_with_a_blank_line_after_the_header(tokenizer
     )
 
 
+def test_the_embedded_tokenizer_adds_a_bos_of_its_own_as_llamas_does(tokenizer):
+    """Else no test here would see a second BOS on rendered text."""
+    assert tokenizer("মন")["input_ids"][0] == tokenizer.bos_token_id
+
+
 def test_every_assistant_turn_of_a_dialogue_is_taught(tokenizer):
     turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর"]
     row = {"id": "x", "messages": [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate(turns)]}

@@ -36,6 +36,7 @@ def test_the_ipynb_equals_its_py(path):
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_the_ipynb_has_no_outputs_and_a_kernel(path):
     notebook = read(path)
+    nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 

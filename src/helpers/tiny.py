@@ -23,6 +23,7 @@ SHAPE = {
 }
 SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, "<|end_of_text|>"]
 STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
+DEFAULT_SPLIT = 0.8, 0.1, 3407  # train share, val share, seed: the parameters cell's
 PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"  # whole Bengali words, vowel signs included
 
 
@@ -77,7 +78,7 @@ def folder_for(dataset: str, train_rows: list[dict]) -> Path:
     if dataset != "embedded":
         table, _ = corpus.clean(corpus.load("embedded")[0])
         table["group"] = corpus.groups(table)
-        table["part"] = corpus.split(list(table.group), 0.8, 0.1, 0)
+        table["part"] = corpus.split(list(table.group), *DEFAULT_SPLIT)
         train_rows = corpus.data_rows(table[table.part == "train"], "", "embedded")
     spoken = (message for row in train_rows for message in row["messages"] if message["role"] != "system")
     return folder([message["content"] for message in spoken])
@@ -85,7 +86,7 @@ def folder_for(dataset: str, train_rows: list[dict]) -> Path:
 
 def build_tokenizer(texts: list[str]):
     """Returns a byte-level BPE tokenizer trained on the texts, with Llama 3's special tokens and layout."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
@@ -103,6 +104,9 @@ def build_tokenizer(texts: list[str]):
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    bpe.post_processor = processors.TemplateProcessing(  # as Llama's: BOS unless add_special_tokens=False
+        single=f"{chat.BEGIN} $A", special_tokens=[(chat.BEGIN, SPECIAL.index(chat.BEGIN))]
+    )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=bpe, bos_token=chat.BEGIN, model_max_length=SHAPE["max_position_embeddings"]
     )
