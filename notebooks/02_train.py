@@ -54,10 +54,9 @@ lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": 
 sft: dict = {"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "weight_decay": 0.01}  # further trl.SFTConfig
 
 # %%
-from helpers import model, report, train
+from helpers import report, train
 
 run = env.start_stage("train", globals())
-model.start_backend(backend)
 
 # %% [markdown]
 # ## The configuration, resolved

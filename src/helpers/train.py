@@ -120,6 +120,8 @@ def run_training(run: Path) -> dict:
     from trl import SFTConfig, SFTTrainer
 
     began = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     sft = dict(config["sft"])
     forced = "float16" if sft.pop("fp16", False) else "bfloat16" if sft.pop("bf16", False) else ""
     dtype, dtype_reason = env.pick_dtype(forced)

@@ -1,6 +1,6 @@
 """Trains the flagship's path on one GPU held to a T4's memory: real Llama 3.1 8B shape, random weights, 4-bit, fp16.
 
-PYTHONPATH=src python tests/benchmarks/train_t4.py [--backend unsloth|peft] [--steps 20] [--memory 14.56] [--work DIR]
+PYTHONPATH=src python tests/benchmarks/train_t4.py [--backend unsloth|peft] [--steps 20] [--memory 14.56] [--gpus 1] [--work DIR]
 
 Needs about 17 GB below --work for the weights, which are made once. Ends with one table.
 """
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
     parser.add_argument("--batch", type=int, default=0, help="rows a micro-batch; 0: the preset's")
+    parser.add_argument("--gpus", type=int, default=1, help="one process each; the limit then holds for none of them")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     options = parser.parse_args()
     base = options.work / "llama-8b-random"
@@ -105,7 +106,7 @@ def main() -> None:
         code += f"import train_t4; train_t4.make_model(train_t4.Path({str(base)!r}))"
         subprocess.run([sys.executable, "-c", code], check=True)
         print(f"random weights made in {time.perf_counter() - began:.0f} s", flush=True)
-    sets = [f"shared.base_model={base}", f"train.backend={options.backend}", "train.num_gpus=1"]
+    sets = [f"shared.base_model={base}", f"train.backend={options.backend}", f"train.num_gpus={options.gpus}"]
     sets += [f"train.sft.max_steps={options.steps}", "train.sft.fp16=true", "train.sft.logging_steps=1"]
     sets += ["train.sft.warmup_steps=2"]
     sets += [f"train.per_device_train_batch_size={options.batch}"] if options.batch else []
@@ -114,7 +115,8 @@ def main() -> None:
 
     from helpers import model, train
 
-    model.start_backend(options.backend)
+    if options.gpus == 1:
+        model.start_backend(options.backend)
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
