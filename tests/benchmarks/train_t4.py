@@ -1,6 +1,6 @@
 """Trains the flagship's path on one GPU held to a T4's memory: real Llama 3.1 8B shape, random weights, 4-bit, fp16.
 
-PYTHONPATH=src python tests/benchmarks/train_t4.py [--backend unsloth|peft] [--steps 20] [--memory 14.56] [--gpus 1] [--work DIR]
+PYTHONPATH=src python tests/benchmarks/train_t4.py [--backend unsloth|peft] [--steps 20] [--memory 14.56] [--gpus 1]
 
 Needs about 17 GB below --work for the weights, which are made once. Ends with one table.
 """
