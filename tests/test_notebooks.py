@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,6 +79,18 @@ def test_papermill_sees_every_parameter(path, caplog):
     with caplog.at_level(logging.WARNING):
         assert list(papermill.inspect_notebook(str(path.with_suffix(".ipynb")))) == names
     assert not caplog.records
+
+
+def test_run_all_in_the_notebooks_folder_writes_to_the_checkouts_outputs(tmp_path):
+    """As Jupyter does it: the working folder is notebooks/."""
+    from nbclient import NotebookClient
+
+    for name in ("src", "notebooks"):
+        shutil.copytree(NOTEBOOKS.parent / name, tmp_path / name)
+    notebook = read(tmp_path / "notebooks/01_prepare_data.py")
+    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path / "notebooks")}}, timeout=200).execute()
+    assert (tmp_path / "outputs/demo/data/metrics.json").is_file()
+    assert not (tmp_path / "notebooks/outputs").exists()
 
 
 def first_cell(cwd, *prelude):

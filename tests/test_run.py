@@ -162,6 +162,27 @@ def test_a_broken_json_file_is_named(tmp_path):
         env.read_json(tmp_path / "run.json")
 
 
+def test_a_kernel_that_dies_is_a_failed_stage_with_its_reason(tmp_path, monkeypatch, capsys):
+    def die(*arguments, **options):
+        raise RuntimeError("Kernel died")
+
+    monkeypatch.setattr("papermill.execute_notebook", die)
+    assert run.main(["--preset", "demo", "--outputs", str(tmp_path), "--stages", "prepare_data"]) == 1
+    assert "error: prepare_data: RuntimeError: Kernel died" in capsys.readouterr().err
+    facts = env.read_json(tmp_path / "demo/run.json")["stages"]["prepare_data"]
+    assert facts["status"] == "failed" and facts["error"] == "RuntimeError: Kernel died"
+
+
+def test_a_paused_stage_ends_the_run_with_75(tmp_path, monkeypatch):
+    def pause(notebook, executed, parameters, **options):
+        folder = env.run_folder(parameters["outputs"], parameters["run_name"])
+        env.note_stage(folder, "prepare_data", status="paused", parameters=parameters)
+
+    monkeypatch.setattr("papermill.execute_notebook", pause)
+    assert run.main(["--preset", "demo", "--outputs", str(tmp_path)]) == 75
+    assert list(env.read_json(tmp_path / "demo/run.json")["stages"]) == ["prepare_data"]
+
+
 def test_progress_tells_step_and_time_left(tmp_path, monkeypatch):
     file = tmp_path / "progress.json"
     monkeypatch.setenv("SAHANUBHUTI_PROGRESS", str(file))

@@ -191,12 +191,15 @@ def sha256(path: Path) -> str:
 
 
 def run_folder(outputs: str, run_name: str) -> Path:
-    """Returns outputs/<run_name>. A name that is no plain folder name raises ValueError."""
+    """Returns outputs/<run_name>; in a notebook opened in notebooks/, the checkout's outputs are meant.
+
+    A name that is no plain folder name raises ValueError.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
         raise ValueError(
             f"run_name is {run_name!r}: expected letters, digits, '.', '_' and '-', starting with a letter or digit."
         )
-    return Path(outputs) / run_name
+    return Path(".." if Path.cwd() == ROOT / "notebooks" else "") / outputs / run_name
 
 
 def check_type(name: str, value, expected: type) -> None:
