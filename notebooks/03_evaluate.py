@@ -89,7 +89,8 @@ with tuned_model.disable_adapter():
 # ## Replies
 
 # %%
-conversations = [row["messages"][:-1] for row in rows]
+answered = [row for row in rows if "messages" in row]  # plain text has no replies
+conversations = [row["messages"][:-1] for row in answered]
 answer = functools.partial(
     generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
 )
@@ -107,7 +108,7 @@ scored = {
             "reference": row["messages"][-1]["content"],
             **{name: reply[name] for name in ("reply", "new_tokens", "hit_cap")},
         }
-        for row, reply in zip(rows, replies[side], strict=True)
+        for row, reply in zip(answered, replies[side], strict=True)
     ]
     for side in ("base", "tuned")
 }
@@ -119,8 +120,8 @@ for side, side_rows in scored.items():
 
 # %%
 found = {side: metrics.statistics(scored[side], likelihoods[side]) for side in scored}
-moved = metrics.shuffled([row["reference"] for row in scored["base"]], seed)
-floors = {side: metrics.overlap_statistics([row["reply"] for row in scored[side]], moved) for side in scored}
+moved = metrics.shuffled([row["reference"] for row in scored["base"]], seed) if answered else []
+floors = {side: metrics.overlap_statistics([row["reply"] for row in scored[side]], moved) for side in scored if moved}
 result = metrics.compare(found["base"], found["tuned"], floors, bootstrap_draws, seed)
 report.score_table(result)
 
@@ -145,12 +146,14 @@ per_row = {
     f"{side}_{name}": [metrics.rouge(row["reply"], row["reference"])[name] for row in scored[side]]
     for side in scored
     for name in ("rouge1", "rougeL")
+    if answered
 }
 per_row |= {f"{side}_nll": [row["nll"] for row in likelihoods[side]] for side in scored}
-scores = pandas.DataFrame({"id": [row["id"] for row in rows], "topic": [row["topic"] for row in rows], **per_row})
-env.write_text(run / "evaluate" / "scores.csv", scores.to_csv(index=False))
+topics = [row.get("topic", "") for row in rows]
+scores = pandas.DataFrame({"id": [row["id"] for row in rows], "topic": topics, **per_row})
+env.write_csv(run / "evaluate" / "scores.csv", scores)
 sheet = [metrics.blind_pair(base, tuned, seed) for base, tuned in zip(scored["base"], scored["tuned"], strict=True)]
-env.write_text(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet).to_csv(index=False))
+env.write_csv(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet))
 
 # %%
 result = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed, **result}

@@ -67,13 +67,17 @@ tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["
 
 # %% [markdown]
 # ## Replies
-# The system prompt is the one of the training rows.
+# The system prompt is the one of the training rows. A model of plain text goes on with the text.
 
 # %%
 first_row = env.read_jsonl(run / "data" / "train.jsonl")[0]
-system = [message for message in first_row["messages"] if message["role"] == "system"]
-messages = prompts or rubric.PROMPTS
-conversations = [[*system, {"role": "user", "content": message}] for message in messages]
+if "messages" in first_row:
+    system = [message for message in first_row["messages"] if message["role"] == "system"]
+    messages = prompts or rubric.PROMPTS
+    conversations = [[*system, {"role": "user", "content": message}] for message in messages]
+else:
+    texts = env.read_jsonl(run / "data" / "test.jsonl")[:5]
+    messages = conversations = prompts or [" ".join(row["text"].split()[:12]) for row in texts]
 answer = functools.partial(
     generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
 )

@@ -55,8 +55,8 @@ def embedded_rows():
     """Returns the embedded corpus as data rows with the default system prompt."""
     from helpers import corpus
 
-    table, _ = corpus.clean(corpus.load("embedded")[0])
-    table["group"] = corpus.groups(table)
+    table = corpus.clean(corpus.load("embedded")[0])[0]
+    table["group"] = corpus.groups(table, [pair for pairs in corpus.links(table, 0.8).values() for pair in pairs])
     return corpus.data_rows(table, "You are a sympathetic assistant.", "embedded")
 
 

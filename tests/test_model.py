@@ -108,7 +108,7 @@ def test_the_embedded_model_never_sees_a_row_outside_the_training_part(monkeypat
     tiny.folder_for("/another/file.csv", embedded_rows[:5])
     assert len(seen[1]) > 400
     cell = run.parameters_cell("prepare_data")
-    assert tiny.DEFAULT_SPLIT == tuple(cell[name][0] for name in ("train_share", "val_share", "seed"))
+    assert tiny.DEFAULT_SPLIT == tuple(cell[name][0] for name in ("near_duplicate", "train_share", "val_share", "seed"))
 
 
 def test_a_model_that_is_nowhere_says_what_to_do():

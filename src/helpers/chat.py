@@ -1,6 +1,7 @@
 """Conversation in, labels out: the one place that renders, tokenizes and masks, for training and inference alike."""
 
 PAD, END, BEGIN = "<|finetune_right_pad_id|>", "<|eot_id|>", "<|begin_of_text|>"
+END_OF_TEXT = "<|end_of_text|>"  # ends a plain text
 HEADER, HEADER_END = "<|start_header_id|>", "<|end_header_id|>"
 IGNORED = -100  # label of a token that is not learnt
 DATE = "26 Jul 2024"  # Llama's templates print a date: a fixed one, so that training and inference see the same
@@ -29,25 +30,37 @@ def prepare_tokenizer(tokenizer):
     return tokenizer
 
 
+def plain(content: str) -> str:
+    """Returns a content as it is rendered: stripped, and with no special token of its own making."""
+    return content.strip().replace("<|", "< |")
+
+
 def render(tokenizer, messages: list[dict], add_generation_prompt: bool = False) -> str:
     """Returns the conversation as the text the model reads, BOS included."""
+    messages = [{**message, "content": plain(message["content"])} for message in messages]
     return tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=DATE
     )
 
 
-def encode_prompt(tokenizer, messages: list[dict]) -> list[int]:
-    """Returns the token ids of a conversation that the assistant is to go on with."""
+def encode_prompt(tokenizer, messages: list[dict] | str) -> list[int]:
+    """Returns the token ids of a conversation that the assistant is to go on with, or of a plain text."""
+    if isinstance(messages, str):
+        return tokenizer(BEGIN + plain(messages), add_special_tokens=False)["input_ids"]
     return tokenizer(render(tokenizer, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
 
 
 def encode(tokenizer, row: dict) -> dict:
     """Returns `input_ids` and `labels` of a data row, equally long; never truncated.
 
-    The labels are the assistant's turns with their <|eot_id|>; everything else is IGNORED. Turns are tokenized
-    piece by piece where generation will start, so that training sees the very tokens that inference produces.
+    The labels are the assistant's turns with their <|eot_id|>, or all of a plain text; everything else is IGNORED.
+    Turns are tokenized piece by piece where generation will start, so that training sees the very tokens that
+    inference produces.
     Raises ValueError when the template does not continue its own prompt, or when nothing is left to learn.
     """
+    if "text" in row:
+        ids = tokenizer(BEGIN + plain(row["text"]) + END_OF_TEXT, add_special_tokens=False)["input_ids"]
+        return {"input_ids": ids, "labels": [IGNORED, *ids[1:]]}
     messages, ids, labels, read = row["messages"], [], [], ""
     for turn, message in enumerate(messages):
         if message["role"] != "assistant":
@@ -66,6 +79,11 @@ def encode(tokenizer, row: dict) -> dict:
     return {"input_ids": ids, "labels": labels}
 
 
+def supervised(row: dict) -> str:
+    """Returns the characters a data row is scored on: the assistant's turns, or the plain text."""
+    return row.get("text") or "".join(m["content"] for m in row["messages"] if m["role"] == "assistant")
+
+
 def supervised_text(tokenizer, example: dict) -> str:
     """Returns what the labels teach, decoded with special tokens: the cell to look at before training."""
     return tokenizer.decode([label for label in example["labels"] if label != IGNORED], skip_special_tokens=False)
@@ -73,16 +91,20 @@ def supervised_text(tokenizer, example: dict) -> str:
 
 def check_labels(tokenizer, rows: list[dict], examples: list[dict]) -> None:
     """Raises ValueError unless every example has one BOS, ends its labels with <|eot_id|> and teaches its answer."""
-    begin, end = tokenizer.convert_tokens_to_ids([BEGIN, END])
+    begin, end, end_of_text = tokenizer.convert_tokens_to_ids([BEGIN, END, END_OF_TEXT])
     if tokenizer.pad_token_id in (end, None):
         raise ValueError(f"pad token and end token are both {END}: masking the pads would mask the end. Set {PAD}.")
     for row, example in zip(rows, examples, strict=True):
         learnt = [label for label in example["labels"] if label != IGNORED]
-        answers = "".join(m["content"].strip() + END for m in row["messages"] if m["role"] == "assistant")
+        if "text" in row:
+            last, answers = end_of_text, plain(row["text"]) + END_OF_TEXT
+        else:
+            last, answers = end, "".join(plain(m["content"]) + END for m in row["messages"] if m["role"] == "assistant")
         if example["input_ids"].count(begin) != 1 or example["input_ids"][0] != begin:
             problem = f"{example['input_ids'].count(begin)} BOS tokens, expected one, at the start"
-        elif learnt[-1] != end:
-            problem = f"the last label is {tokenizer.convert_ids_to_tokens(learnt[-1])}, expected {END}"
+        elif learnt[-1] != last:
+            wanted = tokenizer.convert_ids_to_tokens(last)
+            problem = f"the last label is {tokenizer.convert_ids_to_tokens(learnt[-1])}, expected {wanted}"
         elif supervised_text(tokenizer, example) != answers:
             problem = f"the labels teach {supervised_text(tokenizer, example)!r}, expected {answers!r}"
         else:

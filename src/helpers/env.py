@@ -168,6 +168,12 @@ def read_json(path: Path):
         raise ValueError(f"{path} is not whole JSON ({error}). Remove it and run its stage again.") from error
 
 
+def write_csv(path: Path, rows) -> None:
+    """Writes a pandas table; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    inert = rows.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell)
+    write_text(path, inert.to_csv(index=False))
+
+
 def write_jsonl(path: Path, rows) -> None:
     """Writes one JSON object a line."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))

@@ -8,7 +8,7 @@ from helpers import chat, env
 def replies(
     model,
     tokenizer,
-    conversations: list[list[dict]],
+    conversations: list[list[dict] | str],
     max_new_tokens: int,
     batch_size: int,
     temperature: float = 0.0,
@@ -16,8 +16,9 @@ def replies(
     seed: int = 0,
     what: str = "reply",
 ) -> list[dict]:
-    """Answers each conversation: `reply`, `new_tokens`, `hit_cap` (no end token within the limit) and `seconds`.
+    """Answers each conversation, or goes on with each plain text.
 
+    A result has `reply`, `new_tokens`, `hit_cap` (no end token within the limit) and `seconds`.
     Temperature 0 is greedy. Results come in the order given; `seconds` is the batch's time over its rows. No
     repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs.
     Raises ValueError when a reply begins with its own prompt.
@@ -26,7 +27,7 @@ def replies(
     from transformers import GenerationConfig
 
     vocabulary = tokenizer.get_vocab()
-    ends = [vocabulary[token] for token in (chat.END, "<|end_of_text|>", "<|eom_id|>") if token in vocabulary]
+    ends = [vocabulary[token] for token in (chat.END, chat.END_OF_TEXT, "<|eom_id|>") if token in vocabulary]
     sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, **sampling
@@ -45,9 +46,8 @@ def replies(
         for index, tokens in zip(chosen, output[:, batch["input_ids"].shape[1] :].tolist()):
             stop = next((place for place, token in enumerate(tokens) if token in ends), len(tokens))
             reply = tokenizer.decode(tokens[:stop], skip_special_tokens=True).strip()
-            question = conversations[index][-1]["content"].strip()
             if tokens[: len(prompts[index])] == prompts[index]:
-                raise ValueError(f"the reply to {question[:60]!r} begins with its prompt: it was not cut off.")
+                raise ValueError(f"the reply {reply[:60]!r} begins with its prompt: it was not cut off.")
             results[index] = {
                 "reply": reply,
                 "new_tokens": min(stop + 1, len(tokens)),

@@ -62,13 +62,17 @@ def distinct2(reply: str) -> float:
 
 
 def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[str, numpy.ndarray]:
-    """Returns per score an array (rows, k) of what is summed over rows; `rows` have reply, reference and hit_cap."""
-    replies = [row["reply"] for row in rows]
-    references = [row["reference"] for row in rows]
-    found = overlap_statistics(replies, references)
-    found["distinct2"] = _means([distinct2(reply) for reply in replies])
-    found["empathy"] = _means([rubric.score(reply)["total"] for reply in replies])
-    found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
+    """Returns per score an array (rows, k) of what is summed over rows.
+
+    `rows` have reply, reference and hit_cap; without any (plain texts have no replies) the likelihoods alone count.
+    """
+    found = {}
+    if rows:
+        replies = [row["reply"] for row in rows]
+        found = overlap_statistics(replies, [row["reference"] for row in rows])
+        found["distinct2"] = _means([distinct2(reply) for reply in replies])
+        found["empathy"] = _means([rubric.score(reply)["total"] for reply in replies])
+        found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
     if likelihoods is not None:
         for name, top, bottom in (
             ("perplexity", "nll", "tokens"),

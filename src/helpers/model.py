@@ -149,7 +149,7 @@ def likelihood(model, tokenizer, rows: list[dict], batch_size: int, progress=Non
                     "nll": float(nll[mine].sum()),
                     "tokens": int(mine.sum()),
                     "correct": int(correct[mine].sum()),
-                    "characters": sum(len(m["content"]) for m in rows[index]["messages"] if m["role"] == "assistant"),
+                    "characters": len(chat.supervised(rows[index])),
                 }
             if progress:
                 progress(min(start + batch_size, len(order)), len(order))

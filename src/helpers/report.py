@@ -108,14 +108,32 @@ def loss_figure(run: Path):
     return figure
 
 
+def length_figure(lengths, max_length: int):
+    """Returns the histogram of token counts (a sequence of integers), with the share of rows within max_length."""
+    import matplotlib.pyplot as plt
+    import numpy
+
+    values = numpy.asarray(lengths)
+    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
+    edges = numpy.geomspace(max(1, values.min()), max(values.max(), max_length) + 1, 50)
+    axes.hist(values, bins=edges, color=BLUE)
+    within = (values <= max_length).mean()
+    axes.axvline(max_length, color=ORANGE, label=f"max_length {max_length:,}: {within:.2%} of rows are within")
+    axes.set(xscale="log", xlabel="tokens a row", ylabel="rows")
+    axes.legend(frameon=False)
+    return figure
+
+
 def score_figure(run: Path):
     """Returns base and tuned side by side with their 95 % intervals, for the overlap scores and the rubric."""
     import matplotlib.pyplot as plt
 
     result = env.read_json(run / "evaluate" / "metrics.json")
-    names = ["perplexity", "chrf", "bleu", "rougeL", "empathy"]
-    figure, panels = plt.subplots(1, len(names), figsize=(9, 3), layout="constrained")
-    for axes, name in zip(panels, names):
+    names = [name for name in ("perplexity", "chrf", "bleu", "rougeL", "empathy") if name in result["base"]]
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(0.5 + 1.7 * len(names), 3), layout="constrained", squeeze=False
+    )
+    for axes, name in zip(panels[0], names):
         for place, (side, color) in enumerate((("base", BLUE), ("tuned", ORANGE))):
             score = result[side][name]
             spread = [[max(0, score["value"] - score["low"])], [max(0, score["high"] - score["value"])]]

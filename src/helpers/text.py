@@ -7,7 +7,7 @@ import regex
 
 JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner: shape a conjunct, change no word
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-_CONTROL = regex.compile(r"[\p{Cc}\ufeff--[\n\t]]", regex.VERSION1)
+_CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}]--[\n\t\u200c\u200d]]", regex.VERSION1)  # bidi marks and BOM too
 _BREAK = regex.compile(r"\r\n|[\r\u2028\u2029]")
 _BLANKS = regex.compile(r"[^\S\n]+")
 _LINES = regex.compile(r" ?\n[ \n]*\n ?| ?\n ?")
@@ -16,7 +16,7 @@ _LINES = regex.compile(r" ?\n[ \n]*\n ?| ?\n ?")
 def normalise(text: str) -> str:
     """Returns the text in the one form the suite uses; idempotent.
 
-    NFC (which writes U+09DC, U+09DD and U+09DF as letter + nukta), no control characters, single spaces,
+    NFC (which writes U+09DC, U+09DD and U+09DF as letter + nukta), no control or bidi characters, single spaces,
     at most one blank line in a row, no space at either end.
     """
     text = unicodedata.normalize("NFC", _BREAK.sub("\n", text))

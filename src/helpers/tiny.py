@@ -21,9 +21,9 @@ SHAPE = {
     "rope_theta": 500_000.0,
     "tie_word_embeddings": False,
 }
-SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, "<|end_of_text|>"]
+SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, chat.END_OF_TEXT]
 STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
-DEFAULT_SPLIT = 0.8, 0.1, 3407  # train share, val share, seed: the parameters cell's
+DEFAULT_SPLIT = 0.8, 0.8, 0.1, 3407  # near_duplicate, train share, val share, seed: the parameters cell's
 PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"  # whole Bengali words, vowel signs included
 
 
@@ -76,9 +76,10 @@ def folder_for(dataset: str, train_rows: list[dict]) -> Path:
     A run on the embedded corpus passes its own training part; any other data set gets the default split's.
     """
     if dataset != "embedded":
-        table, _ = corpus.clean(corpus.load("embedded")[0])
-        table["group"] = corpus.groups(table)
-        table["part"] = corpus.split(list(table.group), *DEFAULT_SPLIT)
+        table = corpus.clean(corpus.load("embedded")[0])[0]
+        near_duplicate, *shares, seed = DEFAULT_SPLIT
+        pairs = [pair for found in corpus.links(table, near_duplicate).values() for pair in found]
+        table["group"], table["part"] = corpus.divide(table, pairs, shares, seed, near_duplicate)
         train_rows = corpus.data_rows(table[table.part == "train"], "", "embedded")
     spoken = (message for row in train_rows for message in row["messages"] if message["role"] != "system")
     return folder([message["content"] for message in spoken])
@@ -128,7 +129,7 @@ def build_model(tokenizer, texts: list[str], steps: int):
             **SHAPE,
         )
         model = LlamaForCausalLM(config)
-        end = tokenizer.convert_tokens_to_ids("<|end_of_text|>")
+        end = tokenizer.convert_tokens_to_ids(chat.END_OF_TEXT)
         stream = [token for line in texts for token in [*tokenizer(line, add_special_tokens=False)["input_ids"], end]]
         stream = torch.tensor(stream * (1 + BLOCK // len(stream)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
