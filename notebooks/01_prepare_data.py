@@ -137,8 +137,8 @@ parts = {part: corpus.data_rows(kept[kept.part == part], system_prompt, label) f
 # %%
 embedded_model = tiny.folder_for(dataset, parts["train"]).name if base_model == "embedded" else ""
 tokenizer = model.load_tokenizer(tiny.locate(base_model, embedded_model))
-examples = {row["id"]: chat.encode(tokenizer, row) for rows in parts.values() for row in rows}
-lengths = pandas.Series({name: len(example["input_ids"]) for name, example in examples.items()})
+rows = [row for part in parts.values() for row in part]
+lengths = pandas.Series({row["id"]: len(chat.encode(tokenizer, row)["input_ids"]) for row in rows})
 figure = report.length_figure(lengths, max_length)
 
 # %%
@@ -160,9 +160,9 @@ print(f"{len(too_long)} rows over {max_length} tokens dropped; {len(lengths):,} 
 # One row as the trainer sees it. Only the second text carries labels, and it ends with `<|eot_id|>`.
 
 # %%
-row = parts["train"][0]
-print(tokenizer.decode(examples[row["id"]]["input_ids"]))
-print("\nlabels:", chat.supervised_text(tokenizer, examples[row["id"]]))
+example = chat.encode(tokenizer, parts["train"][0])
+print(tokenizer.decode(example["input_ids"]))
+print("\nlabels:", chat.supervised_text(tokenizer, example))
 
 # %% [markdown]
 # ## Files

@@ -105,3 +105,8 @@ def make(rows: int, seed: int = 0) -> tuple[pandas.DataFrame, dict[str, list[int
     spoilt = {number for rule in corpus.DROPS for number in planted[rule]}
     clean = {n for n in range(len(table))} - spoilt
     return table, planted, [(a, b) for a, b in near if a in clean and b in clean]
+
+
+def undone(rule: str, answer: str) -> str:
+    """Returns an answer without what REPAIRED put in."""
+    return answer.replace({"entities": "&nbsp ;", "mojibake": " Â ", "markup": " < "}[rule], " ", 1)

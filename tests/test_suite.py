@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 
 from helpers import corpus, env, run, tiny
@@ -23,7 +24,8 @@ KEYS = {  # of metrics.json that others rely on
     "evaluate": "n base tuned delta",
     "infer": "n tokens_per_second seconds_per_reply",
 }
-FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv train/config.json train/log.jsonl
+FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv data/README.md
+train/config.json train/log.jsonl
 train/adapter/adapter_model.safetensors train/adapter/adapter_config.json evaluate/base.jsonl evaluate/tuned.jsonl
 evaluate/scores.csv evaluate/human_eval.csv infer/replies.jsonl report/index.html report/training_loss.png
 report/eval_results.png""".split()
@@ -216,11 +218,67 @@ def test_each_notebook_runs_alone_by_plain_papermill_in_order(tmp_path):
     assert {stage: facts["status"] for stage, facts in stages.items()} == dict.fromkeys(env.STAGES, "finished")
 
 
+@pytest.fixture(params=["conversations", "text"])
+def other_format(request, tmp_path):
+    """A file shaped like FineTome (ShareGPT turns, English, code) or like wikitext (plain lines, many empty)."""
+    rng = random.Random(1)
+    pool = sorted({word for row in corpus.load("embedded")[0].answer for word in row.split()})
+
+    def said(n):
+        return " ".join(rng.sample(pool, n))
+
+    if request.param == "text":
+        path = tmp_path / "wiki.parquet"
+        lines = [line for n in range(120) for line in ("", f" = Heading {n} = ", f" {said(20)} <unk> , @-@ {said(9)} ")]
+        pandas.DataFrame({"text": lines}).to_parquet(path)
+        return path, request.param
+    path = tmp_path / "chats.jsonl"
+    turns = [("human", "gpt"), ("system", "human", "gpt"), ("human", "gpt", "human", "gpt")]
+    code = "Use `if a < b and c > d:` in Python, see <script>alert(1)</script>."
+    with open(path, "w", encoding="utf-8") as file:
+        for n in range(120):
+            row = [{"from": role, "value": f"{code} {said(9)}" if role == "gpt" else said(6)} for role in turns[n % 3]]
+            file.write(json.dumps({"conversations": row, "source": "x", "score": 5.2}) + "\n")
+    return path, request.param
+
+
+def test_other_formats_run_through_all_stages(other_format, suite, tmp_path):
+    path, kind = other_format
+    sets = [f"prepare_data.dataset={path}", "prepare_data.skip_rules=[not Bengali, markup]"]
+    done = suite("--preset", "demo", "--tiny", "--run-name", kind, "--outputs", tmp_path / "out", "--set", *sets)
+    assert done.returncode == 0, done.said
+    folder = tmp_path / "out" / kind
+    assert metrics(folder, "data")["format"] == kind and metrics(folder, "data")["overlap"] == 0
+    found = metrics(folder, "evaluate")
+    assert found["tuned"]["perplexity"]["value"] > 1
+    assert ("chrf" in found["tuned"]) == (kind == "conversations")
+    assert len(env.read_jsonl(folder / "infer/replies.jsonl")) == 5
+    for page in folder.rglob("*.html"):
+        assert "<script>alert(1)" not in page.read_text(encoding="utf-8"), page.name
+    if kind == "conversations":
+        rows = env.read_jsonl(folder / "data/train.jsonl")
+        assert {len(row["messages"]) for row in rows} == {3, 5}  # the default system prompt where a row has none
+        assert any("a < b" in row["messages"][-1]["content"] for row in rows)
+
+
+def test_the_same_seed_gives_the_same_files_and_another_seed_others(demo, suite, tmp_path):
+    model = tiny.locate("embedded", metrics(demo.run, "data")["embedded_model"])
+    hashes = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        sets = [f"shared.base_model={model}", f"shared.seed={seed}", "prepare_data.max_rows=200"]
+        arguments = ["--preset", "demo", "--stages", "prepare_data", "--run-name", name, "--outputs", tmp_path]
+        done = suite(*arguments, "--set", *sets)
+        assert done.returncode == 0, done.said
+        hashes.append(metrics(tmp_path / name, "data")["sha256"])
+    assert hashes[0] == hashes[1]
+    assert all(hashes[0][part] != hashes[2][part] for part in hashes[0])
+
+
 @pytest.fixture
 def own_file(tmp_path):
     """A file in the corpus's format and under its name: 2,000 rows, many from few words, some that must go."""
     rng = random.Random(0)
-    pool = sorted({word for row in corpus.load("embedded")[0].Answers for word in row.split()})
+    pool = sorted({word for row in corpus.load("embedded")[0].answer for word in row.split()})
     rows = [["বিষয়", "", " ".join(rng.sample(pool, 9)), " ".join(rng.sample(pool, 15))] for _ in range(1996)]
     rows += [["বিষয়", "", "", "উত্তর আছে, প্রশ্ন নেই।"], rows[0], rows[1]]
     rows += [["বিষয়", "", "<script>alert('প্রশ্ন')</script> বলুন তো কী করি", "=cmd()|'/c calc'!A0 উত্তর এখানে"]]

@@ -1,5 +1,6 @@
 """The corpus: read from where it is, cleaned by named rules, grouped, and split so that no group is on two sides."""
 
+import bisect
 import difflib
 import hashlib
 import html
@@ -23,7 +24,7 @@ PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConve
 MIN_CHARACTERS = 6  # a side with fewer says nothing
 LONGEST_DIALOGUE = 12, 0.01  # rows, and share of all rows; a longer run of one topic is a sorted table
 NEAR_WORDS = {"question": 5, "answer": 8}  # distinct words from which two texts can be near-duplicates
-PERMUTATIONS = 128
+PERMUTATIONS = 64
 
 
 # Reading
@@ -527,16 +528,20 @@ def crossing(table: pandas.DataFrame, part: list[str], near_duplicate: float) ->
                 where_of[words].setdefault(where, row.id)
         found += [tuple(ids.values())[:2] for ids in where_of.values() if len(ids) > 1]
         frequency = Counter(word for words in where_of for word in words)
-        index = defaultdict(list)
+        index = defaultdict(lambda: ([], []))  # rare word → (word sets, their sizes), smaller sets first
         for words in sorted(where_of, key=len):
             ordered = sorted(words, key=lambda word: (frequency[word], word))
             prefix = ordered[: len(words) - math.ceil(near_duplicate * len(words)) + 1]
-            for other in {other for word in prefix for other in index[word]}:
-                if len(other) >= near_duplicate * len(words) and jaccard(words, other) >= near_duplicate:
-                    apart = [(a, b) for p, a in where_of[words].items() for q, b in where_of[other].items() if p != q]
-                    found += apart[:1]
+            here, candidates = where_of[words], set()
             for word in prefix:
-                index[word].append(words)
+                sets, sizes = index[word]
+                candidates.update(sets[bisect.bisect_left(sizes, near_duplicate * len(words)) :])
+                sets.append(words)
+                sizes.append(len(words))
+            for other in candidates:
+                apart = [(a, b) for p, a in here.items() for q, b in where_of[other].items() if p != q]
+                if apart and jaccard(words, other) >= near_duplicate:
+                    found.append(apart[0])
     return found
 
 
@@ -566,13 +571,13 @@ def sample(table: pandas.DataFrame, max_rows: int, seed: int) -> pandas.DataFram
     if not max_rows or max_rows >= len(table):
         return table
     length = table.question.str.len() + table.answer.str.len()
-    quarter = pandas.qcut(length.rank(method="first"), 4, labels=False)
+    quarter = (length.rank(pct=True) * 4).clip(upper=3.99).astype(int)
     strata = defaultdict(list)
     for row_id, *stratum in zip(table.id, table.part, table.title != "", quarter):
         strata[tuple(stratum)].append(row_id)
     exact = {key: max_rows * len(ids) / len(table) for key, ids in strata.items()}
     take = {key: int(share) for key, share in exact.items()}
-    for key in sorted(exact, key=lambda key: take[key] - exact[key])[: max_rows - sum(take.values())]:
+    for key in sorted(exact, key=lambda key: (take[key] - exact[key], key))[: max_rows - sum(take.values())]:
         take[key] += 1
     picked = set()
     for key, ids in strata.items():
@@ -620,8 +625,8 @@ def data_rows(table: pandas.DataFrame, system_prompt: str, source: str) -> list[
 
 
 LICENCES = {"embedded": "CC0 1.0, written for this suite"}
-PUBLISHED_DEFECTS = """- Part A (about the first 2,000 rows) is translated counselling. Topics and titles mostly belong to
-  another row; one question often has several answers.
+PUBLISHED_DEFECTS = """- Part A (about the first 2,000 rows) is translated counselling. Topics and titles mostly belong
+  to another row; one question often has several answers.
 - Part B is translated two-speaker dialogues cut into pairs. Where a question is its own answer the roles are swapped.
 - Entities, mojibake, URLs, signatures, English remnants, and crisis numbers of the United States."""
 
