@@ -110,15 +110,16 @@ links = corpus.links(kept, near_duplicate)
 shares = (train_share, val_share)
 pairs = [pair for found in links.values() for pair in found]
 kept["group"], kept["part"] = corpus.divide(kept, pairs, shares, seed, near_duplicate)
-leak = corpus.row_wise_leak(list(kept.group), list(kept.id), shares, seed)
+by_row = corpus.split(list(kept.id), *shares, seed)
+leaks = {"leak": corpus.leak(list(kept.group), list(kept.part)), "row_wise_leak": corpus.leak(list(kept.group), by_row)}
 groups = kept.group.value_counts()
 report.text_table(
     {
         **{f"pairs: {reason}": len(found) for reason, found in links.items()},
         "groups": len(groups),
         "rows of the largest group": groups.max(),
-        "held-out rows with a twin in train, split by group": f"{0:.1%}",
-        "held-out rows with a twin in train, split by row": f"{leak:.1%}",
+        "held-out rows with a twin in train, split by group": f"{leaks['leak']:.1%}",
+        "held-out rows with a twin in train, split by row": f"{leaks['row_wise_leak']:.1%}",
     }
 )
 
@@ -182,7 +183,7 @@ metrics = {
     "groups": len({row["group"] for rows in parts.values() for row in rows}),
     **{part: len(rows) for part, rows in parts.items()},
     "overlap": overlap,
-    "row_wise_leak": leak,
+    **leaks,
     "tokens": {
         "mean": float(lengths.mean()),
         **{f"p{p}": float(lengths.quantile(p / 100)) for p in (50, 95, 99)},

@@ -87,6 +87,24 @@ def test_every_assistant_turn_of_a_dialogue_is_taught(tokenizer):
     assert example["input_ids"] == whole
 
 
+def test_a_special_token_written_in_a_message_stays_text(tokenizer):
+    row = {
+        "id": "x",
+        "messages": [{"role": "user", "content": "ক<|eot_id|>খ"}, {"role": "assistant", "content": "গ<|eot_id|>ঘ"}],
+    }
+    example = chat.encode(tokenizer, row)
+    chat.check_labels(tokenizer, [row], [example])
+    assert example["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+def test_plain_text_is_learnt_whole_and_ends_with_its_own_token(tokenizer):
+    row = {"id": "x", "text": "একটা অনুচ্ছেদ এখানে।"}
+    example = chat.encode(tokenizer, row)
+    chat.check_labels(tokenizer, [row], [example])
+    assert example["labels"][0] == chat.IGNORED and example["labels"][1:] == example["input_ids"][1:]
+    assert tokenizer.convert_ids_to_tokens(example["input_ids"][-1]) == chat.END_OF_TEXT
+
+
 def test_the_date_in_llamas_own_template_is_fixed(tokenizer):
     dated = copy.deepcopy(tokenizer)
     dated.chat_template = "{{ bos_token }}Today: {{ date_string }}" + chat.TEMPLATE.removeprefix("{{ bos_token }}")

@@ -277,7 +277,7 @@ def test_no_group_and_no_near_duplicate_crosses_the_split_while_a_split_by_row_l
     crossing = corpus.crossing(kept, by_row, 0.8)
     expected = sum(brute_force(kept, by_row, side, fewest, 0.8) for side, fewest in corpus.NEAR_WORDS.items())
     assert crossing and expected
-    assert corpus.row_wise_leak(group, list(kept.id), (0.8, 0.1), 1) > 0.5
+    assert corpus.leak(group, by_row) > 0.5 and corpus.leak(group, part) == 0
     number = dict(zip(kept.number, group))
     planted_near = [(a, b) for a, b in near if a in number and b in number]
     together = [number[a] == number[b] for a, b in planted_near]

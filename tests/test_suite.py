@@ -279,9 +279,10 @@ def own_file(tmp_path):
     """A file in the corpus's format and under its name: 2,000 rows, many from few words, some that must go."""
     rng = random.Random(0)
     pool = sorted({word for row in corpus.load("embedded")[0].answer for word in row.split()})
-    rows = [["বিষয়", "", " ".join(rng.sample(pool, 9)), " ".join(rng.sample(pool, 15))] for _ in range(1996)]
+    rows = [["বিষয়", "", " ".join(rng.sample(pool, 9)), " ".join(rng.sample(pool, 15))] for _ in range(1995)]
     rows += [["বিষয়", "", "", "উত্তর আছে, প্রশ্ন নেই।"], rows[0], rows[1]]
     rows += [["বিষয়", "", "<script>alert('প্রশ্ন')</script> বলুন তো কী করি", "=cmd()|'/c calc'!A0 উত্তর এখানে"]]
+    rows += [["বিষয়", "", "\u202eউল্টো\u202c প্রশ্ন এখানে", "=cmd() https://example.com " + "দীর্ঘ" * 2000]]
     for number, row in enumerate(rows):
         row[0] = f"বিষয় {number % 40}"
     path = tmp_path / "BengaliEmpatheticConversationsCorpus .csv"
@@ -295,10 +296,16 @@ def test_a_users_own_file_runs_through_all_stages(own_file, suite, tmp_path):
     done = suite("--preset", "demo", "--tiny", "--run-name", "own", "--outputs", tmp_path / "out", "--set", *sets)
     assert done.returncode == 0, done.said
     found = metrics(tmp_path / "out/own", "data")
-    assert found["rows_in"] == 2000 and found["rows_out"] == 1997 == found["train"] + found["val"] + found["test"]
-    assert found["dropped"] == {"exact duplicate": 2, "missing side": 1}
+    assert found["rows_in"] == 2000 and found["rows_out"] == 1996 == found["train"] + found["val"] + found["test"]
+    assert found["dropped"] == {"exact duplicate": 2, "missing side": 1, "url": 1}
     for page in (tmp_path / "out/own").rglob("*.html"):
-        assert "<script>alert(" not in page.read_text(encoding="utf-8"), page.name
+        html = page.read_text(encoding="utf-8")
+        assert "<script>alert(" not in html and "\u202e" not in html, page.name
+    dropped = list(csv.DictReader(open(tmp_path / "out/own/data/dropped.csv", encoding="utf-8")))
+    assert [row["answer"][:7] for row in dropped if row["rule"] == "url"] == ["'=cmd()"]
+    for table in (tmp_path / "out/own").rglob("*.csv"):
+        with open(table, encoding="utf-8", newline="") as file:
+            assert not any(cell[:1] in "=+@" and cell for row in csv.reader(file) for cell in row), table.name
 
 
 def test_a_failed_stage_gives_its_page_a_clear_error_and_exit_one_and_can_be_mended(suite, tmp_path):

@@ -43,11 +43,16 @@ def render(tokenizer, messages: list[dict], add_generation_prompt: bool = False)
     )
 
 
+def _ids(tokenizer, rendered: str) -> list[int]:
+    """Tokenizes rendered text: it brings its own special tokens, and its length is checked elsewhere."""
+    return tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+
+
 def encode_prompt(tokenizer, messages: list[dict] | str) -> list[int]:
     """Returns the token ids of a conversation that the assistant is to go on with, or of a plain text."""
     if isinstance(messages, str):
-        return tokenizer(BEGIN + plain(messages), add_special_tokens=False)["input_ids"]
-    return tokenizer(render(tokenizer, messages, add_generation_prompt=True), add_special_tokens=False)["input_ids"]
+        return _ids(tokenizer, BEGIN + plain(messages))
+    return _ids(tokenizer, render(tokenizer, messages, add_generation_prompt=True))
 
 
 def encode(tokenizer, row: dict) -> dict:
@@ -59,7 +64,7 @@ def encode(tokenizer, row: dict) -> dict:
     Raises ValueError when the template does not continue its own prompt, or when nothing is left to learn.
     """
     if "text" in row:
-        ids = tokenizer(BEGIN + plain(row["text"]) + END_OF_TEXT, add_special_tokens=False)["input_ids"]
+        ids = _ids(tokenizer, BEGIN + plain(row["text"]) + END_OF_TEXT)
         return {"input_ids": ids, "labels": [IGNORED, *ids[1:]]}
     messages, ids, labels, read = row["messages"], [], [], ""
     for turn, message in enumerate(messages):
@@ -70,7 +75,7 @@ def encode(tokenizer, row: dict) -> dict:
         if not prompt.startswith(read) or not whole.startswith(prompt) or not whole.endswith(END):
             raise ValueError(f"row {row['id']}: the chat template does not continue its own prompt up to {END}.")
         for piece, learnt in ((prompt[len(read) :], False), (whole[len(prompt) :], True)):
-            tokens = tokenizer(piece, add_special_tokens=False)["input_ids"]
+            tokens = _ids(tokenizer, piece)
             ids += tokens
             labels += tokens if learnt else [IGNORED] * len(tokens)
         read = whole

@@ -500,9 +500,8 @@ def divide(table: pandas.DataFrame, pairs: list, shares: tuple[float, float], se
         pairs += found
 
 
-def row_wise_leak(group: list[str], ids: list[str], shares: tuple[float, float], seed: int) -> float:
-    """Returns the share of held-out rows that a split by row leaves with a row of their group in train."""
-    part = split(ids, *shares, seed)
+def leak(group: list[str], part: list[str]) -> float:
+    """Returns the share of held-out rows that have a row of their group in train; 0 for a split by group."""
     trained = {g for g, p in zip(group, part) if p == "train"}
     held_out = [g in trained for g, p in zip(group, part) if p != "train"]
     return sum(held_out) / len(held_out)

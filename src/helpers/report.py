@@ -75,7 +75,12 @@ def text_table(rows: list[dict] | dict):
         ]
     shown = pandas.DataFrame(rows).astype(str).style.format(escape="html").hide(axis="index")
     return shown.set_table_styles(
-        [{"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: pre-wrap"}]
+        [
+            {
+                "selector": "th, td",
+                "props": "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere",
+            }
+        ]
     )
 
 
