@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import html
 import io
+import itertools
 import math
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -25,6 +26,7 @@ MIN_CHARACTERS = 6  # a side with fewer says nothing
 LONGEST_DIALOGUE = 12, 0.01  # rows, and share of all rows; a longer run of one topic is a sorted table
 NEAR_WORDS = {"question": 5, "answer": 8}  # distinct words from which two texts can be near-duplicates
 PERMUTATIONS = 64
+SHARED = 2  # rare words that two near-duplicates are known to share: see `crossing`
 
 
 # Reading
@@ -402,8 +404,10 @@ def links(table: pandas.DataFrame, near_duplicate: float = 0.0) -> dict[str, lis
     """Returns the pairs of row ids that must stay together, by reason.
 
     The same question (by its words), turns of one dialogue, near-duplicate questions and near-duplicate answers
-    (Jaccard similarity of their words of at least `near_duplicate`, 0 = not looked for).
+    (Jaccard similarity of their words of at least `near_duplicate`, 0 = not looked for). ValueError for less than .5.
     """
+    if near_duplicate and not 0.5 <= near_duplicate <= 1:
+        raise ValueError(f"near_duplicate is {near_duplicate}: expected 0 (not looked for), or 0.5 to 1.")
     found = {}
     questions = [tuple(text.words(question)) or None for question in table.question]
     for reason, keys in (("same question", questions), ("one dialogue", dialogue_runs(table))):
@@ -510,7 +514,9 @@ def leak(group: list[str], part: list[str]) -> float:
 def crossing(table: pandas.DataFrame, part: list[str], near_duplicate: float) -> list[tuple[str, str]]:
     """Returns pairs of ids in different parts that have the same question or near-duplicate questions or answers.
 
-    Independent of `groups`: exact set similarity join by prefix filtering (Chaudhuri et al. 2006), nothing sampled.
+    Independent of `groups`: an exact set similarity join, nothing sampled. Two sets that share at least t·n of the
+    larger one's n words share SHARED words among the n − ⌈t·n⌉ + SHARED rarest of each (prefix filtering, Wang et al.
+    2012), so only sets with such words in common are compared.
     """
     found = []
     rows = list(zip(table.itertuples(), part))
@@ -527,14 +533,15 @@ def crossing(table: pandas.DataFrame, part: list[str], near_duplicate: float) ->
                 where_of[words].setdefault(where, row.id)
         found += [tuple(ids.values())[:2] for ids in where_of.values() if len(ids) > 1]
         frequency = Counter(word for words in where_of for word in words)
-        index = defaultdict(lambda: ([], []))  # rare word → (word sets, their sizes), smaller sets first
+        index = defaultdict(lambda: ([], []))  # two rare words → (word sets, their sizes), smaller sets first
         for words in sorted(where_of, key=len):
+            least = near_duplicate * len(words)  # words that a near-duplicate shares
             ordered = sorted(words, key=lambda word: (frequency[word], word))
-            prefix = ordered[: len(words) - math.ceil(near_duplicate * len(words)) + 1]
+            prefix = ordered[: len(words) - math.ceil(least) + SHARED]
             here, candidates = where_of[words], set()
-            for word in prefix:
-                sets, sizes = index[word]
-                candidates.update(sets[bisect.bisect_left(sizes, near_duplicate * len(words)) :])
+            for rare in itertools.combinations(sorted(prefix), SHARED):
+                sets, sizes = index[rare]
+                candidates.update(sets[bisect.bisect_left(sizes, least) :])
                 sets.append(words)
                 sizes.append(len(words))
             for other in candidates:
