@@ -399,6 +399,7 @@ def test_a_sample_takes_its_share_of_every_stratum_and_keeps_the_order(planted_f
         ({"Question-Title": "", "Topics": ""}, None),
         ({"Answers": "\u202eউল্টো দিকে লেখা\u202c কথা।"}, None),
         ({"Answers": "ক" * 10_000}, None),
+        ({"Answers": "সেদিনই তিনি সম্পর্কের ইতি টেনে দিলেন।"}, None),
         ({"Answers": "দীর্ঘ কথা " * 100_000}, None),
     ],
 )

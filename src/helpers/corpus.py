@@ -193,7 +193,7 @@ _TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>",
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
 _SIGNATURE = regex.compile(
     r"\b(?:LMFT|LCSW|LMHC|LPCC?|LMSW|MFT|Psy\.?\s?D|Ph\.?\s?D|M\.?S\.?W|এলএমএফটি|এলসিএসডব্লিউ|এলপিসি|এলএমএইচসি|পিএইচ\.?\s?ডি)\b"
-    r"|(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত নিবেদক|ইতি),?\s[^।!?]{2,60}[।.]?\s*$",
+    r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*$",
     regex.IGNORECASE,
 )
 _CRISIS = regex.compile(
