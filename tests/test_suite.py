@@ -281,7 +281,14 @@ def own_file(tmp_path):
     pool = sorted({word for row in corpus.load("embedded")[0].answer for word in row.split()})
     rows = [["বিষয়", "", " ".join(rng.sample(pool, 9)), " ".join(rng.sample(pool, 15))] for _ in range(1995)]
     rows += [["বিষয়", "", "", "উত্তর আছে, প্রশ্ন নেই।"], rows[0], rows[1]]
-    rows += [["বিষয়", "", "<script>alert('প্রশ্ন')</script> বলুন তো কী করি", "=cmd()|'/c calc'!A0 উত্তর এখানে, মন দিয়ে পড়ুন"]]
+    rows += [
+        [
+            "বিষয়",
+            "",
+            "<script>alert('প্রশ্ন')</script> বলুন তো কী করি, মনটা আজ একদম ভালো নেই",
+            "=cmd()|'/c calc'!A0 উত্তর এখানে, মন দিয়ে পড়ুন",
+        ]
+    ]
     rows += [["বিষয়", "", "\u202eউল্টো\u202c প্রশ্ন এখানে", "=cmd() https://example.com " + "দীর্ঘ" * 2000]]
     for number, row in enumerate(rows):
         row[0] = f"বিষয় {number % 40}"
