@@ -338,6 +338,18 @@ def test_a_long_run_of_one_topic_is_a_sorted_table_and_not_one_dialogue():
     assert len(set(corpus.groups(kept, all_pairs(kept, 0.0)))) == 40
 
 
+def test_the_turns_of_a_titled_dialogue_are_one_group_too_and_two_answers_are_no_conversation():
+    same = {"Topics": "ক", "Question-Title": "একই শিরোনাম"}
+    kept, _, _ = clean(
+        {**same, "Questions": "প্রথম কথা বলি", "Answers": "প্রথম উত্তর দিই"},
+        {**same, "Questions": "দ্বিতীয় কথা বলি", "Answers": "দ্বিতীয় উত্তর দিই"},
+        {**same, "Question-Title": "অন্য শিরোনাম", "Questions": "তৃতীয় কথা বলি", "Answers": "তৃতীয় উত্তর দিই"},
+    )
+    found = corpus.groups(kept, all_pairs(kept, 0.0))
+    assert found[0] == found[1] != found[2]
+    assert len(corpus.join_turns(kept.assign(group=found, part="train"))) == 3
+
+
 def test_the_turns_of_a_dialogue_can_be_one_conversation():
     kept, _, _ = clean(
         {"Topics": "ক", "Questions": "প্রথম কথা বলি", "Answers": "প্রথম উত্তর দিই"},

@@ -386,15 +386,14 @@ def title_agreement(table: pandas.DataFrame, seed: int) -> dict[str, float] | No
 # Groups and the split
 
 
-def dialogue_runs(table: pandas.DataFrame) -> list[int]:
-    """Returns a number for each row: adjacent untitled rows of one topic share it, as the turns of one dialogue.
+def dialogue_runs(table: pandas.DataFrame, titled: bool = True) -> list[int]:
+    """Returns a number for each row: adjacent rows of one topic and one title share it, as the turns of one dialogue.
 
-    A run longer than LONGEST_DIALOGUE is a sorted table: its rows stay single.
+    Without `titled`, only rows that have no title. A run longer than LONGEST_DIALOGUE is a sorted table: its rows stay
+    single.
     """
-    same = (
-        (table.topic == table.topic.shift()) & (table.topic != "") & (table.title == "") & (table.title.shift() == "")
-    )
-    runs = (~same).cumsum()
+    same = (table.topic == table.topic.shift()) & (table.topic != "") & (table.title == table.title.shift())
+    runs = (~(same if titled else same & (table.title == ""))).cumsum()
     longest = max(LONGEST_DIALOGUE[0], LONGEST_DIALOGUE[1] * len(table))
     sizes = runs.map(runs.value_counts())
     return list(runs.where(sizes <= longest, -pandas.Series(range(1, len(table) + 1), index=table.index)))
@@ -602,7 +601,7 @@ def turns(row) -> list[dict]:
 def join_turns(table: pandas.DataFrame) -> pandas.DataFrame:
     """Returns the table with the turns of each dialogue joined into one conversation; needs `group` and `part`."""
     joined = []
-    for _, run in table.assign(run=dialogue_runs(table)).groupby("run", sort=False):
+    for _, run in table.assign(run=dialogue_runs(table, titled=False)).groupby("run", sort=False):
         row = run.iloc[0].to_dict() | {"messages": [turn for part in run.itertuples() for turn in turns(part)]}
         if len(run) > 1:
             row |= {"question": "\n\n".join(run.question), "answer": "\n\n".join(run.answer)}
