@@ -80,7 +80,7 @@ def install_missing() -> None:
 def pick_dtype(forced: str = "") -> tuple[str, str]:
     """Returns the training number format and the reason for it.
 
-    bfloat16 is emulated and about seven times slower below compute capability 8.0 (a T4 is 7.5), so float16 is
+    bfloat16 is emulated and far slower below compute capability 8.0 (a T4 is 7.5), so float16 is
     used there. A CPU computes in float32. `forced` names a format that the settings ask for.
     """
     import torch
