@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers import chat, env, generate, model, run, tiny
+from helpers import chat, env, generate, model, presets, tiny
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_the_embedded_model_never_sees_a_row_outside_the_training_part(monkeypat
     assert seen[0] == [m["content"] for row in embedded_rows[:5] for m in row["messages"] if m["role"] != "system"]
     tiny.folder_for("/another/file.csv", embedded_rows[:5])
     assert len(seen[1]) > 400
-    cell = run.parameters_cell("prepare_data")
+    cell = presets.parameters_cell("prepare_data")
     assert tiny.DEFAULT_SPLIT == tuple(cell[name][0] for name in ("near_duplicate", "train_share", "val_share", "seed"))
 
 

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import yaml
 
-from helpers import env, run
+from helpers import env, presets, run
 
-PRESETS = sorted(path.stem for path in (run.NOTEBOOKS / "presets").glob("*.yaml"))
+PRESETS = sorted(path.stem for path in (presets.NOTEBOOKS / "presets").glob("*.yaml"))
 
 
 def resolved(*sets, preset="demo", tiny=False):
-    return run.resolve(preset, "r", "outputs", list(sets), tiny)
+    return presets.resolve(preset, "r", "outputs", list(sets), tiny)
 
 
 @pytest.mark.parametrize(
@@ -68,9 +68,9 @@ def test_a_bad_call_is_explained_and_nothing_starts(arguments, message, tmp_path
     ],
 )
 def test_a_bad_preset_is_refused(content, message, tmp_path, monkeypatch, capsys):
-    shutil.copytree(run.NOTEBOOKS, tmp_path / "notebooks")
+    shutil.copytree(presets.NOTEBOOKS, tmp_path / "notebooks")
     (tmp_path / "notebooks/presets/mine.yaml").write_text(content)
-    monkeypatch.setattr(run, "NOTEBOOKS", tmp_path / "notebooks")
+    monkeypatch.setattr(presets, "NOTEBOOKS", tmp_path / "notebooks")
     assert run.main(["--preset", "mine", "--outputs", str(tmp_path / "out")]) == 2
     assert message in capsys.readouterr().err and not (tmp_path / "out").exists()
 
@@ -101,8 +101,8 @@ def test_every_preset_resolves(preset, tiny):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_preset_lists_differences_only(preset):
-    content = yaml.safe_load((run.NOTEBOOKS / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
-    cells = {stage: run.parameters_cell(stage) for stage in env.STAGES}
+    content = yaml.safe_load((presets.NOTEBOOKS / "presets" / f"{preset}.yaml").read_text(encoding="utf-8"))
+    cells = {stage: presets.parameters_cell(stage) for stage in env.STAGES}
     for section, values in content.items():
         for name, value in values.items():
             defaults = [
@@ -122,10 +122,10 @@ def test_a_dry_run_prints_yaml_that_papermill_takes_and_starts_nothing(tmp_path,
     assert run.main(arguments) == 0
     said = capsys.readouterr().out
     documents = [yaml.safe_load(part) for part in said.split("---\n")]
-    settings = run.resolve("kaggle-t4x2", "kaggle-t4x2", str(tmp_path / "out"), [], False)
+    settings = presets.resolve("kaggle-t4x2", "kaggle-t4x2", str(tmp_path / "out"), [], False)
     assert documents == list(settings.values()) and not (tmp_path / "out").exists()
     for document, stage in zip(documents, env.STAGES):
-        for name, (_, expected) in run.parameters_cell(stage).items():
+        for name, (_, expected) in presets.parameters_cell(stage).items():
             env.check_type(name, document[name], expected)
 
 

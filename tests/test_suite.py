@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from helpers import corpus, env, run, tiny
+from helpers import corpus, env, presets, run, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "perplexity bits_per_char token_accuracy chrf bleu rouge1 rouge2 rougeL distinct2 empathy hit_cap".split()
@@ -132,7 +132,7 @@ def test_other_settings_for_a_finished_run_are_refused_by_name(demo, suite):
 
 
 def test_changed_inputs_run_the_stages_that_read_them_again(demo):
-    settings = run.resolve("demo", "demo", str(demo.outputs), [], False)
+    settings = presets.resolve("demo", "demo", str(demo.outputs), [], False)
     assert set(run.plan(settings, list(env.STAGES), False).values()) == {""}
     test_rows = demo.run / "data/test.jsonl"
     content = test_rows.read_bytes()

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import chat, corpus, env, run, tiny
+from helpers import chat, corpus, env, presets, tiny
 
 SHAPE = {  # Llama 3.1 8B
     "vocab_size": 128_256,
@@ -110,7 +110,7 @@ def main() -> None:
     sets += [f"train.sft.max_steps={options.steps}", "train.sft.fp16=true", "train.sft.logging_steps=1"]
     sets += ["train.sft.warmup_steps=2"]
     sets += [f"train.per_device_train_batch_size={options.batch}"] if options.batch else []
-    settings = run.resolve("kaggle-t4x2", f"t4-{options.backend}", str(options.work), sets, tiny=False)
+    settings = presets.resolve("kaggle-t4x2", f"t4-{options.backend}", str(options.work), sets, tiny=False)
     folder = env.run_folder(str(options.work), f"t4-{options.backend}")
 
     from helpers import model, train
@@ -122,7 +122,7 @@ def main() -> None:
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(options.memory * 2**30 / total)
     make_data(folder / "data", model.load_tokenizer(str(base)), 1200)
-    types = {name: kind for name, (_, kind) in run.parameters_cell("train").items()}
+    types = {name: kind for name, (_, kind) in presets.parameters_cell("train").items()}
     env.start_stage("train", {"__annotations__": types, **settings["train"]})
     metrics = train.launch(folder, train.resolve(folder))
     log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
