@@ -42,16 +42,15 @@ outputs: str = "outputs"
 base_model: str = "embedded"  # "embedded", a folder, or a Hugging Face name
 backend: str = "unsloth"  # "unsloth" or "peft"
 load_in_4bit: bool = False  # NF4
-max_length: int = 1024  # tokens of a whole conversation
+device_map: str = ""  # "": one card holds the model; "balanced": split over the cards, which then take turns
+num_gpus: int = 1  # one process each, 0: all
+max_tokens: int = 0  # of a micro-batch, pads included, 0: sft.per_device_train_batch_size rows
 learning_rate: float = 2.0e-4
 num_train_epochs: float = 3.0
-per_device_train_batch_size: int = 2  # rows
-gradient_accumulation_steps: int = 8  # micro-batches
 eval_rows: int = 200  # rows of the fixed validation slice, 0: all
-num_gpus: int = 1  # one process each, 0: all
 seed: int = 3407
 lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}  # peft.LoraConfig
-sft: dict = {"lr_scheduler_type": "cosine", "warmup_steps": 0.03, "weight_decay": 0.01}  # further trl.SFTConfig
+sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
 
 # %%
 from helpers import report, train

@@ -5,16 +5,15 @@ import math
 import os
 from pathlib import Path
 
-from helpers import chat, env
+from helpers import chat, env, plan
 
-BACKENDS = ("unsloth", "peft")
 POSITIONS = 512  # answer tokens whose logits exist at one time: 512 × 128,256 × 4 B = 0.24 GiB
 
 
 def start_backend(backend: str) -> None:
     """Imports Unsloth when it is the backend: it must come before transformers and trl. ValueError for another name."""
-    if backend not in BACKENDS:
-        raise ValueError(f"train.backend is {backend!r}: expected one of {', '.join(BACKENDS)}.")
+    if backend not in plan.BACKENDS:
+        raise ValueError(f"train.backend is {backend!r}: expected one of {', '.join(plan.BACKENDS)}.")
     if backend == "unsloth":
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
         import unsloth  # noqa: F401
@@ -31,13 +30,16 @@ def load_tokenizer(base_model: str):
 def load_for_training(config: dict, dtype: str):
     """Returns the base model with a fresh LoRA adapter, on this process's GPU or the CPU.
 
-    `config` holds base_model_path, backend, load_in_4bit, max_length, seed, lora and gradient_checkpointing. The
-    adapter's B matrices start at zero, so the first loss is the base model's.
+    `config` holds base_model_path, backend, load_in_4bit, device_map, max_length, seed and lora. Gradient
+    checkpointing is made ready, not switched on. The adapter's B matrices start at zero, so the first loss is the base
+    model's.
     """
     import torch
 
     here = {"": int(os.environ.get("LOCAL_RANK", 0))} if torch.cuda.is_available() else {"": "cpu"}
-    checkpointing = config["gradient_checkpointing"]
+    if torch.cuda.is_available() and config["device_map"]:
+        here = config["device_map"]
+    checkpointing = "unsloth" if torch.cuda.is_available() else True  # "unsloth": activations wait in the RAM
     if config["backend"] == "unsloth":
         from transformers.utils import logging
         from unsloth import FastLanguageModel
@@ -51,12 +53,12 @@ def load_for_training(config: dict, dtype: str):
                 dtype=getattr(torch, dtype),
                 load_in_4bit=config["load_in_4bit"],
                 device_map=here,
-                use_gradient_checkpointing="unsloth" if checkpointing else False,
+                use_gradient_checkpointing=checkpointing,
             )
         return FastLanguageModel.get_peft_model(
             model,
             random_state=config["seed"],
-            use_gradient_checkpointing="unsloth" if checkpointing else False,
+            use_gradient_checkpointing=checkpointing,
             max_seq_length=config["max_length"],
             **config["lora"],
         )
@@ -114,23 +116,23 @@ def _explained(base_model: str):
         ) from error
 
 
-def likelihood(model, tokenizer, rows: list[dict], batch_size: int, progress=None) -> list[dict]:
+def likelihood(model, tokenizer, rows: list[dict], batch_size: int = 0, progress=None, max_tokens: int = 0):
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
 
     Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
     hidden states of answer tokens pass through the output layer POSITIONS at a time, in float32. Rows are batched by
-    length; the results come in the rows' order.
+    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
     """
     import torch
 
     examples = [chat.encode(tokenizer, row) for row in rows]
     collate = chat.collator(tokenizer)
-    order = sorted(range(len(rows)), key=lambda index: len(examples[index]["input_ids"]))
+    lengths = [len(example["input_ids"]) for example in examples]
+    order, done = sorted(range(len(rows)), key=lengths.__getitem__), 0
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     results = [None] * len(rows)
-    with torch.inference_mode():
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+    with torch.no_grad():  # not inference_mode: a model in training caches tensors here that it trains with
+        for chosen in plan.cut(order, lengths, batch_size, max_tokens):
             batch = collate([examples[index] for index in chosen]).to(model.device)
             hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
             targets = batch["labels"][:, 1:]  # position t predicts token t + 1
@@ -152,7 +154,8 @@ def likelihood(model, tokenizer, rows: list[dict], batch_size: int, progress=Non
                     "characters": len(chat.supervised(rows[index])),
                 }
             if progress:
-                progress(min(start + batch_size, len(order)), len(order))
+                done += len(chosen)
+                progress(done, len(order))
     broken = [row["id"] for row, result in zip(rows, results) if not math.isfinite(result["nll"])]
     if broken:
         raise FloatingPointError(f"the loss of {len(broken)} rows is not finite, first {broken[0]}: adapter or dtype.")

@@ -23,6 +23,9 @@ LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name,
 }
 
 
+FURTHER = {"sft": {"early_stopping_patience": "int"}}  # names a dict setting takes besides: of EarlyStoppingCallback
+
+
 class Refused(Exception):
     """Bad settings: the message is for the user, the exit code is 2, and nothing was started."""
 
@@ -51,7 +54,7 @@ def library_fields(setting: str) -> dict[str, str]:
         for line in body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
                 fields[line.target.id] = ast.unparse(line.annotation)
-    return fields
+    return fields | FURTHER.get(setting, {})
 
 
 def nearest(name: str, known) -> str:

@@ -1,43 +1,86 @@
-"""Trains the flagship's path on one GPU held to a T4's memory: real Llama 3.1 8B shape, random weights, 4-bit, fp16.
+"""Trains at real Llama shapes, with random weights, on one GPU held to a T4's memory; ends with one table.
 
-PYTHONPATH=src python tests/benchmarks/train_t4.py [--backend unsloth|peft] [--steps 20] [--memory 14.56] [--gpus 1]
+PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--gpus 1] [--out results.jsonl]
 
-Needs about 17 GB below --work for the weights, which are made once. Ends with one table.
+`--list` names the cases. Those of one backend share a process; name cases of one backend only. Needs about 20 GB below
+--work for the weights, which are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap
+2,048. Tokens a second count real tokens only, without the first WARM_UP of the run's steps.
 """
 
 import argparse
+import gc
+import json
 import random
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from helpers import chat, corpus, env, presets, tiny
+from helpers import chat, corpus, env, plan, presets, tiny
 
-SHAPE = {  # Llama 3.1 8B
-    "vocab_size": 128_256,
-    "hidden_size": 4096,
-    "intermediate_size": 14_336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "max_position_embeddings": 131_072,
-    "rms_norm_eps": 1e-5,
-    "tie_word_embeddings": False,
-    "rope_parameters": {
-        "rope_type": "llama3",
-        "rope_theta": 500_000.0,
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
+LENGTHS = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]  # share of rows: tokens
+WARM_UP = 0.3
+ROWS = 2400
+FLAGSHIP = {"preset": "kaggle-t4x2", "size": "8B", "sets": []}
+CASES = {
+    "ours": {**FLAGSHIP, "steps": 24},
+    "ours-two-cards": {**FLAGSHIP, "steps": 24, "gpus": 2},
+    "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
+    "peft-default": {**FLAGSHIP, "backend": "peft", "stock": (2, 4), "steps": 16},
+    "peft-stock-3": {**FLAGSHIP, "backend": "peft", "stock": (3, 4), "steps": 10},
+    "peft-stock-4": {**FLAGSHIP, "backend": "peft", "stock": (4, 4), "steps": 10},
+    "memory-8b-1024": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=1024"]},
+    "memory-8b-rows": {
+        **FLAGSHIP,
+        "steps": 8,
+        "sets": ["train.max_tokens=0", "train.sft.per_device_train_batch_size=4"],
     },
+    "memory-8b-r64": {**FLAGSHIP, "steps": 6, "sets": ["train.max_tokens=768", "train.lora.r=64"]},
+    "memory-1b-4096": {**FLAGSHIP, "size": "1B", "steps": 10, "sets": ["train.max_tokens=4096"]},
+    "memory-1b-16bit": {
+        **FLAGSHIP,
+        "size": "1B",
+        "steps": 10,
+        "sets": ["train.load_in_4bit=false", "train.max_tokens=3072", "train.sft.optim=adamw_torch"],
+    },
+    "memory-8b-peft-512": {**FLAGSHIP, "backend": "peft", "steps": 8, "sets": ["train.max_tokens=512"]},
+    "memory-8b-peft-rows": {
+        **FLAGSHIP,
+        "backend": "peft",
+        "steps": 6,
+        "sets": ["train.max_tokens=0", "train.sft.per_device_train_batch_size=2"],
+    },
+    "memory-8b-peft-c": {
+        **FLAGSHIP,
+        "backend": "peft",
+        "steps": 8,
+        "sets": [
+            "train.max_tokens=640",
+            "train.lora.target_modules=[q_proj,k_proj,v_proj,o_proj]",
+            "train.lora.lora_dropout=0.05",
+        ],
+    },
+    "memory-1b-peft-2048": {
+        **FLAGSHIP,
+        "size": "1B",
+        "backend": "peft",
+        "steps": 10,
+        "sets": ["train.max_tokens=2048"],
+    },
+    "memory-1b-peft-rows": {
+        **FLAGSHIP,
+        "size": "1B",
+        "backend": "peft",
+        "steps": 10,
+        "sets": ["train.max_tokens=0", "train.sft.per_device_train_batch_size=4"],
+    },
+    "oom": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=4096"]},
 }
-MEDIAN, SIGMA, LONGEST = 219, 0.62, 2048  # tokens a row: lognormal, P95 near 600, like the corpus
 
 
-def make_model(folder: Path) -> None:
-    """Saves a random-weight model of SHAPE in fp16 with the embedded tokenizer; run in a process of its own."""
+def make_model(folder: Path, size: str) -> None:
+    """Saves a random-weight model of a known shape in fp16 with the embedded tokenizer; run in a process of its own."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -45,7 +88,7 @@ def make_model(folder: Path) -> None:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float16)
     config = LlamaConfig(
-        **SHAPE,
+        **plan.SHAPES[size],
         dtype="float16",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -57,86 +100,228 @@ def make_model(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def base_model(work: Path, size: str) -> Path:
+    """Returns the folder of the random-weight model, made when it is missing."""
+    folder = work / f"llama-{size}-random"
+    if not (folder / "config.json").is_file():
+        code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
+        code += f"import train_t4; train_t4.make_model(train_t4.Path({str(folder)!r}), {size!r})"
+        subprocess.run([sys.executable, "-c", code], check=True)
+    return folder
+
+
 def answers() -> list[str]:
     """Returns the embedded corpus's answers."""
-    return list(corpus.load("embedded")[0].Answers)
+    return list(corpus.load("embedded")[0].answer)
 
 
 def make_data(folder: Path, tokenizer, rows: int) -> None:
-    """Writes train and val rows of the corpus's token lengths, made of embedded answers; the longest row included."""
+    """Writes train and val rows of LENGTHS tokens, made of embedded answers; some of the longest included."""
     rng = random.Random(0)
-    pool = answers()
+    ids = [token for answer in rng.choices(answers(), k=1200) for token in chat._ids(tokenizer, answer + " ")]
     made = []
-    for number in range(rows):
-        wanted = LONGEST if number == 0 else min(LONGEST, rng.lognormvariate(0, SIGMA) * MEDIAN)
-        spoken = [rng.choice(pool)]
+    wanted = plan.spread(LENGTHS, rows) + [2048] * 4 + [1664] * 4
+    rng.shuffle(wanted)
+    for number, tokens in enumerate(wanted):
+        start, size = rng.randrange(len(ids) - 4096), tokens - 40
         while True:
-            row = {
-                "id": f"row{number:05d}",
-                "messages": [
-                    {"role": "user", "content": rng.choice(pool)},
-                    {"role": "assistant", "content": " ".join(spoken)},
-                ],
-            }
-            length = len(chat.encode(tokenizer, row)["input_ids"])
-            if length >= wanted:
+            parts = ids[start : start + size // 3], ids[start + size // 3 : start + size]
+            row = {"id": f"row{number:05d}", **row_of(*map(tokenizer.decode, parts))}
+            short = tokens - len(chat.encode(tokenizer, row)["input_ids"])
+            if 0 <= short <= 2:
                 break
-            spoken.append(rng.choice(pool))
-        if length <= LONGEST:
-            made.append(row)
+            size += short if short > 0 else short - 1
+        made.append(row)
     env.write_jsonl(folder / "train.jsonl", made[:-16])
     env.write_jsonl(folder / "val.jsonl", made[-16:])
     env.write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
 
 
-def main() -> None:
-    """Makes what is missing, trains, prints the table."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--backend", default="unsloth")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
-    parser.add_argument("--batch", type=int, default=0, help="rows a micro-batch; 0: the preset's")
-    parser.add_argument("--gpus", type=int, default=1, help="one process each; the limit then holds for none of them")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
-    options = parser.parse_args()
-    base = options.work / "llama-8b-random"
-    if not (base / "config.json").is_file():
-        began = time.perf_counter()
-        code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
-        code += f"import train_t4; train_t4.make_model(train_t4.Path({str(base)!r}))"
-        subprocess.run([sys.executable, "-c", code], check=True)
-        print(f"random weights made in {time.perf_counter() - began:.0f} s", flush=True)
-    sets = [f"shared.base_model={base}", f"train.backend={options.backend}", f"train.num_gpus={options.gpus}"]
-    sets += [f"train.sft.max_steps={options.steps}", "train.sft.fp16=true", "train.sft.logging_steps=1"]
-    sets += ["train.sft.warmup_steps=2"]
-    sets += [f"train.per_device_train_batch_size={options.batch}"] if options.batch else []
-    settings = presets.resolve("kaggle-t4x2", f"t4-{options.backend}", str(options.work), sets, tiny=False)
-    folder = env.run_folder(str(options.work), f"t4-{options.backend}")
+def row_of(question: str, answer: str) -> dict:
+    """Returns the messages of one data row."""
+    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
+
+
+def prepare(name: str, work: Path) -> tuple[Path, dict]:
+    """Writes a case's run folder and returns it with its training configuration."""
+    from helpers import model, train
+
+    case = CASES[name]
+    base = base_model(work, case["size"])
+    sets = [f"shared.base_model={base}", f"train.backend={case.get('backend', 'unsloth')}", "train.sft.fp16=true"]
+    sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.sft.max_steps={case['steps']}", *case["sets"]]
+    sets += ["train.sft.warmup_steps=2", "train.sft.logging_steps=1", "train.sft.save_strategy=no"]
+    sets += ["train.sft.eval_strategy=no"]
+    settings = presets.resolve(case["preset"], name, str(work), sets, tiny=False)
+    folder = env.run_folder(str(work), name)
+    if not (folder / "data" / "metrics.json").is_file():
+        make_data(folder / "data", model.load_tokenizer(str(base)), ROWS)
+    env.note_stage(folder, "prepare_data", parameters=settings["prepare_data"])
+    types = {key: kind for key, (_, kind) in presets.parameters_cell("train").items()}
+    env.start_stage("train", {"__annotations__": types, **settings["train"]})
+    return folder, train.resolve(folder)
+
+
+def stock(folder: Path, config: dict, batch: int, accumulation: int) -> dict:
+    """Trains with TRL's own loop: rows in random order, every micro-batch checkpointed."""
+    import torch
+    from trl import SFTConfig, SFTTrainer
 
     from helpers import model, train
 
-    if options.gpus == 1:
-        model.start_backend(options.backend)
+    tokenizer = model.load_tokenizer(config["base_model"])
+    tokenizer.padding_side = "right"
+    train_set, _ = train.examples(folder, tokenizer, config["max_length"], 0, config["seed"])
+    network = model.load_for_training({**config, "base_model_path": config["base_model"]}, "float16")
+    counts, pad = [], chat.collator(tokenizer)
+
+    def collate(rows):
+        counts.append((sum(len(row["input_ids"]) for row in rows), len(rows) * max(len(r["input_ids"]) for r in rows)))
+        return pad(rows)
+
+    clock = step_clock()
+    arguments = SFTConfig(
+        output_dir=str(folder / "stock"),
+        max_steps=config["sft"]["max_steps"],
+        learning_rate=config["learning_rate"],
+        per_device_train_batch_size=batch,
+        gradient_accumulation_steps=accumulation,
+        gradient_checkpointing=True,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        fp16=True,
+        optim=config["sft"]["optim"],
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+    longest = sorted(range(len(train_set)), key=lambda row: -len(train_set[row]["input_ids"]))[: 2 * batch]
+    order = longest + [row for row in range(len(train_set)) if row not in set(longest)]
+    arguments._n_gpu = 1
+    arguments.train_sampling_strategy = "sequential"  # random already; the longest first, so that a batch of them fits
+    trainer = SFTTrainer(
+        model=network,
+        processing_class=tokenizer,
+        args=arguments,
+        train_dataset=train_set.select(order),
+        data_collator=collate,
+        callbacks=[clock],
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+    torch.cuda.reset_peak_memory_stats()
+    trainer.train()
+    ends = clock.ends
+    steps = [counts[at : at + accumulation] for at in range(0, len(ends) * accumulation, accumulation)]
+    useful, computed = ([sum(pair[place] for pair in step) for step in steps] for place in (0, 1))
+    return {
+        "tokens_per_second": speed(ends, useful),
+        "useful_token_fraction": sum(useful) / sum(computed),
+        "arithmetic_per_useful_token": sum(computed) / sum(useful),
+        "peak_memory_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
+    }
+
+
+def step_clock():
+    """Returns a callback whose `ends` are the times at which steps ended, the device idle."""
+    import torch
+    from transformers import TrainerCallback
+
+    class Clock(TrainerCallback):
+        def __init__(self):
+            self.ends = []
+
+        def on_step_end(self, args, state, control, **kwargs):
+            torch.cuda.synchronize()
+            self.ends.append(time.perf_counter())
+
+    return Clock()
+
+
+def speed(ends: list[float], useful: list[int]) -> float:
+    """Returns real tokens a second over the steps after the warm-up: the median of five stretches of steps."""
+    first = max(1, int(len(ends) * WARM_UP))
+    size = max(1, (len(ends) - first) // 5)
+    rates = []
+    for at in range(first, len(ends) - size + 1, size):
+        rates.append(sum(useful[at : at + size]) / (ends[at + size - 1] - ends[at - 1]))
+    return statistics.median(rates)
+
+
+def measure(name: str, work: Path) -> dict:
+    """Runs one case and returns its figures."""
+    import torch
+
+    from helpers import train
+
+    folder, config = prepare(name, work)
+    case = CASES[name]
+    if "stock" in case:
+        return stock(folder, config, *case["stock"])
+    metrics = train.launch(folder, config)
+    log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
+    lengths, _ = lengths_of(folder, config)
+    epochs = plan.schedule(lengths, plan.batch_settings(config), metrics["world_size"])
+    steps = [step for epoch in epochs for step in epoch][: len(log)]
+    useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
+    names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
+    return {
+        "tokens_per_second": speed([entry["seconds"] for entry in log], useful),
+        **{name: metrics[name] for name in (*names, "trainable_parameters", "total_parameters")},
+        "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "losses": [round(entry["loss"], 4) for entry in log],
+    }
+
+
+def lengths_of(folder: Path, config: dict) -> tuple[list[int], object]:
+    """Returns the tokens of every train row, and the tokenizer."""
+    from helpers import model
+
+    tokenizer = model.load_tokenizer(config["base_model"])
+    rows = env.read_jsonl(folder / "data" / "train.jsonl")
+    return [len(chat.encode(tokenizer, row)["input_ids"]) for row in rows], tokenizer
+
+
+def main() -> None:
+    """Runs the cases, prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("cases", nargs="*", choices=[[], *CASES])
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
+    parser.add_argument("--out", type=Path, help="append one JSON object a case")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(CASES))
+        return
+    if any(
+        CASES[name].get("backend", "unsloth") == "unsloth" and not CASES[name].get("gpus") for name in options.cases
+    ):
+        import unsloth  # noqa: F401
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction(options.memory * 2**30 / total)
-    make_data(folder / "data", model.load_tokenizer(str(base)), 1200)
-    types = {name: kind for name, (_, kind) in presets.parameters_cell("train").items()}
-    env.start_stage("train", {"__annotations__": types, **settings["train"]})
-    metrics = train.launch(folder, train.resolve(folder))
-    log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
-    print(f"\n{torch.cuda.get_device_name()} held to {options.memory} GiB, torch {torch.__version__}")
-    print("losses", [round(entry["loss"], 3) for entry in log])
-    print("gradient norms", [round(entry.get("grad_norm", float("nan")), 4) for entry in log])
-    rows = "backend dtype trainable_parameters total_parameters optimizer_steps effective_batch train_loss val_loss"
-    for name in [*rows.split(), "tokens_seen", "useful_token_fraction", "tokens_per_second", "peak_memory_gib"]:
-        print(f"| {name} | {metrics[name]} |")
-    adapter = folder / "train" / "adapter" / "adapter_model.safetensors"
-    from safetensors.torch import load_file
-
-    moved = sum(float(value.abs().sum()) > 0 for key, value in load_file(adapter).items() if "lora_B" in key)
-    print(f"| adapter | {adapter.stat().st_size / 2**20:.1f} MiB, {moved} B matrices moved |")
+    print(f"{torch.cuda.get_device_name()} held to {options.memory} GiB, torch {torch.__version__}")
+    results = {}
+    for name in options.cases:
+        began = time.perf_counter()
+        try:
+            results[name] = measure(name, options.work)
+        except torch.OutOfMemoryError as error:
+            results[name] = {"out_of_memory": env.brief(error)[:120]}
+        results[name]["seconds"] = round(time.perf_counter() - began)
+        if options.out:
+            with open(options.out, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"case": name, **results[name]}) + "\n")
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    for name, result in results.items():
+        print(f"| {name} |", " | ".join(f"{key} {value}" for key, value in result.items()), "|")
 
 
 if __name__ == "__main__":
