@@ -124,14 +124,14 @@ def make_data(folder: Path, tokenizer, rows: int) -> None:
     rng.shuffle(wanted)
     for number, tokens in enumerate(wanted):
         start, size = rng.randrange(len(ids) - 4096), tokens - 40
-        while True:
+        for _ in range(8):
             parts = ids[start : start + size // 3], ids[start + size // 3 : start + size]
             row = {"id": f"row{number:05d}", **row_of(*map(tokenizer.decode, parts))}
             short = tokens - len(chat.encode(tokenizer, row)["input_ids"])
             if 0 <= short <= 2:
                 break
-            size += short if short > 0 else short - 1
-        made.append(row)
+            size += short or -1
+        made += [row] * (short >= 0)
     env.write_jsonl(folder / "train.jsonl", made[:-16])
     env.write_jsonl(folder / "val.jsonl", made[-16:])
     env.write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
