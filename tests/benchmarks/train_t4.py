@@ -120,7 +120,7 @@ def make_data(folder: Path, tokenizer, rows: int) -> None:
     rng = random.Random(0)
     ids = [token for answer in rng.choices(answers(), k=1200) for token in chat._ids(tokenizer, answer + " ")]
     made = []
-    wanted = plan.spread(LENGTHS, rows) + [2048] * 4 + [1664] * 4
+    wanted = plan.spread(LENGTHS, rows) + [2048, 1664]
     rng.shuffle(wanted)
     for number, tokens in enumerate(wanted):
         start, size = rng.randrange(len(ids) - 4096), tokens - 40
