@@ -53,6 +53,9 @@ def configure(parameters: dict) -> dict:
         if name in OWNED:
             raise ValueError(f"sft.{name} is decided by {OWNED[name]}: set it there.")
     config["sft"] = sft = {**DEFAULTS, **config["sft"]}
+    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if sft.get(name) is False:  # YAML reads a bare no as false
+            sft[name] = "no"
     choices = {
         "train.backend": (config["backend"], BACKENDS),
         "train.device_map": (config["device_map"], ("", "balanced")),
