@@ -16,6 +16,7 @@ def start_backend(backend: str) -> None:
         raise ValueError(f"train.backend is {backend!r}: expected one of {', '.join(plan.BACKENDS)}.")
     if backend == "unsloth":
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
+        os.environ.setdefault("UNSLOTH_LOGPROB_CHUNK_GB", "0.5")  # of logits at a time; its 2.0 costs a T4 1.5 GiB
         import unsloth  # noqa: F401
 
 

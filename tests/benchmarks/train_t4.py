@@ -1,14 +1,13 @@
 """Trains at real Llama shapes, with random weights, on one GPU held to a T4's memory; ends with one table.
 
-PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--gpus 1] [--out results.jsonl]
+PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--out results.jsonl]
 
-`--list` names the cases. Those of one backend share a process; name cases of one backend only. Needs about 20 GB below
---work for the weights, which are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap
+`--list` names the cases; each runs in a process of its own. Needs about 20 GB below --work for the weights, which are
+made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap
 2,048. Tokens a second count real tokens only, without the first WARM_UP of the run's steps.
 """
 
 import argparse
-import gc
 import json
 import random
 import statistics
@@ -24,8 +23,9 @@ WARM_UP = 0.3
 ROWS = 2400
 FLAGSHIP = {"preset": "kaggle-t4x2", "size": "8B", "sets": []}
 CASES = {
-    "ours": {**FLAGSHIP, "steps": 24},
-    "ours-two-cards": {**FLAGSHIP, "steps": 24, "gpus": 2},
+    "ours": {**FLAGSHIP, "steps": 40},
+    "ours-1664": {**FLAGSHIP, "steps": 24, "sets": ["train.max_tokens=1664"]},
+    "ours-two-cards": {**FLAGSHIP, "steps": 40, "gpus": 2},
     "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
     "peft-default": {**FLAGSHIP, "backend": "peft", "stock": (2, 4), "steps": 16},
     "peft-stock-3": {**FLAGSHIP, "backend": "peft", "stock": (3, 4), "steps": 10},
@@ -285,11 +285,28 @@ def lengths_of(folder: Path, config: dict) -> tuple[list[int], object]:
     return [len(chat.encode(tokenizer, row)["input_ids"]) for row in rows], tokenizer
 
 
+def run_one(name: str, work: Path, memory: float) -> dict:
+    """Runs one case in this process, held to `memory` GiB, and returns its figures."""
+    from helpers import model
+
+    if not CASES[name].get("gpus"):  # else each process starts its own
+        model.start_backend(CASES[name].get("backend", "unsloth"))
+    import torch
+
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total)
+    try:
+        return {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **measure(name, work)}
+    except torch.OutOfMemoryError as error:
+        return {"out_of_memory": env.brief(error)[:120]}
+
+
 def main() -> None:
     """Runs the cases, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", choices=[[], *CASES])
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--one", action="store_true", help="in this process; the last line is JSON")
     parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     parser.add_argument("--out", type=Path, help="append one JSON object a case")
@@ -297,29 +314,21 @@ def main() -> None:
     if options.list:
         print("\n".join(CASES))
         return
-    if any(
-        CASES[name].get("backend", "unsloth") == "unsloth" and not CASES[name].get("gpus") for name in options.cases
-    ):
-        import unsloth  # noqa: F401
-    import torch
-
-    total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(options.memory * 2**30 / total)
-    print(f"{torch.cuda.get_device_name()} held to {options.memory} GiB, torch {torch.__version__}")
+    if options.one:
+        print(json.dumps(run_one(options.cases[0], options.work, options.memory)))
+        return
     results = {}
     for name in options.cases:
+        command = [sys.executable, __file__, name, "--one", "--memory", str(options.memory), "--work", options.work]
         began = time.perf_counter()
-        try:
-            results[name] = measure(name, options.work)
-        except torch.OutOfMemoryError as error:
-            results[name] = {"out_of_memory": env.brief(error)[:120]}
+        base_model(options.work, CASES[name]["size"])
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        print(done.stdout[-6000:], flush=True)
+        results[name] = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"failed": done.returncode}
         results[name]["seconds"] = round(time.perf_counter() - began)
         if options.out:
             with open(options.out, "a", encoding="utf-8") as file:
                 file.write(json.dumps({"case": name, **results[name]}) + "\n")
-        gc.collect()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
     for name, result in results.items():
         print(f"| {name} |", " | ".join(f"{key} {value}" for key, value in result.items()), "|")
 
