@@ -189,6 +189,7 @@ metrics = {
         **{f"p{p}": float(lengths.quantile(p / 100)) for p in (50, 95, 99)},
         "max": int(lengths.max()),
         "total": int(lengths.sum()),
+        "quantiles": [[share / 100, float(lengths.quantile(share / 100))] for share in range(101)],
     },
     "funnel": [{name: value for name, value in step.items() if name != "examples"} for step in funnel],
     "sha256": {part: env.sha256(run / "data" / f"{part}.jsonl") for part in parts},

@@ -1,4 +1,8 @@
-"""What a run will do and cost, before it starts: the rows of every step, memory, hours, sessions. Needs no torch."""
+"""What a run will do and cost, before it starts: the rows of every step, memory, hours, sessions. Needs no torch.
+
+python -m helpers.plan --preset NAME [--json]. Memory is predicted from measurements on an H200 held to a T4's memory,
+hours from a T4's measured rate of arithmetic and its memory bandwidth: predictions, not measurements.
+"""
 
 import argparse
 import bisect
@@ -245,6 +249,17 @@ SHAPES = {  # as the models' own config.json
         "tie_word_embeddings": True,
         "head_dim": 64,
     },
+    "embedded": {  # of `tiny`
+        "vocab_size": 2048,
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 6,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "rope_theta": 500_000.0,
+        "tie_word_embeddings": False,
+    },
 }
 
 
@@ -259,3 +274,324 @@ def spread(points: list[tuple[float, float]], number: int) -> list[int]:
         low, high = math.log(values[at - 1]), math.log(values[at])
         found.append(round(math.exp(low + part * (high - low))))
     return found
+
+
+def model_shape(base_model: str) -> dict:
+    """Returns the shape of a base model, as its config.json says it: a folder's own, or that of a known Llama's name.
+
+    Raises ValueError for a name whose size is not known.
+    """
+    if (Path(base_model) / "config.json").is_file():
+        return env.read_json(Path(base_model) / "config.json")
+    if base_model == "embedded":
+        return SHAPES["embedded"]
+    found = re.search(r"(?i)llama.*?[-_/.](8b|3b|1b)(?![a-z0-9])", base_model)
+    if not found:
+        raise ValueError(f"the shape of {base_model!r} is not known. Expected a folder, or Llama 3.1 8B, 3.2 3B or 1B.")
+    return SHAPES[found.group(1).upper()]
+
+
+def linear_layers(shape: dict) -> dict[str, tuple[int, int]]:
+    """Returns the linear layers of one decoder layer: {name: (inputs, outputs)}."""
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
+    query, key = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
+    return {
+        "q_proj": (hidden, query),
+        "k_proj": (hidden, key),
+        "v_proj": (hidden, key),
+        "o_proj": (query, hidden),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+
+
+def parameters(shape: dict, lora: dict) -> dict[str, int]:
+    """Returns the numbers of parameters: `linear` (of the decoder layers), `table` (one of input and output table),
+    `base` (all of the base model), `trainable` (the adapter's: r × (inputs + outputs) of every target)."""
+    layers, count = linear_layers(shape), shape["num_hidden_layers"]
+    targets = lora.get("target_modules", "all-linear")
+    targets = list(layers) if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+    unknown = [name for name in targets if name not in layers]
+    if unknown:
+        raise ValueError(f"lora.target_modules names {', '.join(unknown)}: expected some of {', '.join(layers)}.")
+    linear = count * sum(inputs * outputs for inputs, outputs in layers.values())
+    table = shape["vocab_size"] * shape["hidden_size"]
+    norms = (2 * count + 1) * shape["hidden_size"]
+    return {
+        "linear": linear,
+        "table": table,
+        "base": linear + table * (1 if shape.get("tie_word_embeddings") else 2) + norms,
+        "trainable": count * lora.get("r", 8) * sum(sum(layers[name]) for name in targets),
+    }
+
+
+# Memory
+
+
+GIB = 2**30
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, 8-bit scales of 64, 32-bit scales of those
+OPTIMIZER = {"adamw_8bit": 2, "paged_adamw_8bit": 2}  # bytes of state a trainable parameter; 8 for the others
+SPARE = 0.5  # GiB of a card that a plan leaves free: CUDA's own context, fragmentation
+T4_GIB = 14.56
+RESERVED = 1.02  # memory the allocator holds, of what tensors fill
+
+
+def activation_bytes(shape: dict, backend: str) -> tuple[float, float]:
+    """Returns bytes a token: kept by one decoder layer for its backward pass, and needed besides while that runs.
+
+    Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in 16 bits. PEFT's numbers are
+    fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept.
+    """
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    key = linear_layers(shape)["k_proj"][1]
+    if backend == "unsloth":
+        return 2 * (6 * hidden + 2 * key + 2 * inner), 2 * (4 * hidden + 3 * inner)
+    return 2 * (9.25 * hidden + 4.75 * inner), 2 * 4 * hidden
+
+
+def memory(config: dict, shape: dict, sizes: set[int]) -> dict[str, float]:
+    """Returns predicted GiB a card: `weights`, `adapter` (with gradients and optimizer), `activations`, and `peak`.
+
+    `sizes` are the tokens of the run's micro-batches, pads included.
+    """
+    count = parameters(shape, config["lora"])
+    cards = 2 if config["device_map"] else 1
+    full = 2 if config.get("dtype", "float16") != "float32" else 4
+    tables = count["base"] - count["linear"]
+    weights = (count["linear"] * (NF4 if config["load_in_4bit"] else full) + tables * full) / cards
+    adapter = count["trainable"] * (4 + 4 + OPTIMIZER.get(config["sft"]["optim"], 8)) / cards
+    kept, working = activation_bytes(shape, config["backend"])
+    layers, hidden = shape["num_hidden_layers"] / cards, shape["hidden_size"]
+    on_card = 0 if config["backend"] == "unsloth" else 2 * hidden * layers  # else they wait in the machine's memory
+    activations = max(
+        tokens * (kept + working + on_card if checkpointed(tokens, config) else kept * layers + working)
+        for tokens in sizes
+    )
+    buffers = 0.12 * GIB * min(1, count["base"] / 1e9)
+    if config["load_in_4bit"]:
+        buffers += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
+    parts = {"weights": weights, "adapter": adapter, "activations": activations + buffers}
+    found = {name: value / GIB for name, value in parts.items()}
+    return {**found, "peak": sum(found.values()) * RESERVED}
+
+
+def largest_budget(config: dict, shape: dict, longest: int, card: float) -> int:
+    """Returns the largest max_tokens, in steps of 128, whose predicted peak fits a card of so many GiB, else 0."""
+    for budget in range(16_384, 0, -128):
+        if memory({**config, "max_tokens": budget}, shape, {budget, longest})["peak"] <= card - SPARE:
+            return budget
+    return 0
+
+
+# Time
+
+
+T4_FLOPS = 20.4e12  # floating-point operations a second, measured in a 4096³ product in float16
+T4_BYTES = 320e9  # bytes a second of its memory, by its data sheet
+DRIVE_BYTES = 50e6  # bytes a second of a checkpoint's way to disk and mirror
+
+
+def flops_per_token(shape: dict) -> float:
+    """Returns the floating-point operations of one token's forward pass: 2 a weight. Attention's own are left out."""
+    count = parameters(shape, {"target_modules": []})
+    return 2 * (count["linear"] + count["table"])
+
+
+def pass_seconds(shape: dict, load_in_4bit: bool) -> float:
+    """Returns what one pass through all layers costs a T4 whatever the tokens: taking the weights out of 4 bits.
+
+    Read at NF4, written and read again in 16 bits.
+    """
+    return parameters(shape, {})["linear"] * (NF4 + 2 + 2 if load_in_4bit else 2) / T4_BYTES
+
+
+def training_seconds(config: dict, shape: dict, lengths, epochs: list) -> float:
+    """Returns the seconds a T4 per rank needs for the steps, forward 1 part, backward 1, recomputation 1."""
+    each, fixed = flops_per_token(shape) / T4_FLOPS, pass_seconds(shape, config["load_in_4bit"])
+    limit, total, done = config["sft"]["max_steps"], 0.0, 0
+    wanted = limit if limit > 0 else math.ceil(config["num_train_epochs"] * len(epochs[0]))
+    for epoch in epochs:
+        for step in epoch[: wanted - done]:
+            loads = []
+            for share in step:
+                sizes = [padded(batch, lengths) for batch in share]
+                loads.append(sum((3 if checkpointed(size, config) else 2) * (size * each + fixed) for size in sizes))
+            total += sum(loads) if config["device_map"] else max(loads)
+            done += 1
+    return total
+
+
+def evaluation_seconds(shape: dict, load_in_4bit: bool, rows: int, mean: float, batch: int, new_tokens: int) -> float:
+    """Returns the seconds one T4 needs to score both models' rows and to write their replies, every one to the cap."""
+    each, fixed = flops_per_token(shape) / T4_FLOPS, pass_seconds(shape, load_in_4bit)
+    table = parameters(shape, {})["table"] * 2 / T4_BYTES
+    key = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"]  # bytes of a token's keys and values
+    batches = math.ceil(rows / batch)
+    decoding = batches * new_tokens * (fixed + table + batch * ((mean + new_tokens / 2) * key / T4_BYTES + each))
+    return 2 * (2 * rows * mean * each + 2 * batches * fixed + decoding)
+
+
+# The plan
+
+
+EMBEDDED = [(0.0, 110), (0.5, 168), (0.95, 230), (0.99, 267), (1.0, 395)]
+CORPORA = {  # part of a data set's name: rows, their tokens by share of rows, where that is from
+    "embedded": (322, EMBEDDED, "the embedded corpus with the embedded tokenizer"),
+    "bengali-?empathetic-?conversations-?corpus": (
+        38_105,
+        [(0.0, 75), (0.5, 218), (0.95, 503), (0.99, 1998), (1.0, 6796)],
+        "published lengths of the corpus in Llama 3.1's tokens, and 60 for the template",
+    ),
+    "finetome": (100_000, [(0.0, 60), (0.5, 420), (0.95, 1500), (0.99, 3000), (1.0, 12_000)], "assumed"),
+    "wikitext": (23_767, [(0.0, 6), (0.5, 90), (0.95, 330), (0.99, 500), (1.0, 900)], "assumed"),
+}
+
+
+def row_lengths(settings: dict, run: Path) -> tuple[list[int], str]:
+    """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
+    what is known about the data set. Raises ValueError when nothing is."""
+    data = settings["prepare_data"]
+    made = run / "data" / "metrics.json"
+    if made.is_file():
+        found = env.read_json(made)
+        if found["dataset"] == data["dataset"]:
+            return spread(found["tokens"]["quantiles"], found["rows_out"]), f"{made}"
+    known = next((facts for name, facts in CORPORA.items() if re.search(name, data["dataset"], re.IGNORECASE)), None)
+    if known is None:
+        raise ValueError(f"nothing is known about {data['dataset']!r} yet: run stage prepare_data first.")
+    rows, points, source = known
+    lengths = [tokens for tokens in spread(points, rows) if tokens <= data["max_length"]]
+    if data["max_rows"] and data["max_rows"] < len(lengths):
+        lengths = [lengths[place * len(lengths) // data["max_rows"]] for place in range(data["max_rows"])]
+    return lengths, source
+
+
+def make(settings: dict, run: Path, card: float = T4_GIB, session_hours: float = 12.0) -> dict:
+    """Returns the plan of a run: what `helpers.plan --json` prints.
+
+    `settings` are all stages' ({stage: {parameter: value}}), `card` the GiB of a card. Raises ValueError when the run
+    cannot fit, with the setting that would, and as `configure` does.
+    """
+    config, data, judge = configure(settings["train"]), settings["prepare_data"], settings["evaluate"]
+    shape = model_shape(config["base_model"])
+    lengths, source = row_lengths(settings, run)
+    every = random.Random(config["seed"]).sample(lengths, len(lengths))
+    held = round(len(every) * data["val_share"])
+    train = every[: round(len(every) * data["train_share"])]
+    tested = max(1, len(every) - len(train) - held)
+    tested = min(tested, judge["max_rows"] or tested)
+    return figures(config, shape, train, tested, judge, card, session_hours, min(held, config["eval_rows"] or held)) | {
+        "lengths_from": source
+    }
+
+
+def figures(config, shape, lengths, tested, judge, card, session_hours, validated) -> dict:
+    """Returns the plan from the train rows' lengths and the numbers of rows tested and validated on."""
+    world = config["num_gpus"] or 1
+    epochs = schedule(lengths, batch_settings(config), world)
+    count = parameters(shape, config["lora"])
+    batches = [batch for step in epochs[0] for share in step for batch in share]
+    sizes = [padded(batch, lengths) for batch in batches]
+    steps = config["sft"]["max_steps"]
+    steps = steps if steps > 0 else math.ceil(config["num_train_epochs"] * len(epochs[0]))
+    peak = memory(config, shape, set(sizes))
+    embedded = shape is SHAPES["embedded"] or shape["hidden_size"] == SHAPES["embedded"]["hidden_size"]
+    if peak["peak"] > card - SPARE and not embedded:
+        budget = largest_budget(config, shape, max(lengths), card)
+        way = f"train.max_tokens={budget} would fit" if budget else "a smaller base_model or load_in_4bit would help"
+        raise ValueError(
+            f"predicted peak {peak['peak']:.1f} GiB a card (weights {peak['weights']:.1f}, adapter "
+            f"{peak['adapter']:.1f}, activations {peak['activations']:.1f}); a card has {card:.2f} GiB, {SPARE} of "
+            f"them kept free. {way}."
+        )
+    warm = config["sft"]["warmup_steps"]
+    mean = sum(lengths) / len(lengths)
+    forward = flops_per_token(shape) / T4_FLOPS
+    strategy, every = config["sft"]["eval_strategy"], config["sft"].get("eval_steps") or config["sft"]["logging_steps"]
+    validations = {"no": 0, "epoch": steps / len(epochs[0])}.get(strategy, steps / every if every >= 1 else 1 / every)
+    strategy, every = config["sft"]["save_strategy"], config["sft"].get("save_steps") or 500
+    saves = {"no": 0, "epoch": steps / len(epochs[0]), "best": validations}.get(
+        strategy, steps / every if every >= 1 else 1 / every
+    )
+    size = count["trainable"] * (4 + OPTIMIZER.get(config["sft"]["optim"], 8))
+    hours = {
+        "train": training_seconds(config, shape, lengths, epochs) / 3600,
+        "validate": validations * validated * mean * forward / world / 3600,
+        "evaluate": evaluation_seconds(
+            shape, config["load_in_4bit"], tested, mean, judge["batch_size"], judge["max_new_tokens"]
+        )
+        / 3600,
+        "checkpoints": saves * size / DRIVE_BYTES / 3600,
+    }
+    hours["total"] = sum(hours.values())
+    useful = sum(lengths)
+    return {
+        "trainable_parameters": count["trainable"],
+        "total_parameters": count["base"] + count["trainable"],
+        "world_size": world,
+        "effective_batch": effective_batch(config, epochs),
+        "batch": batch_line(config, epochs),
+        "optimizer_steps": steps,
+        "warmup_share": warm if warm < 1 else warm / steps,
+        "train_rows": len(lengths),
+        "tokens_per_epoch": useful,
+        "useful_token_fraction": useful / sum(sizes),
+        "arithmetic_per_useful_token": sum(n * (3 if checkpointed(n, config) else 2) for n in sizes) / 3 / useful,
+        "peak_memory_gib": None if embedded else round(peak["peak"], 2),
+        "hours": {name: round(value, 3) for name, value in hours.items()},
+        "evaluation_share": (hours["evaluate"] + hours["validate"]) / hours["total"],
+        "sessions": max(1, math.ceil(hours["total"] / session_hours)),
+    }
+
+
+def table(plan: dict) -> dict[str, str]:
+    """Returns a plan as lines to show: {what: how much}."""
+    hours = plan["hours"]
+    peak = plan["peak_memory_gib"]
+    return {
+        "trainable parameters": f"{plan['trainable_parameters']:,} of {plan['total_parameters']:,} "
+        f"({plan['trainable_parameters'] / plan['total_parameters']:.2%})",
+        "an optimizer step": plan["batch"],
+        "optimizer steps": f"{plan['optimizer_steps']:,}, the first {plan['warmup_share']:.1%} warm-up",
+        "an epoch": f"{plan['train_rows']:,} rows, {plan['tokens_per_epoch']:,} tokens",
+        "useful of computed tokens": f"{plan['useful_token_fraction']:.3f}",
+        "arithmetic a useful token": f"{plan['arithmetic_per_useful_token']:.3f} (1: all checkpointed, no pads)",
+        "peak memory a card": f"{peak:.2f} GiB (predicted)" if peak else "no matter: the embedded model",
+        "hours on T4s": f"{hours['total']:.2f} (predicted): training {hours['train']:.2f}, validation "
+        f"{hours['validate']:.2f}, evaluation {hours['evaluate']:.2f}, checkpoints {hours['checkpoints']:.2f}",
+        "evaluation's share": f"{plan['evaluation_share']:.0%}",
+        "sessions": str(plan["sessions"]),
+        "lengths of rows": plan["lengths_from"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 when the settings are bad or the run cannot fit."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.plan", description=__doc__.split("\n")[0])
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--run-name", help="take the lengths of this run's data; default: the preset's name")
+    parser.add_argument("--outputs", default="outputs", metavar="DIR")
+    parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="STAGE.PARAM=VALUE", dest="sets")
+    parser.add_argument("--memory", type=float, default=T4_GIB, help="GiB of a card (default: a T4's)")
+    parser.add_argument("--session-hours", type=float, default=12.0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    run_name = options.run_name or options.preset
+    try:
+        settings = presets.resolve(options.preset, run_name, options.outputs, options.sets, tiny=False)
+        run = env.run_folder(options.outputs, run_name)
+        found = {"preset": options.preset, **make(settings, run, options.memory, options.session_hours)}
+    except (presets.Refused, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        print("\n".join(f"{name:28}{value}" for name, value in table(found).items()))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,19 +8,10 @@ import os
 import shutil
 from pathlib import Path
 
-from helpers import chat, corpus, env
+from helpers import chat, corpus, env, plan
 
-VOCABULARY = 2048
-SHAPE = {
-    "hidden_size": 192,
-    "intermediate_size": 512,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 2048,
-    "rope_theta": 500_000.0,
-    "tie_word_embeddings": False,
-}
+VOCABULARY = plan.SHAPES["embedded"]["vocab_size"]
+SHAPE = {name: value for name, value in plan.SHAPES["embedded"].items() if name != "vocab_size"}
 SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, chat.END_OF_TEXT]
 STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
 DEFAULT_SPLIT = 0.8, 0.8, 0.1, 3407  # near_duplicate, train share, val share, seed: the parameters cell's
