@@ -109,7 +109,13 @@ kept.topic.value_counts().head(12).to_frame("rows")
 links = corpus.links(kept, near_duplicate)
 shares = (train_share, val_share)
 pairs = [pair for found in links.values() for pair in found]
-kept["group"], kept["part"] = corpus.divide(kept, pairs, shares, seed, near_duplicate)
+if (kept.published != "").all():  # a split of its own: kept, but for what stands in two parts
+    kept, twice = corpus.as_published(kept)
+    kept["group"] = corpus.groups(kept, [pair for pair in pairs if not set(pair) & set(twice.id)])
+    funnel.append(corpus.step("in an earlier part too", len(kept) + len(twice), dropped=len(twice)))
+    dropped = pandas.concat([dropped, twice.assign(rule="in an earlier part too")[list(dropped.columns)]])
+else:
+    kept["group"], kept["part"] = corpus.divide(kept, pairs, shares, seed, near_duplicate)
 by_row = corpus.split(list(kept.id), *shares, seed)
 leaks = {"leak": corpus.leak(list(kept.group), list(kept.part)), "row_wise_leak": corpus.leak(list(kept.group), by_row)}
 groups = kept.group.value_counts()

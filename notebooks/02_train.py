@@ -53,16 +53,24 @@ lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": 
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
 
 # %%
-from helpers import report, train
+from helpers import plan, report, train
 
 run = env.start_stage("train", globals())
+config = train.resolve(run)
+
+# %% [markdown]
+# ## The plan
+# What the run will do, and what it should cost on T4s. A run that cannot fit a card stops here and says what would.
+
+# %%
+planned = plan.for_run(run, config)
+report.text_table(plan.table(planned))
 
 # %% [markdown]
 # ## The configuration, resolved
-# What `train/config.json` keeps. A name that another setting decides is refused before a model is loaded.
+# What `train/config.json` keeps. A name that another setting decides was refused above.
 
 # %%
-config = train.resolve(run)
 report.text_table(config)
 
 # %% [markdown]
@@ -79,5 +87,6 @@ metrics = train.launch(run, config)
 figure = report.loss_figure(run)
 
 # %%
+metrics["plan"] = planned
 env.finish_stage(run, "train", metrics)
 report.text_table(metrics)

@@ -32,6 +32,14 @@ def test_every_row_comes_once_an_epoch_and_every_rank_gets_as_many_micro_batches
         assert all(len(step[0]) == 8 for step in epoch[:-1])
 
 
+def test_the_rows_of_a_step_depend_on_ranks_times_accumulation_alone():
+    rows = []
+    for world, accumulation in ((1, 6), (2, 3), (3, 2)):
+        settings = plan.batch_settings(config(max_tokens=1792, sft={"gradient_accumulation_steps": accumulation}))
+        rows.append([[sorted(flat([step])) for step in epoch] for epoch in plan.schedule(LENGTHS, settings, world)])
+    assert rows[0] == rows[1] == rows[2]
+
+
 def test_a_budget_holds_but_for_rows_above_it_and_wastes_little():
     epochs = plan.schedule(LENGTHS, plan.batch_settings(config(max_tokens=1792)), 2)
     batches = [batch for step in epochs[0] for share in step for batch in share]

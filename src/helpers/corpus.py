@@ -37,9 +37,9 @@ def load(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataFrame, 
 
     `dataset` is "embedded", a file (.csv, .jsonl, .parquet), "kaggle:owner/name" (the mounted input, else kagglehub)
     or "hf:owner/name" with an optional ":config" (datasets.load_dataset). The table has one row a data row: `topic`,
-    `title`, `question`, `answer`, `plain` (text without a question) and, for conversations, `messages`. The second
-    value has `source`, `format`, `rows`,
-    `blob_sha1` (git's, of a file) and `published` (which known file it is, "" for another).
+    `title`, `question`, `answer`, `plain` (text without a question), `published` (train, val or test where the hub's
+    data set brings its own split, else "") and, for conversations, `messages`. The second value has `source`, `format`,
+    `rows`, `blob_sha1` (git's, of a file) and `published` (which known file it is, "" for another).
 
     Raises FileNotFoundError or ConnectionError when the data set cannot be had and ValueError when it is not UTF-8,
     empty, or lacks a column.
@@ -60,7 +60,14 @@ def load(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataFrame, 
                 f"dataset is {dataset!r}: no such file in {Path.cwd()}. Expected 'embedded', the path of a .csv, "
                 f".jsonl or .parquet file, 'kaggle:owner/name' or 'hf:owner/name'."
             )
-    table, found = as_rows(read_table(path) if path else hub_table(name), dataset_format, path.name if path else name)
+    raw = read_table(path) if path else hub_table(name)
+    if dataset == "embedded":  # in the format of the data set it stands in for
+        pairs = list(zip(raw[COLUMNS[2]], raw[COLUMNS[3]]))
+        if dataset_format == "text":
+            raw["text"] = [f"{question}\n{answer}" for question, answer in pairs]
+        if dataset_format == "conversations":
+            raw["conversations"] = [[{"from": "human", "value": q}, {"from": "gpt", "value": a}] for q, a in pairs]
+    table, found = as_rows(raw, dataset_format, path.name if path else name)
     sha1 = blob_sha1(path) if path else ""
     about = {"source": source, "format": found, "rows": len(table), "blob_sha1": sha1}
     return table, {**about, "published": PUBLISHED.get(sha1, "")}
@@ -118,6 +125,7 @@ def as_rows(raw: pandas.DataFrame, dataset_format: str, name: str) -> tuple[pand
     if raw.empty:
         raise ValueError(f"{name!r} has the right columns and no row.")
     rows = pandas.DataFrame({"plain": found == "text"}, index=range(len(raw)))
+    rows["published"] = raw["published"].to_numpy() if "published" in raw else ""
     if found == "qa":
         for column, source in zip(("topic", "title", "question", "answer"), COLUMNS):
             rows[column] = raw[source].fillna("").astype(str).to_numpy()
@@ -169,11 +177,18 @@ def kaggle_table(name: str) -> Path:
 
 
 def hub_table(name: str) -> pandas.DataFrame:
-    """Loads the train split of a Hugging Face data set "owner/name" or "owner/name:config"; see `load`."""
+    """Loads a Hugging Face data set "owner/name" or "owner/name:config"; see `load`.
+
+    With a validation and a test split, the column `published` says which a row is of; else only train is read.
+    """
     from datasets import load_dataset
 
     try:
-        return load_dataset(*name.split(":", 1), split="train").to_pandas()
+        splits = load_dataset(*name.split(":", 1))
+        if not {"train", "validation", "test"} <= set(splits):
+            return splits["train"].to_pandas()
+        parts = {"train": "train", "validation": "val", "test": "test"}
+        return pandas.concat([splits[own].to_pandas().assign(published=part) for own, part in parts.items()])
     except Exception as error:  # datasets raises its own, the hub's and httpx's errors
         raise ConnectionError(
             f"Hugging Face data set {name!r} could not be loaded ({env.brief(error)}). "
@@ -487,6 +502,9 @@ def split(group_of_row: list[str], train_share: float, val_share: float, seed: i
     return [parts[group] for group in group_of_row]
 
 
+PARTS = ("train", "val", "test")
+
+
 def divide(table: pandas.DataFrame, pairs: list, shares: tuple[float, float], seed: int, near_duplicate: float):
     """Groups and splits until the independent check finds nothing across: returns (group, part) of each row.
 
@@ -501,6 +519,21 @@ def divide(table: pandas.DataFrame, pairs: list, shares: tuple[float, float], se
         if not found:
             return group, part
         pairs += found
+
+
+def as_published(table: pandas.DataFrame) -> tuple[pandas.DataFrame, pandas.DataFrame]:
+    """Splits as the data set was published: returns the table with `part`, and the rows that stand in an earlier part.
+
+    Those, word for word the same question (or plain text), are dropped from val and test.
+    """
+    seen, again = {}, []
+    for row_id, part, question, answer in sorted(
+        zip(table.id, table.published, table.question, table.answer), key=lambda row: PARTS.index(row[1])
+    ):
+        if seen.setdefault(tuple(text.words(question or answer)), part) != part:
+            again.append(row_id)
+    twice = table.id.isin(again)
+    return table[~twice].assign(part=table.published).reset_index(drop=True), table[twice]
 
 
 def leak(group: list[str], part: list[str]) -> float:

@@ -97,11 +97,20 @@ def pick_dtype(forced: str = "") -> tuple[str, str]:
 
 
 def gpu_names() -> list[str]:
-    """Returns the names of the GPUs here, [] without any; asks nvidia-smi, so that torch is not needed."""
+    """Returns the names of the GPUs here, [] without any."""
+    return _ask_gpus("name")
+
+
+def gpu_gib() -> list[float]:
+    """Returns the GiB that torch can use of each GPU here, [] without any. Of a T4's 15.00 it is 14.56."""
+    return [float(mib) / 1024 * 14.56 / 15 for mib in _ask_gpus("memory.total")]
+
+
+def _ask_gpus(what: str) -> list[str]:
+    """Asks nvidia-smi, so that torch is not needed and no GPU memory is taken."""
+    command = ["nvidia-smi", f"--query-gpu={what}", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, timeout=20
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []

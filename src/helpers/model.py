@@ -10,10 +10,19 @@ from helpers import chat, env, plan
 POSITIONS = 512  # answer tokens whose logits exist at one time: 512 × 128,256 × 4 B = 0.24 GiB
 
 
+def _keep_memory_whole() -> None:
+    """Lets CUDA's allocator grow its segments; set before the first tensor is on a card.
+
+    Micro-batches of many shapes otherwise leave gaps: 7.6 GiB held for 4.7 in use were seen.
+    """
+    os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+
+
 def start_backend(backend: str) -> None:
     """Imports Unsloth when it is the backend: it must come before transformers and trl. ValueError for another name."""
     if backend not in plan.BACKENDS:
         raise ValueError(f"train.backend is {backend!r}: expected one of {', '.join(plan.BACKENDS)}.")
+    _keep_memory_whole()
     if backend == "unsloth":
         os.environ.setdefault("UNSLOTH_DISABLE_STATISTICS", "1")
         os.environ.setdefault("UNSLOTH_LOGPROB_CHUNK_GB", "0.5")  # of logits at a time; its 2.0 costs a T4 1.5 GiB
@@ -88,6 +97,7 @@ def _load_plain(base_model: str, load_in_4bit: bool, dtype: str, device_map: dic
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    _keep_memory_whole()
     quantization = None
     if load_in_4bit:
         quantization = BitsAndBytesConfig(

@@ -130,8 +130,8 @@ def schedule(lengths, batches: dict, world: int) -> list:
     """Returns the rows of every step: [epoch][step][rank] is a list of micro-batches (lists of row numbers).
 
     `batches` is what `batch_settings` returns. Every epoch has the same number of steps, and every rank of a step the
-    same number of micro-batches wherever a micro-batch can be split: the largest are. Within a step the costliest are
-    dealt first, to and fro, so that no rank waits long.
+    same number of micro-batches: in a last, short step the largest are halved to that end. Within a step the costliest
+    are dealt first, to and fro, so that no rank waits long. The rows of a step depend on ranks × accumulation alone.
     """
     choice = {name: batches[name] for name in ("rows", "max_tokens", "sampling", "seed")}
     each = world * batches["accumulation"]
@@ -140,23 +140,28 @@ def schedule(lengths, batches: dict, world: int) -> list:
     if batches["max_steps"] > 0:
         epochs = math.ceil(batches["max_steps"] / math.ceil(len(first) / each))
     found = [first, *(micro_batches(lengths, epoch, **choice) for epoch in range(1, epochs))]
-    number = -(-max(map(len, found)) // world) * world
     for epoch in found:
-        while len(epoch) < number:
-            largest = max(range(len(epoch)), key=lambda at: (len(epoch[at]) > 1, padded(epoch[at], lengths)))
-            batch = epoch[largest]
-            if len(batch) == 1:
-                break
-            epoch[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        split_largest(epoch, max(map(len, found)), lengths)
     return [
         [deal(epoch[start : start + each], lengths, world) for start in range(0, len(epoch), each)] for epoch in found
     ]
+
+
+def split_largest(batches: list, number: int, lengths) -> None:
+    """Halves the largest micro-batches in place until there are `number`, or none has two rows."""
+    while len(batches) < number:
+        largest = max(range(len(batches)), key=lambda at: (len(batches[at]) > 1, padded(batches[at], lengths)))
+        batch = batches[largest]
+        if len(batch) == 1:
+            return
+        batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
 
 
 def deal(step: list, lengths, world: int) -> list:
     """Deals a step's micro-batches to the ranks, the costliest first, to and fro."""
     if world == 1:
         return [step]
+    split_largest(step, -(-len(step) // world) * world, lengths)
     dealt = [[] for _ in range(world)]
     for place, batch in enumerate(sorted(step, key=lambda batch: -padded(batch, lengths))):
         turn = place % (2 * world)
@@ -485,6 +490,25 @@ def make(settings: dict, run: Path, card: float = T4_GIB, session_hours: float =
     return figures(config, shape, train, tested, judge, card, session_hours, min(held, config["eval_rows"] or held)) | {
         "lengths_from": source
     }
+
+
+def for_run(run: Path, config: dict) -> dict:
+    """Returns the plan of a run whose data are prepared, for the cards of this machine, a T4's where there is none.
+
+    Raises ValueError when it cannot fit, with the setting that would.
+    """
+    data, record = env.read_json(run / "data" / "metrics.json"), env.read_json(run / "run.json")
+    judge = {name: default for name, (default, _) in presets.parameters_cell("evaluate").items()}
+    judge |= record.get("settings", {}).get("evaluate", {})
+    cards = env.gpu_gib()
+    config = {**config, "num_gpus": config["num_gpus"] or max(1, len(cards))}
+    lengths = spread(data["tokens"]["quantiles"], data["train"])
+    random.Random(config["seed"]).shuffle(lengths)
+    tested = min(data["test"], judge["max_rows"] or data["test"])
+    validated = min(data["val"], config["eval_rows"] or data["val"])
+    shape = model_shape(config["base_model"])
+    found = figures(config, shape, lengths, tested, judge, min(cards, default=T4_GIB), 12.0, validated)
+    return found | {"lengths_from": "data/metrics.json"}
 
 
 def figures(config, shape, lengths, tested, judge, card, session_hours, validated) -> dict:

@@ -122,7 +122,7 @@ def render(executed: Path, page: Path) -> None:
     env.write_text(page, html)
 
 
-def run_stage(stage: str, parameters: dict, preset: str) -> str:
+def run_stage(stage: str, parameters: dict) -> str:
     """Executes one stage's notebook and returns its status; the executed copy and its HTML are kept in any case."""
     run = env.run_folder(parameters["outputs"], parameters["run_name"])
     name = env.STAGES[stage][0]
@@ -156,23 +156,23 @@ def run_stage(stage: str, parameters: dict, preset: str) -> str:
             del os.environ["SAHANUBHUTI_PROGRESS"]
     if error is not None:
         env.note_stage(run, stage, status="failed", ended=env.now(), error=error, parameters=parameters)
-    record = env.read_json(run / "run.json")
-    env.write_json(run / "run.json", {"run_name": run.name, "preset": preset, **record})
     if executed.is_file():
         render(executed, page)
-    return record["stages"][stage]["status"]
+    return env.read_json(run / "run.json")["stages"][stage]["status"]
 
 
 def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) -> int:
     """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
     run = env.run_folder(settings["report"]["outputs"], settings["report"]["run_name"])
+    record = env.read_json(run / "run.json") if (run / "run.json").is_file() else {"stages": {}}
+    env.write_json(run / "run.json", {**record, "run_name": run.name, "preset": preset, "settings": settings})
     for stage, reason in reasons.items():
         if not reason:
             print(f"[{run.name}] {stage}  finished before, skipped")
             continue
         print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
         began = time.monotonic()
-        status = run_stage(stage, settings[stage], preset)
+        status = run_stage(stage, settings[stage])
         print(f"[{run.name}] {stage}  {status} in {clock(time.monotonic() - began)}", flush=True)
         if status == "paused":
             print(f"[{run.name}] the session's time is up: run the same command again to go on.")

@@ -1,0 +1,196 @@
+"""The training body: steps, recovery, validation, several processes. A small random Llama, plain PEFT, on the CPU."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer
+
+from helpers import chat, env, model, plan, presets, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def base(tokenizer, tmp_path_factory):
+    """Returns the folder of a small random Llama."""
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    shape = {**plan.SHAPES["embedded"], "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(**{**shape, "vocab_size": len(tokenizer)})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make(base, embedded_rows, tmp_path):
+    """Returns a function that writes a run's data and configuration and returns its folder."""
+
+    def call(name, rows=24, sft=None, **changes):
+        run = tmp_path / name
+        env.write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
+        env.write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
+        parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
+        parameters |= {"backend": "peft", "base_model": str(base), "learning_rate": 0.05, "num_train_epochs": 1.0}
+        chosen = {"optim": "sgd", "warmup_steps": 0, "lr_scheduler_type": "constant", "save_strategy": "no"}
+        parameters["sft"] = {**parameters["sft"], **chosen, "eval_strategy": "no", "max_grad_norm": 0, **(sft or {})}
+        config = plan.configure({**parameters, **changes})
+        env.write_json(run / "train/config.json", {**config, "max_length": 1024, "embedded_model": ""})
+        return run
+
+    return call
+
+
+def adapter(run):
+    return load_file(run / "train/adapter/adapter_model.safetensors")
+
+
+def furthest(a, b):
+    """Returns the largest difference between two adapters, of the largest weight in them."""
+    a, b = adapter(a), adapter(b)
+    assert a.keys() == b.keys()
+    moved = max(float(value.abs().max()) for name, value in a.items() if "lora_B" in name)
+    assert moved > 0
+    return max(float((a[name] - b[name]).abs().max()) for name in a) / moved
+
+
+def losses(run):
+    return [entry["loss"] for entry in env.read_jsonl(run / "train/log.jsonl") if "loss" in entry]
+
+
+def test_a_step_in_token_budget_pieces_has_the_gradient_of_one_padded_batch(make, tokenizer, embedded_rows):
+    whole = make("whole", sft={"per_device_train_batch_size": 24, "gradient_accumulation_steps": 1})
+    pieces = make("pieces", max_tokens=400, sft={"gradient_accumulation_steps": 99})
+    for run in (whole, pieces):
+        metrics = train.run_training(run)
+        assert metrics["optimizer_steps"] == 1
+    assert metrics["micro_batches"] > 4 and metrics["effective_batch"] == 24
+    assert furthest(whole, pieces) < 1e-5
+    assert losses(whole)[0] == pytest.approx(losses(pieces)[0], rel=1e-6)
+    examples = [chat.encode(tokenizer, row) for row in embedded_rows[:24]]
+    learnt = sum(label != chat.IGNORED for example in examples for label in example["labels"])
+    blank = LlamaForCausalLM.from_pretrained(env.read_json(whole / "train/config.json")["base_model"])
+    scored = model.likelihood(blank, tokenizer, embedded_rows[:24], 5)
+    assert losses(whole)[0] == pytest.approx(sum(row["nll"] for row in scored) / learnt, rel=1e-5)
+
+
+def test_out_of_memory_halves_the_budget_and_changes_no_loss(make, monkeypatch, capsys):
+    started_small = make("small", max_tokens=1200, limit=300, sft={"gradient_accumulation_steps": 2})
+    train.run_training(started_small)
+    real = Trainer.compute_loss
+
+    def full(self, network, inputs, **kwargs):
+        if inputs["input_ids"].numel() > 400:
+            torch.ones(1, requires_grad=True).sum().backward()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(self, network, inputs, **kwargs)
+
+    monkeypatch.setattr(Trainer, "compute_loss", full)
+    run = make("full", max_tokens=1200, sft={"gradient_accumulation_steps": 2})
+    metrics = train.run_training(run)
+    said = capsys.readouterr().out
+    assert "out of memory at a micro-batch of" in said and metrics["micro_batch_limit"] <= 600
+    assert losses(run) == pytest.approx(losses(started_small), rel=1e-5) and len(losses(run)) > 1
+    assert furthest(run, started_small) < 1e-5
+
+
+def test_a_row_that_does_not_fit_alone_says_what_would(make, monkeypatch):
+    def full(self, *args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Trainer, "compute_loss", full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"a row of \d+ tokens does not fit alone.*shared.max_length"):
+        train.run_training(make("none", rows=3))
+
+
+def test_one_step_that_is_not_finite_is_passed_over_and_many_stop_the_run(make, monkeypatch):
+    real, calls = Trainer.compute_loss, []
+
+    def broken(self, network, inputs, **kwargs):
+        calls.append(1)
+        loss = real(self, network, inputs, **kwargs)
+        return loss * float("nan") if self.state.global_step in bad else loss
+
+    monkeypatch.setattr(Trainer, "compute_loss", broken)
+    rows = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
+    bad = {3}
+    metrics = train.run_training(make("once", sft=rows))
+    assert metrics["optimizer_steps"] == 12 and all(value.isfinite().all() for value in adapter_of(metrics, make))
+    bad = set(range(4, 99))
+    with pytest.raises(FloatingPointError, match=r"5 steps in a row were not finite, up to step 8"):
+        train.run_training(make("often", sft=rows))
+
+
+def adapter_of(metrics, make):
+    run = Path(make("once").parent / "once")
+    return adapter(run).values()
+
+
+def test_validation_is_token_weighted_stops_early_and_keeps_the_best(make, tokenizer, embedded_rows):
+    sft = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1, "eval_strategy": "steps"}
+    sft |= {"eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "load_best_model_at_end": True}
+    run = make("early", learning_rate=3000.0, sft={**sft, "early_stopping_patience": 2})
+    metrics = train.run_training(run)
+    validated = [entry["eval_loss"] for entry in env.read_jsonl(run / "train/log.jsonl") if "eval_loss" in entry]
+    assert metrics["optimizer_steps"] < 12, "a learning rate this high makes it worse at once"
+    assert metrics["val_loss"] == pytest.approx(min(validated), rel=1e-6)
+    config = env.read_json(run / "train/config.json")
+    tuned = model.load_for_inference(config["base_model"], run / "train/adapter", False, "float32")
+    scored = model.likelihood(tuned, tokenizer, embedded_rows[40:47], 3)
+    assert metrics["val_loss"] == pytest.approx(
+        sum(row["nll"] for row in scored) / sum(row["tokens"] for row in scored), rel=1e-5
+    )
+    assert 0 < metrics["val_share_of_time"] < 1
+
+
+def test_two_machines_train_the_adapter_of_one_process(make):
+    alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
+    train.run_training(alone)
+    pair = make("pair", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 2})
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--mixed_precision", "no"]
+    command += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    machines = [
+        subprocess.Popen(
+            [*command, "--machine_rank", rank, "-m", "helpers.train", str(pair / "train/config.json")],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    said = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(said)[-4000:]
+    metrics = json.loads((pair / "train/metrics.json").read_text())
+    assert metrics["world_size"] == 2 and "2 processes" in said[0]
+    assert furthest(alone, pair) < 1e-5
+    assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
+    assert metrics["tokens_seen"] == json.loads((alone / "train/metrics.json").read_text())["tokens_seen"]
+
+
+def test_dropout_with_unsloth_is_said_to_be_slow():
+    config = {"backend": "unsloth", "lora": {"lora_dropout": 0.05}}
+    assert "fast kernels off" in train.warnings_of(config)[0]
+    assert not train.warnings_of({**config, "backend": "peft"}) and not train.warnings_of({**config, "lora": {}})
+
+
+def test_a_tracker_that_is_not_installed_stops_before_a_model_is_loaded(tmp_path, monkeypatch):
+    parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
+    parameters["sft"] = {**parameters["sft"], "report_to": "trackio"}
+    stages = {"train": {"parameters": parameters}, "prepare_data": {"parameters": {"max_length": 1024}}}
+    env.write_json(tmp_path / "run.json", {"stages": stages})
+    env.write_json(tmp_path / "data/metrics.json", {"embedded_model": ""})
+    monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="'trackio', which is not installed: pip install trackio"):
+        train.resolve(tmp_path)
