@@ -157,7 +157,16 @@ def test_two_machines_train_the_adapter_of_one_process(make):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
-    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port, "--mixed_precision", "no"]
+    command += [
+        "--num_processes",
+        "2",
+        "--main_process_ip",
+        "127.0.0.1",
+        "--main_process_port",
+        port,
+        "--mixed_precision",
+        "no",
+    ]
     command += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     machines = [

@@ -392,7 +392,8 @@ def run_training(run: Path) -> dict:
             f"attention: {trainer.model.config._attn_implementation}"
         )
     if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+        for card in range(torch.cuda.device_count()) if config["device_map"] else [None]:
+            torch.cuda.reset_peak_memory_stats(card)
     train_began = time.perf_counter()
     result = trainer.train()
     train_seconds = time.perf_counter() - train_began
@@ -403,7 +404,8 @@ def run_training(run: Path) -> dict:
     counts = dict(zip(names, trainer.accelerator.reduce(counted, "sum").tolist()))
     share = trainer.eval_seconds / train_seconds
     val_loss = trainer.evaluate()["eval_loss"]
-    peak = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else None
+    cards = range(torch.cuda.device_count()) if config["device_map"] else [None]
+    peak = max(torch.cuda.max_memory_reserved(n) for n in cards) / 2**30 if torch.cuda.is_available() else None
     if first:
         print(f"validation during training took {share:.1%} of its time")
     metrics = {

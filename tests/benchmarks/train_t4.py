@@ -25,7 +25,8 @@ FLAGSHIP = {"preset": "kaggle-t4x2", "size": "8B", "sets": []}
 CASES = {
     "ours": {**FLAGSHIP, "steps": 40},
     "ours-1664": {**FLAGSHIP, "steps": 24, "sets": ["train.max_tokens=1664"]},
-    "ours-two-cards": {**FLAGSHIP, "steps": 40, "gpus": 2},
+    "one-card": {**FLAGSHIP, "steps": 24},
+    "two-cards": {**FLAGSHIP, "steps": 24, "gpus": 2},
     "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
     "peft-default": {**FLAGSHIP, "backend": "peft", "stock": (2, 4), "steps": 16},
     "peft-stock-3": {**FLAGSHIP, "backend": "peft", "stock": (3, 4), "steps": 10},
@@ -76,6 +77,11 @@ CASES = {
         "sets": ["train.max_tokens=0", "train.sft.per_device_train_batch_size=4"],
     },
     "oom": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=4096"]},
+    "oom-started-small": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=4096"], "limit": 2048},
+    "ref-a": {"preset": "ref-a-bengali-8b-fp16", "size": "8B", "sets": [], "steps": 10},  # over two cards
+    "ref-b": {"preset": "ref-b-bengali-8b-6k", "size": "8B", "sets": [], "steps": 10},
+    "ref-c": {"preset": "ref-c-bengali-8b-qlora", "backend": "peft", "size": "8B", "sets": [], "steps": 10},
+    "ref-e": {"preset": "ref-e-wikitext-1b", "backend": "peft", "size": "1B", "sets": [], "steps": 10},
 }
 
 
@@ -115,18 +121,25 @@ def answers() -> list[str]:
     return list(corpus.load("embedded")[0].answer)
 
 
-def make_data(folder: Path, tokenizer, rows: int) -> None:
-    """Writes train and val rows of LENGTHS tokens, made of embedded answers; some of the longest included."""
+def make_data(folder: Path, tokenizer, rows: int, data: dict) -> None:
+    """Writes train and val rows of LENGTHS tokens, made of embedded answers; the longest included.
+
+    `data` are the settings of prepare_data: plain text or conversations, and the longest row allowed.
+    """
     rng = random.Random(0)
     ids = [token for answer in rng.choices(answers(), k=1200) for token in chat._ids(tokenizer, answer + " ")]
     made = []
-    wanted = plan.spread(LENGTHS, rows) + [2048, 1664]
+    cap = data["max_length"]
+    wanted = [tokens for tokens in plan.spread(LENGTHS, rows) if tokens <= cap] + [min(cap, 2048)] * 2
     rng.shuffle(wanted)
     for number, tokens in enumerate(wanted):
         start, size = rng.randrange(len(ids) - 4096), tokens - 40
         for _ in range(8):
             parts = ids[start : start + size // 3], ids[start + size // 3 : start + size]
-            row = {"id": f"row{number:05d}", **row_of(*map(tokenizer.decode, parts))}
+            row = row_of(*map(tokenizer.decode, parts))
+            if data["dataset_format"] == "text":
+                row = {"text": " ".join(turn["content"] for turn in row["messages"])}
+            row["id"] = f"row{number:05d}"
             short = tokens - len(chat.encode(tokenizer, row)["input_ids"])
             if 0 <= short <= 2:
                 break
@@ -148,18 +161,19 @@ def prepare(name: str, work: Path) -> tuple[Path, dict]:
 
     case = CASES[name]
     base = base_model(work, case["size"])
-    sets = [f"shared.base_model={base}", f"train.backend={case.get('backend', 'unsloth')}", "train.sft.fp16=true"]
-    sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.sft.max_steps={case['steps']}", *case["sets"]]
-    sets += ["train.sft.warmup_steps=2", "train.sft.logging_steps=1", "train.sft.save_strategy=no"]
-    sets += ["train.sft.eval_strategy=no"]
+    sets = [f"shared.base_model={base}", "train.sft.fp16=true", "train.sft.logging_steps=1", *case["sets"]]
+    sets += [f"train.sft.max_steps={case['steps']}", "train.sft.warmup_steps=2"]
+    if case["preset"] == "kaggle-t4x2":
+        sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.backend={case.get('backend', 'unsloth')}"]
+        sets += ["train.sft.save_strategy=no", "train.sft.eval_strategy=no"]
     settings = presets.resolve(case["preset"], name, str(work), sets, tiny=False)
     folder = env.run_folder(str(work), name)
     if not (folder / "data" / "metrics.json").is_file():
-        make_data(folder / "data", model.load_tokenizer(str(base)), ROWS)
+        make_data(folder / "data", model.load_tokenizer(str(base)), ROWS, settings["prepare_data"])
     env.note_stage(folder, "prepare_data", parameters=settings["prepare_data"])
     types = {key: kind for key, (_, kind) in presets.parameters_cell("train").items()}
     env.start_stage("train", {"__annotations__": types, **settings["train"]})
-    return folder, train.resolve(folder)
+    return folder, {**train.resolve(folder), "limit": case.get("limit", 0)}
 
 
 def stock(folder: Path, config: dict, batch: int, accumulation: int) -> dict:
@@ -267,11 +281,13 @@ def measure(name: str, work: Path) -> dict:
     epochs = plan.schedule(lengths, plan.batch_settings(config), metrics["world_size"])
     steps = [step for epoch in epochs for step in epoch][: len(log)]
     useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
+    sizes = {plan.padded(batch, lengths) for step in steps for share in step for batch in share}
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {
         "tokens_per_second": speed([entry["seconds"] for entry in log], useful),
         **{name: metrics[name] for name in (*names, "trainable_parameters", "total_parameters")},
-        "allocated_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "allocated_gib": [torch.cuda.max_memory_allocated(card) / 2**30 for card in range(torch.cuda.device_count())],
+        "predicted_gib": plan.memory(config, plan.SHAPES[case["size"]], sizes)["peak"],
         "losses": [round(entry["loss"], 4) for entry in log],
     }
 
@@ -294,7 +310,8 @@ def run_one(name: str, work: Path, memory: float) -> dict:
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
-    torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total)
+    for card in range(torch.cuda.device_count()):
+        torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total, card)
     try:
         return {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **measure(name, work)}
     except torch.OutOfMemoryError as error:
