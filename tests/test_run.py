@@ -22,7 +22,7 @@ def resolved(*sets, preset="demo", tiny=False):
         ("trian.seed=1", "no notebook 'trian'. Did you mean 'train'?"),
         ("train.seed=abc", "train.seed is 'abc' (str): expected int"),
         ("train.load_in_4bit=1", "train.load_in_4bit is 1 (int): expected bool"),
-        ("train.max_length=true", "train.max_length is True (bool): expected int"),
+        ("train.max_tokens=true", "train.max_tokens is True (bool): expected int"),
         ("train.lora.rank=8", "lora.rank is no setting of LoraConfig. Did you mean 'megatron"),
         ("train.lora.r=eight", "lora.r is 'eight' (str): expected int"),
         ("train.sft.warmup_step=3", "sft.warmup_step is no setting of SFTConfig. Did you mean 'warmup_steps'?"),
@@ -85,9 +85,9 @@ def test_a_dict_setting_is_laid_over_the_default_key_by_key():
 
 
 def test_a_shared_setting_reaches_every_notebook_that_has_it():
-    settings = resolved("shared.seed=5", "shared.max_length=300")
+    settings = resolved("shared.seed=5", "shared.base_model=x/y")
     assert {settings[stage]["seed"] for stage in ("prepare_data", "train", "evaluate", "infer")} == {5}
-    assert settings["prepare_data"]["max_length"] == settings["train"]["max_length"] == 300
+    assert settings["prepare_data"]["base_model"] == settings["train"]["base_model"] == "x/y"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -113,8 +113,8 @@ def test_a_preset_lists_differences_only(preset):
 
 def test_the_flagship_is_the_flagship():
     train = resolved(preset="kaggle-t4x2")["train"]
-    assert "Llama-3.1-8B" in train["base_model"] and train["load_in_4bit"] and train["num_gpus"] == 0
-    assert train["num_train_epochs"] == 3 and train["backend"] == "unsloth"
+    assert "Llama-3.1-8B" in train["base_model"] and train["load_in_4bit"] and train["num_gpus"] == 2
+    assert train["num_train_epochs"] == 3 and train["backend"] == "unsloth" and train["max_tokens"] > 0
 
 
 def test_a_dry_run_prints_yaml_that_papermill_takes_and_starts_nothing(tmp_path, capsys):

@@ -120,16 +120,12 @@ def test_one_step_that_is_not_finite_is_passed_over_and_many_stop_the_run(make, 
     monkeypatch.setattr(Trainer, "compute_loss", broken)
     rows = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 1}
     bad = {3}
-    metrics = train.run_training(make("once", sft=rows))
-    assert metrics["optimizer_steps"] == 12 and all(value.isfinite().all() for value in adapter_of(metrics, make))
+    once = make("once", sft=rows)
+    assert train.run_training(once)["optimizer_steps"] == 12
+    assert all(value.isfinite().all() for value in adapter(once).values())
     bad = set(range(4, 99))
     with pytest.raises(FloatingPointError, match=r"5 steps in a row were not finite, up to step 8"):
         train.run_training(make("often", sft=rows))
-
-
-def adapter_of(metrics, make):
-    run = Path(make("once").parent / "once")
-    return adapter(run).values()
 
 
 def test_validation_is_token_weighted_stops_early_and_keeps_the_best(make, tokenizer, embedded_rows):
@@ -203,3 +199,10 @@ def test_a_tracker_that_is_not_installed_stops_before_a_model_is_loaded(tmp_path
     monkeypatch.setattr(train.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match="'trackio', which is not installed: pip install trackio"):
         train.resolve(tmp_path)
+
+
+def test_a_row_longer_than_the_data_s_own_limit_stops_it(make, tokenizer):
+    with pytest.raises(
+        ValueError, match=r"train.jsonl has a row of \d+ tokens, max_length is 64: an answer would be cut"
+    ):
+        train.examples(make("long"), tokenizer, 64, 0, 1)

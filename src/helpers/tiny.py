@@ -72,8 +72,9 @@ def folder_for(dataset: str, train_rows: list[dict]) -> Path:
         pairs = [pair for found in corpus.links(table, near_duplicate).values() for pair in found]
         table["group"], table["part"] = corpus.divide(table, pairs, shares, seed, near_duplicate)
         train_rows = corpus.data_rows(table[table.part == "train"], "", "embedded")
-    spoken = (message for row in train_rows for message in row["messages"] if message["role"] != "system")
-    return folder([message["content"] for message in spoken])
+    plain = [row["text"] for row in train_rows if "text" in row]
+    spoken = (message for row in train_rows for message in row.get("messages", []) if message["role"] != "system")
+    return folder(plain + [message["content"] for message in spoken])
 
 
 def build_tokenizer(texts: list[str]):
