@@ -1,10 +1,16 @@
 """The rows of every step, and what a run will cost."""
 
+import json
 import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from helpers import plan
+from helpers import env, plan, presets
 
 RNG = random.Random(5)
 LENGTHS = [RNG.randint(20, 900) for _ in range(5000)] + [2048, 2047]
@@ -96,8 +102,6 @@ def test_only_micro_batches_over_the_budget_compute_their_activations_twice():
     ],
 )
 def test_a_configuration_that_cannot_be_meant_is_refused(changes, message):
-    from helpers import presets
-
     parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
     plan.configure(parameters)
     with pytest.raises(ValueError, match=message.replace("(", r"\(")):
@@ -105,7 +109,92 @@ def test_a_configuration_that_cannot_be_meant_is_refused(changes, message):
 
 
 def test_yaml_s_bare_no_is_the_library_s_no():
-    from helpers import presets
-
     settings = presets.resolve("demo", "r", "outputs", ["train.sft.save_strategy=no"], False)
     assert plan.configure(settings["train"])["sft"]["save_strategy"] == "no"
+
+
+QKVO = ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+@pytest.mark.parametrize(
+    ("size", "r", "targets", "trainable"),
+    [
+        ("8B", 8, ["q_proj", "v_proj"], 3_407_872),
+        ("8B", 8, QKVO, 6_815_744),
+        ("8B", 16, QKVO, 13_631_488),
+        ("8B", 16, "all-linear", 41_943_040),
+        ("8B", 64, "all-linear", 167_772_160),
+        ("1B", 8, QKVO, 1_703_936),
+        ("1B", 16, "all-linear", 11_272_192),
+    ],
+)
+def test_trainable_parameters_are_those_the_libraries_count(size, r, targets, trainable):
+    found = plan.parameters(plan.SHAPES[size], {"r": r, "target_modules": targets})
+    assert found["trainable"] == trainable
+    assert found["base"] == {"8B": 8_030_261_248, "1B": 1_235_814_400}[size]
+
+
+def test_a_trained_demo_has_the_parameters_of_its_plan(demo):
+    trained = env.read_json(demo.run / "train/metrics.json")
+    for name in ("trainable_parameters", "total_parameters", "effective_batch", "optimizer_steps", "world_size"):
+        assert trained["plan"][name] == trained[name], name
+    assert trained["plan"]["useful_token_fraction"] == pytest.approx(trained["useful_token_fraction"], abs=0.02)
+
+
+def test_predicted_memory_is_what_was_measured():
+    results = Path(__file__).parent / "benchmarks/RESULTS.md"
+    rows = re.findall(r"^\| `.*?\| ([\d.]+) \| ([\d.]+) \| [+−\d]", results.read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) >= 10
+    assert all(abs(float(predicted) / float(measured) - 1) < 0.08 for measured, predicted in rows)
+    flagship = plan.configure(presets.resolve("kaggle-t4x2", "r", "outputs", [], False)["train"])
+    assert plan.memory(flagship, plan.SHAPES["8B"], {2048})["peak"] == pytest.approx(float(rows[0][1]), abs=0.01)
+    rows = {**flagship, "max_tokens": 0, "backend": "peft"}
+    assert plan.memory(rows, plan.SHAPES["8B"], {2178})["peak"] == pytest.approx(7.10, abs=0.01)
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in (presets.NOTEBOOKS / "presets").glob("*.yaml")))
+def test_every_preset_has_a_plan_without_torch_in_under_five_seconds(preset, tmp_path):
+    code = (
+        "import sys; sys.modules['torch'] = None; from helpers import plan; raise SystemExit(plan.main(sys.argv[1:]))"
+    )
+    began = time.monotonic()
+    command = [sys.executable, "-c", code, "--preset", preset, "--outputs", str(tmp_path), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and time.monotonic() - began < 5, done.stderr
+    found = json.loads(done.stdout)
+    wanted = "preset trainable_parameters total_parameters world_size effective_batch optimizer_steps warmup_share"
+    wanted += " tokens_per_epoch useful_token_fraction peak_memory_gib hours sessions"
+    assert set(wanted.split()) <= set(found)
+    parts = [found["hours"][name] for name in ("train", "validate", "evaluate", "checkpoints")]
+    assert sum(parts) == pytest.approx(found["hours"]["total"], abs=0.01)
+    if preset == "kaggle-t4x2":
+        assert found["hours"]["total"] < 11 and found["sessions"] == 1 and found["world_size"] == 2
+        assert found["useful_token_fraction"] > 0.97 and found["arithmetic_per_useful_token"] < 0.7
+    if preset == "ref-a-bengali-8b-fp16":
+        assert found["effective_batch"] == 16 and found["world_size"] == 1, "a model split over cards is one process"
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.max_tokens=8192"], r"predicted peak 3\d\.\d GiB a card .*train.max_tokens=\d+ would fit"),
+        (["train.load_in_4bit=false"], "a smaller base_model or load_in_4bit would help"),
+        (["shared.base_model=someone/Mistral-7B"], "the shape of 'someone/Mistral-7B' is not known"),
+        (["prepare_data.dataset=kaggle:a/b"], "nothing is known about 'kaggle:a/b' yet"),
+        (["train.lora.target_modules=[query]"], "lora.target_modules names query"),
+        (["train.no_such=1"], "train.no_such is no setting"),
+    ],
+)
+def test_a_plan_that_cannot_hold_is_refused_with_what_would(sets, message, tmp_path, capsys):
+    assert plan.main(["--preset", "kaggle-t4x2", "--outputs", str(tmp_path), "--set", *sets]) == 2
+    said = capsys.readouterr().err
+    assert re.search(message, said), said
+    offered = re.search(r"train.max_tokens=\d+", said)
+    if offered:
+        assert plan.main(["--preset", "kaggle-t4x2", "--outputs", str(tmp_path), "--set", offered.group()]) == 0
+
+
+def test_quantiles_come_back_as_lengths():
+    lengths = plan.spread([(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)], 10_000)
+    assert lengths == sorted(lengths) and 70 <= lengths[0] and lengths[-1] <= 2048
+    assert lengths[5000] == pytest.approx(219, abs=1) and lengths[9500] == pytest.approx(555, abs=2)
