@@ -28,7 +28,7 @@ def test_a_command_of_the_readme_runs(command, tmp_path):
         words += ["-p", "outputs", str(tmp_path / "out"), "-p", "max_rows", "64"]
     elif "--dry-run" not in words and "helpers.plan" not in words:
         assert words[:3] == ["python", "-m", "helpers.run"]
-        words += [*small, "--stages", "prepare_data,train"]
+        words += [*small, "--stages", "prepare_data"]  # training with such settings is the suite's own test
     for place, word in enumerate(words):
         if word.endswith("my-corpus.csv"):
             copy = tmp_path / "my-corpus.csv"

@@ -164,8 +164,9 @@ def run_stage(stage: str, parameters: dict) -> str:
 def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) -> int:
     """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
     run = env.run_folder(settings["report"]["outputs"], settings["report"]["run_name"])
-    record = env.read_json(run / "run.json") if (run / "run.json").is_file() else {"stages": {}}
-    env.write_json(run / "run.json", {**record, "run_name": run.name, "preset": preset, "settings": settings})
+    if any(reasons.values()):
+        record = env.read_json(run / "run.json") if (run / "run.json").is_file() else {"stages": {}}
+        env.write_json(run / "run.json", {**record, "run_name": run.name, "preset": preset, "settings": settings})
     for stage, reason in reasons.items():
         if not reason:
             print(f"[{run.name}] {stage}  finished before, skipped")
