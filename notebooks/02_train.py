@@ -48,6 +48,7 @@ max_tokens: int = 0  # of a micro-batch, pads included, 0: sft.per_device_train_
 learning_rate: float = 2.0e-4
 num_train_epochs: float = 3.0
 eval_rows: int = 200  # rows of the fixed validation slice, 0: all
+session: dict = {"hours": 0.0}  # of this session, from the machine's start; 0: the platform's limit
 seed: int = 3407
 lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}  # peft.LoraConfig
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
@@ -75,7 +76,8 @@ report.text_table(config)
 
 # %% [markdown]
 # ## Training
-# The first lines say the number format with its reason, and the effective batch as a product.
+# The first lines say the number format with its reason, and the effective batch as a product. A run that was paused or
+# killed goes on from its newest whole checkpoint.
 
 # %%
 metrics = train.launch(run, config)
@@ -87,6 +89,5 @@ metrics = train.launch(run, config)
 figure = report.loss_figure(run)
 
 # %%
-metrics["plan"] = planned
-env.finish_stage(run, "train", metrics)
+env.finish_stage(run, "train", {**metrics, "plan": planned})
 report.text_table(metrics)

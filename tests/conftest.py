@@ -66,3 +66,39 @@ def tokenizer(embedded_rows):
     from helpers import tiny
 
     return tiny.build_tokenizer([message["content"] for row in embedded_rows for message in row["messages"]])
+
+
+@pytest.fixture(scope="session")
+def base(tokenizer, tmp_path_factory):
+    """Returns the folder of a small random Llama."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from helpers import plan
+
+    folder = tmp_path_factory.mktemp("base")
+    torch.manual_seed(0)
+    shape = {**plan.SHAPES["embedded"], "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    LlamaForCausalLM(LlamaConfig(**{**shape, "vocab_size": len(tokenizer)})).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make(base, embedded_rows, tmp_path):
+    """Returns a function that writes a run's data and configuration and returns its folder."""
+    from helpers import env, plan, presets
+
+    def call(name, rows=24, sft=None, **changes):
+        run = tmp_path / name
+        env.write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
+        env.write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
+        parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
+        parameters |= {"backend": "peft", "base_model": str(base), "learning_rate": 0.05, "num_train_epochs": 1.0}
+        chosen = {"optim": "sgd", "warmup_steps": 0, "lr_scheduler_type": "constant", "save_strategy": "no"}
+        parameters["sft"] = {**parameters["sft"], **chosen, "eval_strategy": "no", "max_grad_norm": 0, **(sft or {})}
+        config = plan.configure({**parameters, **changes})
+        env.write_json(run / "train/config.json", {**config, "max_length": 1024, "embedded_model": ""})
+        return run
+
+    return call

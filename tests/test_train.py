@@ -1,6 +1,5 @@
 """The training body: steps, recovery, validation, several processes. A small random Llama, plain PEFT, on the CPU."""
 
-import json
 import os
 import socket
 import subprocess
@@ -10,41 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import LlamaConfig, LlamaForCausalLM, Trainer
+from transformers import LlamaForCausalLM, Trainer
 
-from helpers import chat, env, model, plan, presets, train
+from helpers import chat, env, model, presets, train
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def base(tokenizer, tmp_path_factory):
-    """Returns the folder of a small random Llama."""
-    folder = tmp_path_factory.mktemp("base")
-    torch.manual_seed(0)
-    shape = {**plan.SHAPES["embedded"], "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
-    LlamaForCausalLM(LlamaConfig(**{**shape, "vocab_size": len(tokenizer)})).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def make(base, embedded_rows, tmp_path):
-    """Returns a function that writes a run's data and configuration and returns its folder."""
-
-    def call(name, rows=24, sft=None, **changes):
-        run = tmp_path / name
-        env.write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
-        env.write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
-        parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
-        parameters |= {"backend": "peft", "base_model": str(base), "learning_rate": 0.05, "num_train_epochs": 1.0}
-        chosen = {"optim": "sgd", "warmup_steps": 0, "lr_scheduler_type": "constant", "save_strategy": "no"}
-        parameters["sft"] = {**parameters["sft"], **chosen, "eval_strategy": "no", "max_grad_norm": 0, **(sft or {})}
-        config = plan.configure({**parameters, **changes})
-        env.write_json(run / "train/config.json", {**config, "max_length": 1024, "embedded_model": ""})
-        return run
-
-    return call
 
 
 def adapter(run):
@@ -147,7 +116,7 @@ def test_validation_is_token_weighted_stops_early_and_keeps_the_best(make, token
 
 def test_two_machines_train_the_adapter_of_one_process(make):
     alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
-    train.run_training(alone)
+    single = train.run_training(alone)
     pair = make("pair", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 2})
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -177,11 +146,11 @@ def test_two_machines_train_the_adapter_of_one_process(make):
     ]
     said = [machine.communicate(timeout=300)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], "\n".join(said)[-4000:]
-    metrics = json.loads((pair / "train/metrics.json").read_text())
+    metrics = env.read_json(pair / "train/result.json")
     assert metrics["world_size"] == 2 and "2 processes" in said[0]
     assert furthest(alone, pair) < 1e-5
     assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
-    assert metrics["tokens_seen"] == json.loads((alone / "train/metrics.json").read_text())["tokens_seen"]
+    assert metrics["tokens_seen"] == single["tokens_seen"]
 
 
 def test_dropout_with_unsloth_is_said_to_be_slow():

@@ -5,10 +5,12 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -280,9 +282,74 @@ def note_stage(run: Path, stage: str, **facts) -> None:
 
 
 def finish_stage(run: Path, stage: str, metrics: dict) -> None:
-    """Ends a stage: metrics.json last of its files, then "finished" in run.json."""
+    """Ends a stage: metrics.json last of its files, then "finished" in run.json.
+
+    Metrics whose `status` is "paused" leave no metrics.json: the stage goes on another time.
+    """
+    if metrics.get("status") == "paused":
+        note_stage(run, stage, status="paused", ended=now(), paused=metrics)
+        return
     write_json(run / STAGES[stage][1] / "metrics.json", metrics)
     note_stage(run, stage, status="finished", ended=now())
+
+
+# Sessions
+
+
+SESSION_HOURS = {"kaggle": 12.0, "colab": 12.0}  # a platform's limit; elsewhere there is none
+SESSION_START = "SAHANUBHUTI_SESSION_START"  # seconds of the boot clock, set by the runner
+
+
+def boot_clock() -> float:
+    """Returns seconds since the machine started, the same in every process; setting the time does not move it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME if hasattr(time, "CLOCK_BOOTTIME") else time.CLOCK_MONOTONIC)
+
+
+def process_start(pid: str) -> float:
+    """Returns when a process started, by the boot clock; now, where the system does not tell."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return boot_clock()
+    return min(ticks / os.sysconf("SC_CLK_TCK"), boot_clock())
+
+
+def session_start() -> float:
+    """Returns when this session began, by the boot clock: as the runner says, else the machine's start on Kaggle and
+    Colab (its first process), else this process's."""
+    if SESSION_START in os.environ:
+        return float(os.environ[SESSION_START])
+    return process_start("1" if platform() in SESSION_HOURS else "self")
+
+
+def session_left(hours: float = 0.0) -> float:
+    """Returns the seconds left of the session, of `hours` or (0) of the platform's limit; infinity without one."""
+    hours = hours or SESSION_HOURS.get(platform(), math.inf)
+    return session_start() + hours * 3600 - boot_clock()
+
+
+def open_session(run: Path, stage: str, step: int) -> None:
+    """Notes in run.json that a stage starts or goes on from a step; an earlier one without an end was killed."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {"run_name": run.name, "stages": {}}
+    known = record.setdefault("sessions", [])
+    for session in known:
+        if session["ended"] is None:
+            session |= {"ended": "unknown", "reason": "killed"}
+    known.append({"stage": stage, "started": now(), "from": step, "ended": None, "to": None, "reason": "running"})
+    write_json(run / "run.json", record)
+
+
+def close_session(run: Path, step: int, reason: str) -> None:
+    """Notes in run.json at which step the session's stage ended, and why."""
+    record = read_json(run / "run.json")
+    record["sessions"][-1] |= {"ended": now(), "to": step, "reason": reason}
+    write_json(run / "run.json", record)
+
+
+def sessions(run: Path, stage: str) -> list[dict]:
+    """Returns the sessions of a stage as run.json has them."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    return [session for session in record.get("sessions", []) if session["stage"] == stage]
 
 
 def progress(done: int, total: int, what: str = "") -> None:

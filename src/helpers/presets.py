@@ -103,7 +103,17 @@ def layer(settings: dict, added: dict, where: str, from_text: bool = False) -> N
                     env.check_type(f"{section}.{name}", value, expected)
                 except TypeError as error:
                     raise Refused(f"{where}: {error}") from error
-                if expected is dict:
+                if expected is dict and name not in LIBRARY_CLASSES:  # one of our own: the cell has all its names
+                    own = cells[stage][name][0]
+                    for key, part in value.items():
+                        if key not in own:
+                            raise Refused(f"{where}: {section}.{name}.{key} is no setting.{nearest(str(key), own)}")
+                        try:
+                            env.check_type(f"{section}.{name}.{key}", part, type(own[key]))
+                        except TypeError as error:
+                            raise Refused(f"{where}: {error}") from error
+                    value = {**settings[stage][name], **value}
+                elif expected is dict:
                     check_library_setting(f"{where}: {section}.{name}", name, value)
                     value = {**settings[stage][name], **value}
                 settings[stage][name] = value

@@ -43,7 +43,7 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
             differing = [
                 f"{stage}.{name} was {before['parameters'].get(name)!r}, now {value!r}"
                 for name, value in settings[stage].items()
-                if name != "outputs" and before["parameters"].get(name) != value
+                if name not in ("outputs", "session") and before["parameters"].get(name) != value
             ]
             if differing:
                 raise presets.Refused(

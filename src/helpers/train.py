@@ -1,17 +1,21 @@
 """The training body behind both backends: in this process, or one process a GPU through accelerate."""
 
+import contextlib
+import functools
 import gc
 import importlib.util
 import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from helpers import chat, env, model, plan, text, tiny
+from helpers import chat, checkpoints, env, model, plan, text, tiny
 
 EVAL_TOKENS = 4096  # of a validation micro-batch, pads included
 PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
@@ -49,6 +53,7 @@ def warnings_of(config: dict) -> list[str]:
 def launch(run: Path, config: dict) -> dict:
     """Trains and returns the metrics: here, or with `num_gpus` over one as one process a GPU (0 = all)."""
     env.write_json(run / "train" / "config.json", config)
+    (run / "train" / "result.json").unlink(missing_ok=True)
     import torch
 
     processes = config["num_gpus"] or max(1, torch.cuda.device_count())
@@ -69,7 +74,7 @@ def launch(run: Path, config: dict) -> dict:
         print(line, end="", flush=True)
     if process.wait():
         raise RuntimeError(f"training ended with exit code {process.returncode}: its log stands above.")
-    return env.read_json(run / "train" / "metrics.json")
+    return env.read_json(run / "train" / "result.json")
 
 
 def examples(run: Path, tokenizer, max_length: int, eval_rows: int, seed: int):
@@ -140,22 +145,37 @@ def trainer_class():
         `config` is the run's configuration, `steps` its Steps, `val_rows` the rows of the validation slice.
         """
 
-        def prepare(self, config: dict, steps: Steps, val_rows: list[dict], collate) -> None:
+        def prepare(self, config: dict, steps: Steps, val_rows: list[dict], collate, fingerprint: dict, clock) -> None:
             """Takes what SFTTrainer's own constructor has no place for."""
             self.config, self.steps, self.val_rows, self.collate = config, steps, val_rows, collate
             self.limit = config.get("limit", 0)  # tokens of a micro-batch after memory ran out, 0: as configured
             self.counts = {"useful": 0, "computed": 0, "arithmetic": 0, "micro_batches": 0}
             self.eval_seconds, self.bad_steps, self.skipped = 0.0, 0, 0
+            self.fingerprint, self.save_seconds, self.save_bytes = fingerprint, 0.0, 0
+            self.stop, self.clock = "", clock
+            self.loss_sum, self.began, self.seconds_before = 0.0, time.perf_counter(), 0.0
             self.switches = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
 
         def get_train_dataloader(self):
             """Returns one item a step; every rank makes its own, so accelerate has nothing to share out."""
 
+            class Order:  # a batch sampler, so that the library can skip what a resumed epoch has done
+                drop_last, batch_size = False, 1
+
+                def __init__(self, steps):
+                    self.steps, self.set_epoch = steps, steps.set_epoch
+
+                def __len__(self):
+                    return len(self.steps)
+
+                def __iter__(self):
+                    return iter([place] for place in range(len(self)))
+
             class Loader(torch.utils.data.DataLoader):
                 def set_epoch(self, epoch):
                     self.dataset.set_epoch(epoch)
 
-            return Loader(self.steps, batch_size=None, shuffle=False, collate_fn=dict)
+            return Loader(self.steps, batch_sampler=Order(self.steps), collate_fn=lambda items: items[0])
 
         def get_batch_samples(self, epoch_iterator, num_batches, device):
             """Returns the next step; how many tokens it teaches stands in it."""
@@ -240,9 +260,15 @@ def trainer_class():
                     if parameter.grad is None:  # a rank without rows in this step
                         parameter.grad = torch.zeros_like(parameter)
                 work = [torch.distributed.all_reduce(parameter.grad, async_op=True) for parameter in gradients]
-                work += [torch.distributed.all_reduce(loss, async_op=True)]
+                shared = torch.stack([loss, torch.tensor(float(self.asked_to_stop())).to(loss)])
+                work += [torch.distributed.all_reduce(shared, async_op=True)]
                 for one in work:
                     one.wait()
+                loss = shared[0]
+                if shared[1] and not self.stop:
+                    self.stop = "another process was asked to stop"
+            else:
+                self.asked_to_stop()
             whole = math.isfinite(loss)
             if self.accelerator.scaler is None:  # a scaler passes over infinite gradients by itself
                 found = [parameter.grad for parameter in gradients if parameter.grad is not None]
@@ -250,6 +276,7 @@ def trainer_class():
                 if not whole:
                     network.zero_grad(set_to_none=True)  # the optimizer leaves parameters without a gradient alone
             self.bad_steps = 0 if whole else self.bad_steps + 1
+            self.loss_sum += float(loss) if math.isfinite(loss) else self.loss_sum / max(1, self.state.global_step)
             self.skipped = self.skipped + 1 if self.accelerator.optimizer_step_was_skipped else 0
             if self.bad_steps >= PATIENCE or self.skipped >= SCALER_PATIENCE:
                 problem = f"{self.bad_steps} steps" if whole is False else f"the gradients of {self.skipped} steps"
@@ -258,6 +285,69 @@ def trainer_class():
                     f"The last checkpoint stands."
                 )
             return loss
+
+        def asked_to_stop(self) -> bool:
+            """Returns whether this process should end after the step, and keeps the reason in `stop`."""
+            self.stop = self.stop or self.clock.reason(self.save_seconds)
+            return bool(self.stop)
+
+        def _save_checkpoint(self, network, trial):
+            """Saves a checkpoint beside, seals it, puts it in its place; a full disk costs this one, not the last."""
+            began, kept = time.perf_counter(), Path(self.args.output_dir)
+            beside, step = kept / ".new", self.state.global_step
+            counted = self.total_counts()
+            if self.args.process_index == 0:
+                shutil.rmtree(beside, ignore_errors=True)
+                kept.mkdir(parents=True, exist_ok=True)
+            self.accelerator.wait_for_everyone()
+            problem = checkpoints.room(kept, int(1.2 * self.save_bytes))
+            if not problem:
+                try:
+                    self.args.output_dir = str(beside)
+                    super()._save_checkpoint(network, trial)
+                except OSError as error:
+                    problem = env.brief(error)
+                finally:
+                    self.args.output_dir = str(kept)
+            self.accelerator.wait_for_everyone()
+            if self.state.best_global_step:
+                self.state.best_model_checkpoint = str(kept / f"checkpoint-{self.state.best_global_step}")
+            if self.args.process_index == 0:
+                filled = beside / f"checkpoint-{step}"
+                try:
+                    if problem:
+                        raise OSError(problem)
+                    (filled / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing needs
+                    self.state.save_to_json(str(filled / "trainer_state.json"))
+                    progress = {"counts": counted, "limit": self.limit, "loss_sum": self.loss_sum}
+                    progress |= {"seconds": self.seconds(), "eval_seconds": self.eval_seconds}
+                    env.write_json(filled / "progress.json", progress)
+                    checkpoints.seal(filled, step, self.fingerprint)
+                    checkpoints.place(filled, kept / filled.name)
+                    checkpoints.prune(kept, self.config["sft"]["save_total_limit"] or 0, {self.state.best_global_step})
+                    self.save_bytes = sum(path.stat().st_size for path in (kept / filled.name).iterdir())
+                except OSError as error:
+                    print(f"step {step}: no checkpoint: {error}. Those before are kept; training goes on.", flush=True)
+                shutil.rmtree(beside, ignore_errors=True)
+            self.accelerator.wait_for_everyone()
+            self.save_seconds = time.perf_counter() - began
+
+        def seconds(self) -> float:
+            """Returns the seconds of training so far, those of earlier sessions included."""
+            return self.seconds_before + time.perf_counter() - self.began
+
+        def go_on(self, checkpoint: Path) -> None:
+            """Takes up the counts of a checkpoint; the library takes up the rest."""
+            progress = env.read_json(checkpoint / "progress.json")
+            if self.args.process_index == 0:
+                self.counts = progress["counts"]
+            self.limit, self.loss_sum = progress["limit"], progress["loss_sum"]
+            self.seconds_before, self.eval_seconds = progress["seconds"], progress["eval_seconds"]
+
+        def total_counts(self) -> dict:
+            """Returns `counts` summed over the ranks."""
+            values = torch.tensor(list(self.counts.values()), device=self.args.device)
+            return dict(zip(self.counts, self.accelerator.reduce(values, "sum").tolist()))
 
         def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
             """Returns and logs the loss over the validation slice: nats a token, every answer token once.
@@ -281,14 +371,58 @@ def trainer_class():
     return StepTrainer
 
 
+class Clock:
+    """Says when a session should end: its time is nearly up, someone asked, or a file `stop` lies in the run's folder.
+
+    `left` returns the seconds that the session still has. The margin is two steps, two checkpoints and half a minute.
+    """
+
+    def __init__(self, run: Path, left):
+        self.run, self.left, self.asked = run, left, ""
+        self.last, self.step_seconds = None, 0.0
+
+    def ask(self, number, frame) -> None:
+        """A signal handler: the run ends after its step."""
+        self.asked = f"{signal.Signals(number).name} received"
+        print(f"{self.asked}: the run pauses after this step", flush=True)
+
+    @contextlib.contextmanager
+    def listening(self):
+        """While it lasts, SIGTERM and Ctrl-C ask the run to pause; in a thread they cannot be had."""
+        names = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+        before = {name: signal.signal(name, self.ask) for name in names}
+        try:
+            yield
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    def reason(self, save_seconds: float) -> str:
+        """Returns why the session should end after this step, "" to go on; called once a step."""
+        now = time.monotonic()
+        if self.last is not None:
+            self.step_seconds = max(now - self.last, 0.9 * self.step_seconds)
+        self.last = now
+        if self.asked:
+            return self.asked
+        if (self.run / "stop").exists():
+            return "stop was asked for"
+        if self.left() < 2 * self.step_seconds + 2 * save_seconds + 30:
+            return "the session's time is nearly up"
+        return ""
+
+
 def log_callback(run: Path, began: float):
-    """Returns the callback that appends every log to log.jsonl, prints about twenty lines, tells the runner the step.
+    """Returns the callback that appends every log to log.jsonl, prints about twenty lines, tells the runner the step,
+    and stops when `trainer.stop` says so.
 
     `began` is time.perf_counter() at the start: log.jsonl counts its seconds from there.
     """
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):
+        trainer = None  # set once there is one: says whether to stop
+
         def on_log(self, args, state, control, logs=None, **kwargs):
             if state.is_world_process_zero:
                 entry = {"step": state.global_step, "seconds": round(time.perf_counter() - began, 3)}
@@ -306,8 +440,30 @@ def log_callback(run: Path, began: float):
         def on_step_end(self, args, state, control, **kwargs):
             if state.is_world_process_zero:
                 env.progress(state.global_step, state.max_steps, "step")
+            if state.global_step == state.max_steps:  # so that a kill during what follows costs no step
+                control.should_save = control.should_save or args.save_strategy != "no"
+            elif self.trainer.stop:
+                control.should_save = control.should_training_stop = True
 
     return Log()
+
+
+def start_log(run: Path, checkpoint: Path | None, passed: list[str], made: dict) -> None:
+    """Says where training goes on from, and cuts log.jsonl back to there."""
+    for line in passed:
+        print(f"passed over {line}")
+    log = run / "train" / "log.jsonl"
+    if checkpoint is None:
+        log.unlink(missing_ok=True)
+        return
+    print(f"going on from {checkpoint.name}")
+    before = env.read_json(checkpoint / checkpoints.MANIFEST)["fingerprint"]["versions"]
+    changed = [f"{n} {v} to {made['versions'].get(n)}" for n, v in before.items() if made["versions"].get(n) != v]
+    if changed:
+        print(f"since then: {', '.join(changed)}. The run goes on, no longer bit for bit as uninterrupted.")
+    if log.is_file():
+        step = checkpoints.step_of(checkpoint)
+        env.write_jsonl(log, [entry for entry in env.read_jsonl(log) if entry["step"] <= step])
 
 
 def run_training(run: Path) -> dict:
@@ -329,6 +485,7 @@ def run_training(run: Path) -> dict:
     sft = dict(config["sft"])
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"):
         del sft[name]  # `Steps` and `plan.checkpointed` see to them
+    del sft["save_total_limit"]
     patience = sft.pop("early_stopping_patience", 0)
     forced = "float16" if sft.pop("fp16", False) else "bfloat16" if sft.pop("bf16", False) else ""
     dtype, dtype_reason = env.pick_dtype(forced)
@@ -361,14 +518,19 @@ def run_training(run: Path) -> dict:
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
         prediction_loss_only=True,
+        save_total_limit=None,  # `_save_checkpoint` prunes
         ddp_find_unused_parameters=False,
         disable_tqdm=True,  # the log callback prints the steps
         **sft,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process a card: never DataParallel over all that are here
     steps = Steps(train_set, config, arguments.process_index, arguments.world_size)
+    kept = run / "train" / "checkpoints"
+    data = {f"data/{part}.jsonl": env.sha256(run / "data" / f"{part}.jsonl") for part in ("train", "val")}
+    made = checkpoints.fingerprint(config, data, arguments.world_size)
+    checkpoint, passed = checkpoints.newest(kept, made)
     if first:
-        (run / "train" / "log.jsonl").unlink(missing_ok=True)
+        start_log(run, checkpoint, passed, made)
     trainer = trainer_class()(
         model=network,
         processing_class=tokenizer,
@@ -376,9 +538,11 @@ def run_training(run: Path) -> dict:
         train_dataset=train_set,
         eval_dataset=train_set.select([]),  # `evaluate` takes the validation rows
         data_collator=chat.collator(tokenizer),
-        callbacks=[log_callback(run, began)] + [EarlyStoppingCallback(patience)] * bool(patience),
+        callbacks=[log := log_callback(run, began)] + [EarlyStoppingCallback(patience)] * bool(patience),
     )
-    trainer.prepare(config, steps, val_rows, chat.collator(tokenizer))
+    clock = Clock(run, functools.partial(env.session_left, config["session"]["hours"]))
+    trainer.prepare(config, steps, val_rows, chat.collator(tokenizer), made, clock)
+    log.trainer = trainer
     trainer.remove_callback(PrinterCallback)
     for parameter in trainer.model.parameters():  # TRL casts adapters of 4-bit models to bf16: no scaler unscales that
         if parameter.requires_grad:
@@ -394,15 +558,25 @@ def run_training(run: Path) -> dict:
     if torch.cuda.is_available():
         for card in range(torch.cuda.device_count()) if config["device_map"] else [None]:
             torch.cuda.reset_peak_memory_stats(card)
-    train_began = time.perf_counter()
-    result = trainer.train()
-    train_seconds = time.perf_counter() - train_began
-    if not math.isfinite(result.training_loss):
-        raise FloatingPointError(f"the training loss is {result.training_loss}. Lower learning_rate.")
-    names = list(trainer.counts)
-    counted = torch.tensor([trainer.counts[name] for name in names], device=arguments.device)
-    counts = dict(zip(names, trainer.accelerator.reduce(counted, "sum").tolist()))
-    share = trainer.eval_seconds / train_seconds
+    if checkpoint:
+        trainer.go_on(checkpoint)
+    if first:
+        env.open_session(run, "train", checkpoints.step_of(checkpoint) if checkpoint else 0)
+    trainer.began = time.perf_counter()
+    with clock.listening():
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    done = trainer.state.global_step
+    paused = bool(trainer.stop) and done < trainer.state.max_steps
+    if first:
+        env.close_session(run, done, trainer.stop if paused else "finished")
+    if paused:
+        if first:
+            print(f"paused at step {done} of {trainer.state.max_steps}: {trainer.stop}. Run it again to go on.")
+        trainer.accelerator.wait_for_everyone()
+        return {"status": "paused", "step": done, "steps": trainer.state.max_steps, "reason": trainer.stop}
+    counts, seconds = trainer.total_counts(), trainer.seconds()
+    share = trainer.eval_seconds / seconds
+    eval_seconds = trainer.eval_seconds
     val_loss = trainer.evaluate()["eval_loss"]
     cards = range(torch.cuda.device_count()) if config["device_map"] else [None]
     peak = max(torch.cuda.max_memory_reserved(n) for n in cards) / 2**30 if torch.cuda.is_available() else None
@@ -420,7 +594,7 @@ def run_training(run: Path) -> dict:
         "effective_batch": effective_batch,
         "optimizer_steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
-        "train_loss": result.training_loss,
+        "train_loss": trainer.loss_sum / done,
         "val_loss": val_loss,
         "val_rows": len(val_rows),
         "val_share_of_time": share,
@@ -429,14 +603,13 @@ def run_training(run: Path) -> dict:
         "arithmetic_per_useful_token": counts["arithmetic"] / 3 / counts["useful"],
         "micro_batches": counts["micro_batches"],
         "micro_batch_limit": trainer.limit or None,
-        "tokens_per_second": counts["useful"] / (train_seconds - trainer.eval_seconds),
+        "tokens_per_second": counts["useful"] / (seconds - eval_seconds),
         "peak_memory_gib": peak,
-        "hours": (time.perf_counter() - began) / 3600,
-        "sessions": 1,
+        "hours": (seconds + trainer.began - began) / 3600,
+        "sessions": len(env.sessions(run, "train")),
     }
     if first:
         save_adapter(trainer.model, tokenizer, run / "train" / "adapter")
-        env.write_json(run / "train" / "metrics.json", metrics)
     trainer.accelerator.wait_for_everyone()
     return metrics
 
@@ -455,4 +628,7 @@ def save_adapter(network, tokenizer, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    run_training(Path(sys.argv[1]).resolve().parents[1])
+    folder = Path(sys.argv[1]).resolve().parents[1]
+    ended = run_training(folder)
+    if int(os.environ.get("RANK", 0)) == 0:
+        env.write_json(folder / "train" / "result.json", ended)
