@@ -48,6 +48,7 @@ max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.0  # 0: greedy
 top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
+session: dict = {"hours": 0.0}  # of this session, from the machine's start; 0: the platform's limit
 seed: int = 3407
 
 # %%
@@ -80,10 +81,11 @@ tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["
 # ## Likelihood of the reference answers
 
 # %%
-score_answers = functools.partial(model.likelihood, tuned_model, tokenizer, rows, batch_size)
-likelihoods = {"tuned": score_answers(progress=functools.partial(env.progress, what="tuned likelihood"))}
+work = run / "evaluate" / "work"  # every batch is kept there until the stage ends, so that a killed one goes on
+score_answers = functools.partial(model.likelihood, tuned_model, tokenizer, rows, batch_size, hours=session["hours"])
+likelihoods = {"tuned": score_answers(what="tuned likelihood", keep=work / "tuned_likelihood.jsonl")}
 with tuned_model.disable_adapter():
-    likelihoods["base"] = score_answers(progress=functools.partial(env.progress, what="base likelihood"))
+    likelihoods["base"] = score_answers(what="base likelihood", keep=work / "base_likelihood.jsonl")
 
 # %% [markdown]
 # ## Replies
@@ -94,9 +96,10 @@ conversations = [row["messages"][:-1] for row in answered]
 answer = functools.partial(
     generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
 )
-replies = {"tuned": answer(what="tuned reply")}
+answer = functools.partial(answer, hours=session["hours"])
+replies = {"tuned": answer(what="tuned reply", keep=work / "tuned_replies.jsonl")}
 with tuned_model.disable_adapter():
-    replies["base"] = answer(what="base reply")
+    replies["base"] = answer(what="base reply", keep=work / "base_replies.jsonl")
 
 # %%
 scored = {

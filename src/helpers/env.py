@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -204,6 +205,27 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def read_journal(path: Path) -> list[dict]:
+    """Reads the whole lines of a JSONL file that a process may have been killed in; a half last line is cut off."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+
+
+def append_journal(path: Path, entry: dict) -> None:
+    """Adds one line to a JSONL file, on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 # Runs
 
 
@@ -239,6 +261,11 @@ def input_hashes(run: Path, stage: str, parameters: dict) -> dict[str, str]:
     return found
 
 
+def settings_of(parameters: dict) -> dict:
+    """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
+    return {name: value for name, value in parameters.items() if name not in ("outputs", "session")}
+
+
 def start_stage(stage: str, namespace: dict) -> Path:
     """Begins a stage from its notebook: checks the parameters' types and the inputs, and notes the start in run.json.
 
@@ -256,13 +283,17 @@ def start_stage(stage: str, namespace: dict) -> Path:
             raise FileNotFoundError(f"{run / needed} is not there: finish {STAGES[maker][0]} of run {run.name} first.")
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
+    inputs = input_hashes(run, stage, parameters)
+    before = read_json(run / "run.json")["stages"].get(stage, {}) if (run / "run.json").is_file() else {}
+    if before.get("inputs") != inputs or settings_of(before.get("parameters", {})) != settings_of(parameters):
+        shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
     (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
     note_stage(
         run,
         stage,
         status="running",
         parameters=parameters,
-        inputs=input_hashes(run, stage, parameters),
+        inputs=inputs,
         started=now(),
         ended=None,
         error=None,
@@ -289,8 +320,10 @@ def finish_stage(run: Path, stage: str, metrics: dict) -> None:
     if metrics.get("status") == "paused":
         note_stage(run, stage, status="paused", ended=now(), paused=metrics)
         return
-    write_json(run / STAGES[stage][1] / "metrics.json", metrics)
+    own = run / STAGES[stage][1]
+    write_json(own / "metrics.json", metrics)
     note_stage(run, stage, status="finished", ended=now())
+    shutil.rmtree(own / "work", ignore_errors=True)
 
 
 # Sessions
@@ -326,6 +359,40 @@ def session_left(hours: float = 0.0) -> float:
     """Returns the seconds left of the session, of `hours` or (0) of the platform's limit; infinity without one."""
     hours = hours or SESSION_HOURS.get(platform(), math.inf)
     return session_start() + hours * 3600 - boot_clock()
+
+
+class Paused(Exception):
+    """The session ends before the work does: what is done is kept, and the same command goes on with it."""
+
+
+def resumable(batches: list[list[int]], compute, keep: Path | None, hours: float = 0.0, what: str = "row") -> list:
+    """Computes every batch of items and returns the results in the items' order.
+
+    `compute` takes a list of item numbers and returns as many results. With `keep`, a file below a run's stage folder,
+    each batch's results are on the disk before the next begins, and a later call goes on from them; before the
+    session's end, or when a file `stop` lies in the run's folder, Paused is raised.
+    """
+    number, found, slowest = sum(map(len, batches)), {}, 0.0
+    for entry in read_journal(keep) if keep else []:
+        found.update(zip(entry["items"], entry["results"]))
+    if found:
+        print(f"{what}: {len(found)} of {number} were done before")
+    for batch in batches:
+        if all(item in found for item in batch):
+            continue
+        if keep:
+            reason = "stop was asked for" if (keep.parents[2] / "stop").exists() else ""
+            reason = reason or ("the session's time is nearly up" if session_left(hours) < 30 + 2 * slowest else "")
+            if reason:
+                raise Paused(f"{what} {len(found)} of {number}: {reason}. Run it again to go on.")
+        began = boot_clock()
+        results = compute(batch)
+        slowest = max(slowest, boot_clock() - began)
+        found.update(zip(batch, results, strict=True))
+        if keep:
+            append_journal(keep, {"items": batch, "results": results})
+        progress(len(found), number, what)
+    return [found[item] for item in range(number)]
 
 
 def open_session(run: Path, stage: str, step: int) -> None:

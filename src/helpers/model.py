@@ -127,23 +127,33 @@ def _explained(base_model: str):
         ) from error
 
 
-def likelihood(model, tokenizer, rows: list[dict], batch_size: int = 0, progress=None, max_tokens: int = 0):
+def likelihood(
+    model,
+    tokenizer,
+    rows: list[dict],
+    batch_size: int = 0,
+    max_tokens: int = 0,
+    what: str = "row",
+    keep=None,
+    hours=0.0,
+) -> list[dict]:
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
 
     Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
     hidden states of answer tokens pass through the output layer POSITIONS at a time, in float32. Rows are batched by
-    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
+    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order. With `keep`
+    they are kept as they are done, and `env.Paused` ends a session (see env.resumable).
     """
     import torch
 
     examples = [chat.encode(tokenizer, row) for row in rows]
     collate = chat.collator(tokenizer)
     lengths = [len(example["input_ids"]) for example in examples]
-    order, done = sorted(range(len(rows)), key=lengths.__getitem__), 0
+    order = sorted(range(len(rows)), key=lengths.__getitem__)
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    results = [None] * len(rows)
-    with torch.no_grad():  # not inference_mode: a model in training caches tensors here that it trains with
-        for chosen in plan.cut(order, lengths, batch_size, max_tokens):
+
+    def score(chosen: list[int]) -> list[dict]:
+        with torch.no_grad():  # not inference_mode: a model in training caches tensors here that it trains with
             batch = collate([examples[index] for index in chosen]).to(model.device)
             hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
             targets = batch["labels"][:, 1:]  # position t predicts token t + 1
@@ -156,18 +166,13 @@ def likelihood(model, tokenizer, rows: list[dict], batch_size: int = 0, progress
                 nll.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
                 correct.append(logits.argmax(-1) == target)
             nll, correct = torch.cat(nll).double(), torch.cat(correct)
-            for place, index in enumerate(chosen):
-                mine = row_of == place
-                results[index] = {
-                    "nll": float(nll[mine].sum()),
-                    "tokens": int(mine.sum()),
-                    "correct": int(correct[mine].sum()),
-                    "characters": len(chat.supervised(rows[index])),
-                }
-            if progress:
-                done += len(chosen)
-                progress(done, len(order))
-    broken = [row["id"] for row, result in zip(rows, results) if not math.isfinite(result["nll"])]
-    if broken:
-        raise FloatingPointError(f"the loss of {len(broken)} rows is not finite, first {broken[0]}: adapter or dtype.")
-    return results
+        results = []
+        for place, index in enumerate(chosen):
+            mine = row_of == place
+            found = {"nll": float(nll[mine].sum()), "tokens": int(mine.sum()), "correct": int(correct[mine].sum())}
+            if not math.isfinite(found["nll"]):
+                raise FloatingPointError(f"the loss of row {rows[index]['id']} is not finite: adapter or dtype.")
+            results.append({**found, "characters": len(chat.supervised(rows[index]))})
+        return results
+
+    return env.resumable(plan.cut(order, lengths, batch_size, max_tokens), score, keep, hours, what)

@@ -5,8 +5,11 @@ Exit codes: 0 finished, 75 paused by the session budget, 1 a stage failed, 2 bad
 """
 
 import argparse
+import contextlib
 import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -43,7 +46,7 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
             differing = [
                 f"{stage}.{name} was {before['parameters'].get(name)!r}, now {value!r}"
                 for name, value in settings[stage].items()
-                if name not in ("outputs", "session") and before["parameters"].get(name) != value
+                if env.settings_of({name: value}) and before["parameters"].get(name) != value
             ]
             if differing:
                 raise presets.Refused(
@@ -135,7 +138,7 @@ def run_stage(stage: str, parameters: dict) -> str:
         os.environ["SAHANUBHUTI_PROGRESS"] = str(Path(scratch) / "progress.json")
         progress = Progress(run.name, stage, Path(os.environ["SAHANUBHUTI_PROGRESS"]))
         progress.start()
-        error = None
+        error, paused = None, False
         try:
             papermill.execute_notebook(
                 presets.NOTEBOOKS / f"{name}.ipynb",
@@ -148,17 +151,38 @@ def run_stage(stage: str, parameters: dict) -> str:
         except KeyboardInterrupt:
             error = "interrupted"
         except papermill.PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
+            error, paused = f"{failure.ename}: {failure.evalue}", failure.ename == "Paused"
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors
             error = f"{type(failure).__name__}: {failure}"
         finally:
             progress.stop()
             del os.environ["SAHANUBHUTI_PROGRESS"]
     if error is not None:
-        env.note_stage(run, stage, status="failed", ended=env.now(), error=error, parameters=parameters)
+        status = "paused" if paused else "failed"
+        env.note_stage(run, stage, status=status, ended=env.now(), error=error, parameters=parameters)
     if executed.is_file():
         render(executed, page)
     return env.read_json(run / "run.json")["stages"][stage]["status"]
+
+
+@contextlib.contextmanager
+def stopping(run: Path):
+    """While it lasts, the first SIGTERM or Ctrl-C asks the running stage to pause, a second one ends it at once."""
+    (run / "stop").unlink(missing_ok=True)
+
+    def ask(number, frame):
+        if (run / "stop").exists():
+            raise KeyboardInterrupt
+        (run / "stop").touch()
+        print("pausing after this step; the same again ends it at once", file=sys.stderr, flush=True)
+
+    before = {name: signal.signal(name, ask) for name in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+        (run / "stop").unlink(missing_ok=True)
 
 
 def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) -> int:
@@ -172,11 +196,18 @@ def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) 
             print(f"[{run.name}] {stage}  finished before, skipped")
             continue
         print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
+        if reason == "forced":  # from the beginning
+            for name in ("checkpoints", "work"):
+                shutil.rmtree(run / env.STAGES[stage][1] / name, ignore_errors=True)
         began = time.monotonic()
-        status = run_stage(stage, settings[stage])
+        with stopping(run):
+            status = run_stage(stage, settings[stage])
         print(f"[{run.name}] {stage}  {status} in {clock(time.monotonic() - began)}", flush=True)
         if status == "paused":
-            print(f"[{run.name}] the session's time is up: run the same command again to go on.")
+            note = env.read_json(run / "run.json")["stages"][stage]
+            at = note.get("paused") or {}
+            why = note.get("error") or f"step {at.get('step')} of {at.get('steps')}: {at.get('reason')}"
+            print(f"[{run.name}] {stage} paused ({why}). Run the same command again to go on.")
             return PAUSED
         if status != "finished":
             error = env.read_json(run / "run.json")["stages"][stage]["error"]
@@ -201,6 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="run finished stages again")
     parser.add_argument("--dry-run", action="store_true", help="print each stage's parameters as YAML and stop")
     options = parser.parse_args(arguments)
+    os.environ.setdefault(env.SESSION_START, str(env.session_start()))
     try:
         stages = options.stages.split(",")
         for stage in stages:

@@ -358,7 +358,9 @@ def trainer_class():
             self.model.eval()
             mine = self.val_rows[self.args.process_index :: self.args.world_size]
             with self.accelerator.autocast():
-                scored = model.likelihood(self.model, self.processing_class, mine, max_tokens=EVAL_TOKENS)
+                scored = model.likelihood(
+                    self.model, self.processing_class, mine, max_tokens=EVAL_TOKENS, what="validation row"
+                )
             sums = [sum(row[name] for row in scored) for name in ("nll", "tokens")]
             sums = self.accelerator.reduce(torch.tensor(sums, dtype=torch.double, device=self.args.device), "sum")
             metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}
