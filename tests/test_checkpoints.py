@@ -1,14 +1,18 @@
 """Checkpoints, pausing and going on: nothing is lost, nothing is half-written, and the result is the same."""
 
+import random
+import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import checkpoints, env, train
+from helpers import checkpoints, env, presets, run, train
 
 STEPS = {"per_device_train_batch_size": 3, "gradient_accumulation_steps": 1, "optim": "adamw_torch"}
 MADE = {"settings": {"train.seed": 1, "sft.optim": "sgd"}, "data": {"train": "a"}, "versions": {"torch": "2"}}
@@ -166,8 +170,6 @@ def damage(folder, kind):
 def test_a_damaged_checkpoint_is_passed_over_with_its_reason_and_the_one_before_is_used(
     kind, reason, paused, capsys, counted
 ):
-    import re
-
     damage(paused / "train/checkpoints/checkpoint-5", kind)
     assert checkpoints.main(["verify", str(paused / "train/checkpoints/checkpoint-5")]) == 1
     assert checkpoints.main(["verify", str(paused / "train/checkpoints/checkpoint-4")]) == 0
@@ -258,3 +260,58 @@ def test_a_run_in_a_thread_trains_without_signals(make):
     thread.start()
     thread.join(120)
     assert found and found[0]["status"] == "finished"
+
+
+def test_killed_at_random_moments_a_run_ends_with_the_same_bits_and_the_same_replies(tmp_path):
+    from benchmarks import kill
+
+    found = kill.batter(tmp_path, 3, random.Random(4), longest=11.0)
+    assert sum(found["kills"].values()) == 3 and found["runs"] >= 1
+
+
+def test_a_paused_run_is_not_gone_on_with_under_other_settings(paused, tmp_path, capsys):
+    record = {"stages": {"train": {"status": "paused", "parameters": env.read_json(paused / "train/config.json")}}}
+    settings = presets.resolve("demo", "paused", str(paused.parent), [], False)
+    record["stages"]["train"]["parameters"] = {**settings["train"], "learning_rate": 1.0}
+    env.write_json(paused / "run.json", record)
+    with pytest.raises(presets.Refused, match="train.learning_rate was 1.0, now 0.003.*--force to replace it"):
+        run.plan(settings, ["train"], False)
+    assert run.plan(settings, ["train"], True) == {"train": "forced"}
+    record["stages"]["train"]["parameters"] = {**settings["train"], "session": {"hours": 9.0}}
+    env.write_json(paused / "run.json", record)
+    assert run.plan(settings, ["train"], False) == {"train": "was paused"}, "another session may be shorter"
+
+
+def test_a_half_written_line_is_cut_off_and_its_batch_computed_again(tmp_path):
+    keep, calls = tmp_path / "run/evaluate/work/x.jsonl", []
+
+    def compute(batch):
+        calls.append(batch)
+        return [{"n": n} for n in batch]
+
+    batches = [[2, 0], [1], [3, 4]]
+    with pytest.raises(ZeroDivisionError):
+        env.resumable(batches, lambda batch: compute(batch) if batch != [3, 4] else 1 / 0, keep)
+    with open(keep, "ab") as file:
+        file.write('{"items": [3, 4], "results": [{"n": "আধ'.encode()[:-1])
+    assert env.resumable(batches, compute, keep) == [{"n": n} for n in range(5)]
+    assert calls == [[2, 0], [1], [3, 4]]
+    (tmp_path / "run/stop").touch()
+    assert env.resumable(batches, compute, keep) == [{"n": n} for n in range(5)], "nothing is left to stop"
+    keep.unlink()
+    with pytest.raises(env.Paused, match="row 0 of 5: stop was asked for"):
+        env.resumable(batches, compute, keep)
+
+
+def test_a_run_is_one_process_s_at_a_time(tmp_path):
+    code = "import sys, time; from pathlib import Path; from helpers import env; env.lock_run(Path(sys.argv[1])); "
+    code += "print('mine', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "mine\n"
+    with pytest.raises(RuntimeError, match="another process works on run"):
+        env.lock_run(tmp_path, patience=0.3)
+    other.kill()
+    other.wait()
+    env.lock_run(tmp_path, patience=5)
+    env.lock_run(tmp_path)
+    env.unlock_run(tmp_path)

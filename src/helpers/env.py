@@ -15,6 +15,11 @@ import time
 import warnings
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 STAGES = {  # stage: (notebook, folder)
     "prepare_data": ("01_prepare_data", "data"),
     "train": ("02_train", "train"),
@@ -261,6 +266,42 @@ def input_hashes(run: Path, stage: str, parameters: dict) -> dict[str, str]:
     return found
 
 
+_LOCKS = {}  # run folder: the open file whose lock this process holds
+
+
+def lock_run(run: Path, patience: float = 15.0) -> None:
+    """Takes the run for this process, so that no two write to it; the system frees it when the process ends.
+
+    Raises RuntimeError when another process still has it after `patience` seconds (a killed runner's kernel ends within
+    a few).
+    """
+    if run.resolve() in _LOCKS or fcntl is None:
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    file = open(run / ".lock", "a+")
+    until = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if time.monotonic() > until:
+                raise RuntimeError(
+                    f"another process works on run {run.name}: wait for it, or restart the other notebook's kernel."
+                ) from None
+            time.sleep(0.2)
+        except OSError:  # a file system without locks, such as a mounted Drive
+            break
+    _LOCKS[run.resolve()] = file
+
+
+def unlock_run(run: Path) -> None:
+    """Gives the run free for other processes."""
+    file = _LOCKS.pop(run.resolve(), None)
+    if file:
+        file.close()
+
+
 def settings_of(parameters: dict) -> dict:
     """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
     return {name: value for name, value in parameters.items() if name not in ("outputs", "session")}
@@ -281,12 +322,15 @@ def start_stage(stage: str, namespace: dict) -> Path:
         folder = run / STAGES[maker][1]
         if not (folder / "metrics.json").is_file() or not (run / needed).is_file():
             raise FileNotFoundError(f"{run / needed} is not there: finish {STAGES[maker][0]} of run {run.name} first.")
+    lock_run(run)
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
     inputs = input_hashes(run, stage, parameters)
     before = read_json(run / "run.json")["stages"].get(stage, {}) if (run / "run.json").is_file() else {}
     if before.get("inputs") != inputs or settings_of(before.get("parameters", {})) != settings_of(parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
+        if before.get("status") == "finished":  # replaced by this run; a half-done one is refused by its checkpoints
+            shutil.rmtree(own / "checkpoints", ignore_errors=True)
     (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
     note_stage(
         run,
@@ -319,11 +363,13 @@ def finish_stage(run: Path, stage: str, metrics: dict) -> None:
     """
     if metrics.get("status") == "paused":
         note_stage(run, stage, status="paused", ended=now(), paused=metrics)
+        unlock_run(run)
         return
     own = run / STAGES[stage][1]
     write_json(own / "metrics.json", metrics)
     note_stage(run, stage, status="finished", ended=now())
     shutil.rmtree(own / "work", ignore_errors=True)
+    unlock_run(run)
 
 
 # Sessions

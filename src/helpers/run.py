@@ -38,21 +38,23 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
             raise presets.Refused(
                 f"{stage} of run {run.name} needs {', '.join(unmade)}: add {', '.join(makers)} to --stages."
             )
+        finished = before.get("status") == "finished" and (run / folder / "metrics.json").is_file()
+        begun = any((run / folder / "checkpoints").glob("checkpoint-*"))
+        differing = [
+            f"{stage}.{name} was {before['parameters'].get(name)!r}, now {value!r}"
+            for name, value in settings[stage].items()
+            if before.get("parameters") and env.settings_of({name: value}) and before["parameters"].get(name) != value
+        ]
         if force:
             reasons[stage] = "forced"
-        elif before.get("status") != "finished" or not (run / folder / "metrics.json").is_file():
+        elif differing and (finished or begun):
+            raise presets.Refused(
+                f"run {run.name} was made with other settings: {'; '.join(differing)}. Use another --run-name, or "
+                f"--force to replace it."
+            )
+        elif not finished:
             reasons[stage] = f"was {before['status']}" if before else "new"
         else:
-            differing = [
-                f"{stage}.{name} was {before['parameters'].get(name)!r}, now {value!r}"
-                for name, value in settings[stage].items()
-                if env.settings_of({name: value}) and before["parameters"].get(name) != value
-            ]
-            if differing:
-                raise presets.Refused(
-                    f"run {run.name} was made with other settings: {'; '.join(differing)}. Use another --run-name, or "
-                    f"--force to replace it."
-                )
             reasons[stage] = ""
             if before["inputs"] != env.input_hashes(run, stage, settings[stage]):
                 reasons[stage] = "its inputs changed"

@@ -1,0 +1,132 @@
+"""Kills a run with SIGKILL at random moments and compares what it ends with to an uninterrupted run.
+
+PYTHONPATH=src python tests/benchmarks/kill.py [--kills 50] [--seed 0] [--work DIR]
+
+Each kill takes the runner, the notebook's kernel and their children at once. A run that finishes before all kills are
+done is compared, and another one begins.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+
+from helpers import checkpoints, env
+
+SETTINGS = ["train.sft.max_steps=30", "train.sft.save_strategy=steps", "train.sft.save_steps=3", "train.eval_rows=6"]
+SETTINGS += ["train.sft.eval_strategy=steps", "train.sft.eval_steps=6", "train.backend=peft"]
+SETTINGS += ["evaluate.max_rows=20", "evaluate.batch_size=1", "evaluate.max_new_tokens=40"]
+
+
+def start(outputs: Path, name: str, settings: list[str]) -> subprocess.Popen:
+    """Starts the tiny demo in a process group of its own."""
+    command = [sys.executable, "-m", "helpers.run", "--preset", "demo", "--tiny", "--outputs", str(outputs)]
+    command += ["--run-name", name, "--stages", "prepare_data,train,evaluate", "--set", *settings]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def kill(process: subprocess.Popen) -> None:
+    """Kills a process and all that it started, the kernel in its own session included."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        try:
+            os.kill(member.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    psutil.wait_procs(family, timeout=20)
+    process.wait()
+
+
+def stage_now(run: Path) -> str:
+    """Returns the stage that is running, "" before the first."""
+    if not (run / "run.json").is_file():
+        return "before"
+    stages = env.read_json(run / "run.json")["stages"]
+    return next((name for name, facts in stages.items() if facts.get("status") == "running"), "between stages")
+
+
+def outcome(run: Path) -> dict:
+    """Returns what a run ended with: hashes of the adapter and the replies, losses; every file must be whole."""
+    for path in run.rglob("*"):
+        if path.suffix == ".json" and path.is_file():
+            json.loads(path.read_text(encoding="utf-8"))
+        if path.suffix == ".jsonl":
+            env.read_jsonl(path)
+        assert not path.name.endswith(".tmp"), f"{path} was left half-written"
+    for folder in (run / "train/checkpoints").glob("checkpoint-*"):
+        assert checkpoints.verify(folder) == "", folder
+    rows = {side: env.read_jsonl(run / f"evaluate/{side}.jsonl") for side in ("base", "tuned")}
+    for side in rows.values():
+        assert len({row["id"] for row in side}) == len(side)
+    log = [
+        [entry["step"], entry.get("loss"), entry.get("eval_loss")] for entry in env.read_jsonl(run / "train/log.jsonl")
+    ]
+    names = ("adapter/adapter_model.safetensors",)
+    scores = env.read_json(run / "evaluate/metrics.json")
+    return {
+        **{name: env.sha256(run / "train" / name) for name in names},
+        "replies": rows,
+        "scores": {name: value for name, value in scores.items() if name in ("base", "tuned", "delta")},
+        "log": [entry for entry in log if entry[1:] != [None, None]],
+        "losses": [
+            env.read_json(run / "train/metrics.json")[name] for name in ("train_loss", "val_loss", "tokens_seen")
+        ],
+    }
+
+
+def batter(
+    outputs: Path, kills: int, rng: random.Random, settings: list[str] = SETTINGS, longest: float = 14.0
+) -> dict:
+    """Kills runs until `kills` are done, lets the last one finish, and compares; returns counts.
+
+    Raises AssertionError when a run ends with anything else than the uninterrupted one.
+    """
+    whole = start(outputs, "whole", settings)
+    said = whole.communicate(timeout=600)[0]
+    assert whole.returncode == 0, said[-3000:]
+    expected = outcome(outputs / "whole")
+    hit, runs, number = Counter(), 0, 1
+    while True:
+        process = start(outputs, f"killed-{number}", settings)
+        if sum(hit.values()) < kills:
+            try:
+                process.communicate(timeout=rng.uniform(1.0, longest))
+            except subprocess.TimeoutExpired:
+                hit[stage_now(outputs / f"killed-{number}")] += 1
+                kill(process)
+                continue
+        said = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, said[-3000:]
+        found = outcome(outputs / f"killed-{number}")
+        for name, value in expected.items():
+            assert found[name] == value, f"{name} differs after {dict(hit)}"
+        runs, number = runs + 1, number + 1
+        if sum(hit.values()) >= kills:
+            return {"kills": dict(hit), "runs": runs}
+
+
+def main() -> None:
+    """Runs the bench, prints one line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--work", type=Path)
+    options = parser.parse_args()
+    began = time.monotonic()
+    work = options.work or Path(tempfile.mkdtemp())
+    print({**batter(work, options.kills, random.Random(options.seed)), "seconds": round(time.monotonic() - began)})
+
+
+if __name__ == "__main__":
+    main()
