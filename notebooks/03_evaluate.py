@@ -48,7 +48,7 @@ max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.0  # 0: greedy
 top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
-session: dict = {"hours": 0.0}  # of this session, from the machine's start; 0: the platform's limit
+session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; folder for copies
 seed: int = 3407
 
 # %%

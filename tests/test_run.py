@@ -26,6 +26,8 @@ def resolved(*sets, preset="demo", tiny=False):
         ("train.lora.rank=8", "lora.rank is no setting of LoraConfig. Did you mean 'megatron"),
         ("train.lora.r=eight", "lora.r is 'eight' (str): expected int"),
         ("train.sft.warmup_step=3", "sft.warmup_step is no setting of SFTConfig. Did you mean 'warmup_steps'?"),
+        ("train.session.hour=3", "session.hour is no setting. Did you mean 'hours'?"),
+        ("shared.session.hours=long", "session.hours is 'long' (str): expected float"),
         ("train.lora=8", "train.lora is 8 (int): expected dict"),
         ("train.seed", "expected stage.parameter=value"),
         ("seed=3", "expected stage.parameter=value"),

@@ -7,11 +7,16 @@ python -m helpers.checkpoints verify PATH says whether one is whole; exit code 1
 """
 
 import argparse
+import contextlib
+import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import sys
+import tarfile
+import threading
 from pathlib import Path
 
 from helpers import env
@@ -82,8 +87,8 @@ def verify(folder: Path) -> str:
 
 
 def step_of(folder: Path) -> int:
-    """Returns the step in a checkpoint folder's name, -1 where there is none."""
-    found = re.fullmatch(r"checkpoint-(\d+)", folder.name)
+    """Returns the step in the name of a checkpoint's folder or archive, -1 where there is none."""
+    found = re.fullmatch(r"checkpoint-(\d+)(?:\.tar)?", folder.name)
     return int(found.group(1)) if found else -1
 
 
@@ -132,6 +137,167 @@ def room(folder: Path, needed: int) -> str:
     """Returns "" when the disk below `folder` has `needed` bytes free, else a line that says what it has."""
     free = shutil.disk_usage(folder).free
     return "" if free >= needed else f"{free / 2**20:.0f} MiB are free, a checkpoint takes {needed / 2**20:.0f} MiB"
+
+
+# Elsewhere: a mirrored folder, an earlier session's output
+
+INPUTS = Path("/kaggle/input")
+EVERY = 60.0  # seconds between two looks at what is new
+
+
+def pack(folder: Path, archive: Path, skip=()) -> None:
+    """Writes a folder as one tar file: beside, read back and compared, then renamed. OSError when it differs."""
+    beside = archive.with_name(f".{archive.name}.part")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    written = {}
+    try:
+        with tarfile.open(beside, "w") as tar:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = str(path.relative_to(folder))
+                if any(name == part or name.startswith(f"{part}/") for part in skip):
+                    continue
+                content = path.read_bytes()  # whole, though it may be growing
+                written[name] = hashlib.sha256(content).hexdigest()
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mtime = len(content), int(path.stat().st_mtime)
+                tar.addfile(entry, io.BytesIO(content))
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        with tarfile.open(beside) as tar:
+            for entry in tar:
+                if hashlib.sha256(tar.extractfile(entry).read()).hexdigest() != written.pop(entry.name, ""):
+                    raise OSError(f"{archive.name}: {entry.name} differs after copying")
+        if written:
+            raise OSError(f"{archive.name}: {', '.join(written)} is missing after copying")
+        os.replace(beside, archive)
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpacks an archive beside a folder and puts it in its place; nothing is written outside of it."""
+    beside = folder.with_name(f".{folder.name}.unpacked")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    with tarfile.open(archive) as tar:
+        tar.extractall(beside, filter="data")
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.rename(folder)
+
+
+class Mirror(threading.Thread):
+    """Copies a run to another folder, beside whatever works on it: run.tar, and a tar file a checkpoint.
+
+    Each is verified after copying; the newest `keep` checkpoints stay. A mirror that cannot be written is said once and
+    tried again; the work is never held up.
+    """
+
+    def __init__(self, run: Path, target: Path, keep: int):
+        super().__init__(daemon=True)
+        self.run_folder, self.target, self.keep = run, target / run.name, max(1, keep)
+        self.over, self.said, self.stamp = threading.Event(), "", None
+
+    def run(self):
+        while not self.over.wait(EVERY):
+            self.look()
+
+    def look(self) -> None:
+        """Copies what is new; says what went wrong, once."""
+        try:
+            self.copy()
+            self.said = ""
+        except (OSError, tarfile.TarError, ValueError) as error:
+            if (problem := env.brief(error)) != self.said:
+                print(f"the mirror {self.target} was not written ({problem}); it is tried again", flush=True)
+                self.said = problem
+
+    def copy(self) -> None:
+        """Copies checkpoints first, so that run.tar never tells of one that is not there; raises OSError."""
+        kept = self.run_folder / "train" / "checkpoints"
+        for folder in sorted(kept.glob("checkpoint-*"), key=step_of)[-self.keep :]:
+            archive = self.target / f"{folder.name}.tar"
+            if not archive.exists() and not verify(folder):
+                pack(folder, archive)
+        archives = sorted(self.target.glob("checkpoint-*.tar"), key=step_of)
+        for old in archives[: -self.keep]:
+            old.unlink()
+        files = [path for path in self.run_folder.rglob("*") if path.is_file() and kept not in path.parents]
+        stamp = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+        if stamp != self.stamp:
+            pack(self.run_folder, self.target / "run.tar", ("train/checkpoints", ".lock", "stop"))
+            self.stamp = stamp
+
+
+@contextlib.contextmanager
+def mirrored(run: Path, session: dict):
+    """While it lasts, the run is mirrored to session["mirror"], if that is set; once more at the end."""
+    if not session["mirror"]:
+        yield
+        return
+    mirror = Mirror(run, Path(session["mirror"]), session["keep"])
+    mirror.start()
+    try:
+        yield
+    finally:
+        mirror.over.set()
+        mirror.join()
+        mirror.look()
+
+
+def restore(run: Path, mirror: str) -> list[str]:
+    """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns what was done, in words.
+
+    Looked at: the mirror, and every input of Kaggle. What is here already is never replaced by something older, and
+    nothing that is not whole is taken.
+    """
+    said, found = [], []
+    if mirror and (Path(mirror) / run.name / "run.tar").is_file():
+        found.append(Path(mirror) / run.name)
+    for depth in range(1, 7):
+        found += [path.parent for path in INPUTS.glob("*/" * depth + f"{run.name}/run.json")]
+    if found and not (run / "run.json").is_file():
+        source = max(found, key=lambda folder: max(map(step_of, _checkpoints_of(folder)), default=-1))
+        if (source / "run.tar").is_file():
+            unpack(source / "run.tar", run)
+        else:
+            beside = run.with_name(f".{run.name}.unpacked")
+            shutil.rmtree(beside, ignore_errors=True)
+            _copy(source, beside, shutil.ignore_patterns("checkpoint-*", ".*", "stop"))
+            beside.rename(run)
+        said.append(f"run {run.name} goes on from {source}")
+    kept = run / "train" / "checkpoints"
+    here = max((step_of(path) for path in kept.glob("checkpoint-*") if not verify(path)), default=-1)
+    there = [path for folder in found for path in _checkpoints_of(folder)]
+    for path in sorted(there, key=step_of, reverse=True):
+        if step_of(path) <= here:
+            break
+        beside = kept / ".restored" / path.with_suffix("").name
+        try:
+            if path.suffix == ".tar":
+                unpack(path, beside)
+            else:
+                _copy(path, beside)
+            place(beside, kept / beside.name)
+            said.append(f"{beside.name} comes from {path}")
+            break
+        except (OSError, tarfile.TarError) as error:
+            said.append(f"passed over {path}: {env.brief(error)}")
+        finally:
+            shutil.rmtree(kept / ".restored", ignore_errors=True)
+    return said
+
+
+def _copy(source: Path, target: Path, ignore=None) -> None:
+    """Copies a folder that may be read-only to one that can be written."""
+    shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _checkpoints_of(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a mirror (tar files) or of a run's folder."""
+    return [*folder.glob("checkpoint-*.tar"), *folder.glob("train/checkpoints/checkpoint-*")]
 
 
 def main(arguments: list[str] | None = None) -> int:

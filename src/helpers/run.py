@@ -18,7 +18,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import env, presets
+from helpers import checkpoints, env, presets
 
 FINISHED, FAILED, REFUSED, PAUSED = 0, 1, 2, 75
 
@@ -202,7 +202,8 @@ def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) 
             for name in ("checkpoints", "work"):
                 shutil.rmtree(run / env.STAGES[stage][1] / name, ignore_errors=True)
         began = time.monotonic()
-        with stopping(run):
+        session = settings[stage].get("session", settings["train"]["session"])
+        with stopping(run), contextlib.nullcontext() if stage == "train" else checkpoints.mirrored(run, session):
             status = run_stage(stage, settings[stage])
         print(f"[{run.name}] {stage}  {status} in {clock(time.monotonic() - began)}", flush=True)
         if status == "paused":
@@ -249,6 +250,10 @@ def main(arguments: list[str] | None = None) -> int:
         for preset in options.preset:
             run_name = options.run_name or preset + "-tiny" * options.tiny
             settings = presets.resolve(preset, run_name, options.outputs, options.sets, options.tiny)
+            if not options.dry_run and not options.force:
+                run = env.run_folder(options.outputs, run_name)
+                for line in checkpoints.restore(run, settings["train"]["session"]["mirror"]):
+                    print(f"[{run_name}] {line}")
             jobs.append((preset, settings, {} if options.dry_run else plan(settings, stages, options.force)))
         if options.dry_run:
             print("---\n".join(as_yaml(stage, settings[stage]) for _, settings, _ in jobs for stage in stages), end="")

@@ -60,19 +60,23 @@ def launch(run: Path, config: dict) -> dict:
     if processes > max(1, torch.cuda.device_count()):
         raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
     if processes == 1:
-        return run_training(run)
+        with checkpoints.mirrored(run, config["session"]):
+            return run_training(run)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "helpers.train", str(run / "train" / "config.json")]
     source = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     print(f"{processes} GPUs, one process each")
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
-    for line in process.stdout:
-        print(line, end="", flush=True)
-    if process.wait():
+    environment = {**os.environ, "PYTHONPATH": path, env.SESSION_START: str(env.session_start())}
+    with checkpoints.mirrored(run, config["session"]):
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        )
+        for line in process.stdout:
+            print(line, end="", flush=True)
+        process.wait()
+    if process.returncode:
         raise RuntimeError(f"training ended with exit code {process.returncode}: its log stands above.")
     return env.read_json(run / "train" / "result.json")
 
@@ -288,7 +292,7 @@ def trainer_class():
 
         def asked_to_stop(self) -> bool:
             """Returns whether this process should end after the step, and keeps the reason in `stop`."""
-            self.stop = self.stop or self.clock.reason(self.save_seconds)
+            self.stop = self.stop or self.clock.reason(self.save_seconds + self.copy_seconds())
             return bool(self.stop)
 
         def _save_checkpoint(self, network, trial):
@@ -331,6 +335,10 @@ def trainer_class():
                 shutil.rmtree(beside, ignore_errors=True)
             self.accelerator.wait_for_everyone()
             self.save_seconds = time.perf_counter() - began
+
+        def copy_seconds(self) -> float:
+            """Returns how long a checkpoint should take to its mirror, 0 without one."""
+            return self.save_bytes / plan.DRIVE_BYTES if self.config["session"]["mirror"] else 0.0
 
         def seconds(self) -> float:
             """Returns the seconds of training so far, those of earlier sessions included."""

@@ -1,0 +1,124 @@
+"""A run's copies elsewhere: a mirrored folder, and an earlier Kaggle session's output."""
+
+import os
+import shutil
+
+import pytest
+
+from helpers import checkpoints, env
+
+MADE = {"settings": {"train.seed": 1}, "data": {}, "versions": {}}
+
+
+def add(run, step, content="weights"):
+    folder = run / f"train/checkpoints/checkpoint-{step}"
+    env.write_text(folder / "adapter_model.safetensors", f"{content} {step}")
+    checkpoints.seal(folder, step, MADE)
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "here/mine"
+    env.write_json(folder / "run.json", {"run_name": "mine", "stages": {"prepare_data": {"status": "finished"}}})
+    env.write_jsonl(folder / "data/train.jsonl", [{"id": "ক্ষ"}])
+    for step in (3, 6, 9):
+        add(folder, step)
+    return folder
+
+
+def look(run, target, keep=2):
+    mirror = checkpoints.Mirror(run, target, keep)
+    mirror.look()
+    return mirror
+
+
+def test_the_newest_checkpoints_and_the_run_are_copied_and_come_back(run, tmp_path):
+    drive = tmp_path / "drive"
+    look(run, drive)
+    assert sorted(path.name for path in (drive / "mine").iterdir()) == [
+        "checkpoint-6.tar",
+        "checkpoint-9.tar",
+        "run.tar",
+    ]
+    add(run, 12)
+    look(run, drive)
+    assert sorted(path.name for path in (drive / "mine").glob("c*")) == ["checkpoint-12.tar", "checkpoint-9.tar"]
+    elsewhere = tmp_path / "another session/mine"
+    said = checkpoints.restore(elsewhere, str(drive))
+    assert said[0] == f"run mine goes on from {drive / 'mine'}" and "checkpoint-12 comes from" in said[1]
+    assert (elsewhere / "data/train.jsonl").read_bytes() == (run / "data/train.jsonl").read_bytes()
+    assert checkpoints.newest(elsewhere / "train/checkpoints", MADE)[0].name == "checkpoint-12"
+    assert checkpoints.restore(elsewhere, str(drive)) == [], "nothing newer is there"
+
+
+def test_a_broken_copy_is_passed_over_for_the_one_before(run, tmp_path):
+    drive = tmp_path / "drive"
+    look(run, drive)
+    newest = drive / "mine/checkpoint-9.tar"
+    newest.write_bytes(newest.read_bytes()[:700])
+    elsewhere = tmp_path / "another/mine"
+    said = checkpoints.restore(elsewhere, str(drive))
+    assert "passed over" in said[1] and "checkpoint-6 comes from" in said[2]
+    assert [path.name for path in (elsewhere / "train/checkpoints").iterdir()] == ["checkpoint-6"]
+
+
+def test_a_mirror_that_goes_away_is_said_once_and_written_when_it_is_back(run, tmp_path, capsys):
+    drive = tmp_path / "drive"
+    drive.write_text("a file where the folder should be")
+    mirror = look(run, drive)
+    mirror.look()
+    assert capsys.readouterr().out.count("was not written") == 1
+    drive.unlink()
+    mirror.look()
+    assert (drive / "mine/run.tar").is_file() and capsys.readouterr().out == ""
+
+
+def test_what_differs_after_copying_does_not_count(run, tmp_path, monkeypatch):
+    drive = tmp_path / "drive"
+    real = os.fsync
+
+    def flip(number):
+        with open(drive / "mine/.checkpoint-6.tar.part", "r+b") as file:
+            file.seek(512)
+            file.write(b"X")
+        real(number)
+
+    monkeypatch.setattr(checkpoints.os, "fsync", flip)
+    with pytest.raises(OSError, match="adapter_model.safetensors differs after copying"):
+        checkpoints.Mirror(run, drive, 2).copy()
+    assert list((drive / "mine").iterdir()) == []
+
+
+def test_an_archive_that_writes_outside_is_refused(tmp_path):
+    import io
+    import tarfile
+
+    with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+        entry = tarfile.TarInfo("../../outside")
+        entry.size = 4
+        tar.addfile(entry, io.BytesIO(b"evil"))
+    with pytest.raises(tarfile.TarError):
+        checkpoints.unpack(tmp_path / "evil.tar", tmp_path / "a/b/run")
+    assert not (tmp_path / "outside").exists() and not (tmp_path / "a/b/run").exists()
+
+
+@pytest.mark.parametrize("place", ["notebooks/me/earlier-session/outputs", "earlier-session/outputs"])
+def test_an_earlier_kaggle_session_is_found_wherever_it_is_mounted(place, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "INPUTS", tmp_path / "input")
+    shutil.copytree(run, tmp_path / "input" / place / "mine")
+    for path in (tmp_path / "input").rglob("*"):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    working = tmp_path / "working/mine"
+    said = checkpoints.restore(working, "")
+    assert (
+        "goes on from" in said[0] and checkpoints.newest(working / "train/checkpoints", MADE)[0].name == "checkpoint-9"
+    )
+    assert all(os.stat(path).st_mode & 0o200 for path in (working, *working.rglob("*"))), "it can be written"
+
+
+def test_what_is_here_is_not_replaced_by_something_older(run, tmp_path):
+    look(run, tmp_path / "drive")
+    add(run, 20)
+    env.write_json(run / "run.json", {"run_name": "mine", "stages": {}, "newer": True})
+    assert checkpoints.restore(run, str(tmp_path / "drive")) == []
+    assert env.read_json(run / "run.json")["newer"]
