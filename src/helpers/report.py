@@ -4,7 +4,7 @@ import base64
 import io
 from pathlib import Path
 
-from helpers import env
+from helpers import env, plan
 
 LABELS = {  # score: (label, digits)
     "perplexity": ("perplexity of the answers", 2),
@@ -195,6 +195,7 @@ def write(run: Path, samples: int) -> dict:
         figures=figures,
         pairs=pairs,
         replies=infer,
+        plan=plan.table(found["train"]["plan"]) if "plan" in found.get("train", {}) else {},
         missing=[name for name in env.STAGES if name not in found and name != "report"],
         embedded=found.get("prepare_data", {}).get("base_model") == "embedded",
     )
