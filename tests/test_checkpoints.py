@@ -102,6 +102,62 @@ def test_a_run_stopped_and_resumed_is_bit_for_bit_the_uninterrupted_one(
     assert sessions[0]["reason"] == "the test asked for it" and sessions[-1]["reason"] == "finished"
 
 
+STEPWISE = {"save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
+BY_EPOCH = {"save_strategy": "epoch", "eval_strategy": "epoch"}
+
+
+@pytest.mark.parametrize(
+    ("sft", "steps"),
+    [
+        ({**STEPWISE, "max_steps": 5}, 5),
+        (BY_EPOCH, 16),
+        ({**BY_EPOCH, "max_steps": 11, "load_best_model_at_end": True}, 11),
+        ({**STEPWISE, "early_stopping_patience": 2, "load_best_model_at_end": True}, 6),
+    ],
+)
+def test_a_run_killed_after_its_last_step_trains_no_more_and_writes_the_same(sft, steps, make, counted, monkeypatch):
+    rate = 30.0 if "early_stopping_patience" in sft else 0.05
+    run = make("ended", learning_rate=rate, num_train_epochs=2.0, sft={**STEPS, **sft})
+
+    def killed(*args):
+        raise SystemExit("killed")
+
+    real = train.save_adapter
+    monkeypatch.setattr(train, "save_adapter", killed)
+    with pytest.raises(SystemExit):
+        train.run_training(run)
+    monkeypatch.setattr(train, "save_adapter", real)
+    resumed = train.run_training(run)
+    assert counted == list(range(1, steps + 1)) and resumed["optimizer_steps"] == steps
+    parts = outcome(run)
+    shutil.rmtree(run / "train/checkpoints")
+    counted.clear()
+    at_once = train.run_training(run)
+    whole_run = outcome(run)
+    assert counted == list(range(1, steps + 1)) and parts == whole_run
+    timed = {"hours", "tokens_per_second", "val_share_of_time", "sessions"}
+    assert {k: v for k, v in resumed.items() if k not in timed} == {k: v for k, v in at_once.items() if k not in timed}
+
+
+def outcome(run):
+    names = ("step", "loss", "eval_loss", "learning_rate")
+    log = [{k: entry.get(k) for k in names} for entry in env.read_jsonl(run / "train/log.jsonl")]
+    return env.sha256(run / "train/adapter/adapter_model.safetensors"), log
+
+
+@pytest.mark.parametrize("stops", [(3, 8), (5, 11)])
+def test_an_evaluation_due_at_an_epoch_s_end_is_neither_lost_nor_brought_forward(stops, make, counted, monkeypatch):
+    run = make("epochs", num_train_epochs=2.0, sft={**STEPS, **BY_EPOCH, "load_best_model_at_end": True})
+    train.run_training(run)
+    expected = outcome(run)
+    shutil.rmtree(run / "train/checkpoints")
+    stop_at(monkeypatch, *stops)
+    for step in stops:
+        assert train.run_training(run)["step"] == step
+    train.run_training(run)
+    assert outcome(run) == expected
+
+
 def test_a_signal_and_a_stop_file_pause_the_run_and_the_handlers_come_back(make, monkeypatch, counted):
     run = make("signal", sft=STEPS)
     before = signal.getsignal(signal.SIGTERM)

@@ -140,7 +140,7 @@ def trainer_class():
     A function, so that Unsloth can be imported first.
     """
     import torch
-    from transformers import Trainer
+    from transformers import EarlyStoppingCallback, Trainer
     from trl import SFTTrainer
 
     class StepTrainer(SFTTrainer):
@@ -158,6 +158,7 @@ def trainer_class():
             self.fingerprint, self.save_seconds, self.save_bytes = fingerprint, 0.0, 0
             self.stop, self.clock = "", clock
             self.loss_sum, self.began, self.seconds_before = 0.0, time.perf_counter(), 0.0
+            self.logged = []  # the lines of log.jsonl
             self.switches = [module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")]
 
         def get_train_dataloader(self):
@@ -290,6 +291,19 @@ def trainer_class():
                 )
             return loss
 
+        def ended(self) -> bool:
+            """Returns whether nothing is left to train: all steps are done, or the validation loss rose long enough."""
+            patience = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+            enough = any(one.early_stopping_patience_counter >= one.early_stopping_patience for one in patience)
+            return enough or self.state.global_step >= self.state.max_steps
+
+        def _run_epoch(self, **kwargs):
+            """Runs an epoch; none when a run that had ended is taken up again, to write what a kill kept it from."""
+            if self.ended():
+                self.control.should_training_stop = True
+            else:
+                super()._run_epoch(**kwargs)
+
         def asked_to_stop(self) -> bool:
             """Returns whether this process should end after the step, and keeps the reason in `stop`."""
             self.stop = self.stop or self.clock.reason(self.save_seconds + self.copy_seconds())
@@ -324,7 +338,7 @@ def trainer_class():
                     (filled / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing needs
                     self.state.save_to_json(str(filled / "trainer_state.json"))
                     progress = {"counts": counted, "limit": self.limit, "loss_sum": self.loss_sum}
-                    progress |= {"seconds": self.seconds(), "eval_seconds": self.eval_seconds}
+                    progress |= {"seconds": self.seconds(), "eval_seconds": self.eval_seconds, "log": self.logged}
                     env.write_json(filled / "progress.json", progress)
                     checkpoints.seal(filled, step, self.fingerprint)
                     checkpoints.place(filled, kept / filled.name)
@@ -351,6 +365,7 @@ def trainer_class():
                 self.counts = progress["counts"]
             self.limit, self.loss_sum = progress["limit"], progress["loss_sum"]
             self.seconds_before, self.eval_seconds = progress["seconds"], progress["eval_seconds"]
+            self.logged = progress["log"]
 
         def total_counts(self) -> dict:
             """Returns `counts` summed over the ranks."""
@@ -422,21 +437,23 @@ class Clock:
         return ""
 
 
-def log_callback(run: Path, began: float):
+def log_callback(run: Path):
     """Returns the callback that appends every log to log.jsonl, prints about twenty lines, tells the runner the step,
-    and stops when `trainer.stop` says so.
+    and stops when `trainer.stop` says so. Its `trainer` is set once there is one.
 
-    `began` is time.perf_counter() at the start: log.jsonl counts its seconds from there.
+    log.jsonl counts seconds of training, over all sessions. A checkpoint is written where an epoch is left, after the
+    evaluation that is due there, so that nothing of it is lost to a kill.
     """
     from transformers import TrainerCallback
 
     class Log(TrainerCallback):
-        trainer = None  # set once there is one: says whether to stop
+        trainer = None
 
         def on_log(self, args, state, control, logs=None, **kwargs):
             if state.is_world_process_zero:
-                entry = {"step": state.global_step, "seconds": round(time.perf_counter() - began, 3)}
+                entry = {"step": state.global_step, "seconds": round(self.trainer.seconds(), 3)}
                 numbers = {k: v for k, v in (logs or {}).items() if not isinstance(v, float) or math.isfinite(v)}
+                self.trainer.logged.append({**entry, **numbers})
                 with open(run / "train" / "log.jsonl", "a", encoding="utf-8") as file:
                     file.write(json.dumps({**entry, **numbers}, ensure_ascii=False) + "\n")
                 due = state.global_step % max(1, state.max_steps // 20) < args.logging_steps
@@ -450,16 +467,19 @@ def log_callback(run: Path, began: float):
         def on_step_end(self, args, state, control, **kwargs):
             if state.is_world_process_zero:
                 env.progress(state.global_step, state.max_steps, "step")
-            if state.global_step == state.max_steps:  # so that a kill during what follows costs no step
-                control.should_save = control.should_save or args.save_strategy != "no"
-            elif self.trainer.stop:
-                control.should_save = control.should_training_stop = True
+            control.should_training_stop = control.should_training_stop or bool(self.trainer.stop)
+
+        def on_epoch_end(self, args, state, control, **kwargs):
+            if self.trainer.stop and state.global_step % len(self.trainer.steps):  # left midway: not an epoch's end
+                control.should_evaluate = self.trainer.ended() and control.should_evaluate
+            at_the_end = state.global_step == state.max_steps and args.save_strategy != "no"
+            control.should_save = control.should_save or at_the_end or bool(self.trainer.stop)
 
     return Log()
 
 
 def start_log(run: Path, checkpoint: Path | None, passed: list[str], made: dict) -> None:
-    """Says where training goes on from, and cuts log.jsonl back to there."""
+    """Says where training goes on from, and sets log.jsonl to what it was there."""
     for line in passed:
         print(f"passed over {line}")
     log = run / "train" / "log.jsonl"
@@ -471,9 +491,7 @@ def start_log(run: Path, checkpoint: Path | None, passed: list[str], made: dict)
     changed = [f"{n} {v} to {made['versions'].get(n)}" for n, v in before.items() if made["versions"].get(n) != v]
     if changed:
         print(f"since then: {', '.join(changed)}. The run goes on, no longer bit for bit as uninterrupted.")
-    if log.is_file():
-        step = checkpoints.step_of(checkpoint)
-        env.write_jsonl(log, [entry for entry in env.read_jsonl(log) if entry["step"] <= step])
+    env.write_jsonl(log, env.read_json(checkpoint / "progress.json")["log"])
 
 
 def run_training(run: Path) -> dict:
@@ -528,6 +546,7 @@ def run_training(run: Path) -> dict:
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=False,
         prediction_loss_only=True,
+        restore_callback_states_from_checkpoint=True,  # the patience of early stopping
         save_total_limit=None,  # `_save_checkpoint` prunes
         ddp_find_unused_parameters=False,
         disable_tqdm=True,  # the log callback prints the steps
@@ -548,7 +567,7 @@ def run_training(run: Path) -> dict:
         train_dataset=train_set,
         eval_dataset=train_set.select([]),  # `evaluate` takes the validation rows
         data_collator=chat.collator(tokenizer),
-        callbacks=[log := log_callback(run, began)] + [EarlyStoppingCallback(patience)] * bool(patience),
+        callbacks=[log := log_callback(run)] + [EarlyStoppingCallback(patience)] * bool(patience),
     )
     clock = Clock(run, functools.partial(env.session_left, config["session"]["hours"]))
     trainer.prepare(config, steps, val_rows, chat.collator(tokenizer), made, clock)
@@ -576,7 +595,7 @@ def run_training(run: Path) -> dict:
     with clock.listening():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     done = trainer.state.global_step
-    paused = bool(trainer.stop) and done < trainer.state.max_steps
+    paused = bool(trainer.stop) and not trainer.ended()
     if first:
         env.close_session(run, done, trainer.stop if paused else "finished")
     if paused:
