@@ -25,8 +25,10 @@ FLAGSHIP = {"preset": "kaggle-t4x2", "size": "8B", "sets": []}
 CASES = {
     "ours": {**FLAGSHIP, "steps": 40},
     "ours-1664": {**FLAGSHIP, "steps": 24, "sets": ["train.max_tokens=1664"]},
-    "one-card": {**FLAGSHIP, "steps": 24},
-    "two-cards": {**FLAGSHIP, "steps": 24, "gpus": 2},
+    "one-card": {**FLAGSHIP, "steps": 60},
+    "two-cards": {**FLAGSHIP, "steps": 60, "gpus": 2},
+    "paused": {**FLAGSHIP, "steps": 12, "run": "session"},  # first of two processes of one run
+    "resumed": {**FLAGSHIP, "steps": 12, "run": "session"},
     "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
     "peft-default": {**FLAGSHIP, "backend": "peft", "stock": (2, 4), "steps": 16},
     "peft-stock-3": {**FLAGSHIP, "backend": "peft", "stock": (3, 4), "steps": 10},
@@ -166,8 +168,9 @@ def prepare(name: str, work: Path) -> tuple[Path, dict]:
     if case["preset"] == "kaggle-t4x2":
         sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.backend={case.get('backend', 'unsloth')}"]
         sets += ["train.sft.save_strategy=no", "train.sft.eval_strategy=no"]
-    settings = presets.resolve(case["preset"], name, str(work), sets, tiny=False)
-    folder = env.run_folder(str(work), name)
+    run_name = case.get("run", name)
+    settings = presets.resolve(case["preset"], run_name, str(work), sets, tiny=False)
+    folder = env.run_folder(str(work), run_name)
     if not (folder / "data" / "metrics.json").is_file():
         make_data(folder / "data", model.load_tokenizer(str(base)), ROWS, settings["prepare_data"])
     env.note_stage(folder, "prepare_data", parameters=settings["prepare_data"])
@@ -275,6 +278,8 @@ def measure(name: str, work: Path) -> dict:
     case = CASES[name]
     if "stock" in case:
         return stock(folder, config, *case["stock"])
+    if "run" in case:
+        return session(folder, config, 6 if name == "paused" else 0)
     metrics = train.launch(folder, config)
     log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
     lengths, _ = lengths_of(folder, config)
@@ -289,6 +294,48 @@ def measure(name: str, work: Path) -> dict:
         "allocated_gib": [torch.cuda.max_memory_allocated(card) / 2**30 for card in range(torch.cuda.device_count())],
         "predicted_gib": plan.memory(config, plan.SHAPES[case["size"]], sizes)["peak"],
         "losses": [round(entry["loss"], 4) for entry in log],
+    }
+
+
+def session(folder: Path, config: dict, stop_after: int) -> dict:
+    """Trains one session of a run, to its end or to a step, and returns what starting and saving took."""
+    from helpers import checkpoints, model, train
+
+    ends, loading, saving = [], [], []
+    load, reason, room, prune = model.load_for_training, train.Clock.reason, checkpoints.room, checkpoints.prune
+
+    def timed_load(*arguments):
+        began = time.perf_counter()
+        network = load(*arguments)
+        loading.append(time.perf_counter() - began)
+        return network
+
+    def timed_reason(clock, save_seconds):
+        ends.append(env.boot_clock())
+        return "the case asks for it" if len(ends) == stop_after else reason(clock, save_seconds)
+
+    def timed_room(*arguments):
+        saving.append(-time.perf_counter())
+        return room(*arguments)
+
+    def timed_prune(*arguments):
+        saving[-1] += time.perf_counter()
+        prune(*arguments)
+
+    model.load_for_training, train.Clock.reason = timed_load, timed_reason
+    checkpoints.room, checkpoints.prune = timed_room, timed_prune
+    found = train.launch(folder, config)
+    kept = sorted((folder / "train" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)[-1]
+    began = time.perf_counter()
+    checkpoints.pack(kept, folder / "copy.tar")
+    return {
+        "status": found["status"],
+        "steps": len(ends),
+        "process_start_to_first_step": ends[0] - env.process_start("self") - loading[0],
+        "model_load": loading[0],
+        "checkpoint_mib": sum(path.stat().st_size for path in kept.iterdir()) / 2**20,
+        "save_seconds": saving,
+        "copy_seconds": time.perf_counter() - began,
     }
 
 
