@@ -156,16 +156,16 @@ def likelihood(
         with torch.no_grad():  # not inference_mode: a model in training caches tensors here that it trains with
             batch = collate([examples[index] for index in chosen]).to(model.device)
             hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
-            targets = batch["labels"][:, 1:]  # position t predicts token t + 1
+            targets = batch["labels"][:, 1:].to(hidden.device)  # t predicts t + 1; a split model ends on another card
             row_of, at = (targets != chat.IGNORED).nonzero(as_tuple=True)
             nll, correct = [], []
             for piece in range(0, len(at), POSITIONS):
                 here = slice(piece, piece + POSITIONS)
                 logits = causal.lm_head(hidden[row_of[here], at[here]]).float()  # (positions, vocabulary)
-                target = targets[row_of[here], at[here]]
+                target = targets[row_of[here], at[here]].to(logits.device)
                 nll.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
                 correct.append(logits.argmax(-1) == target)
-            nll, correct = torch.cat(nll).double(), torch.cat(correct)
+            nll, correct, row_of = torch.cat(nll).double().cpu(), torch.cat(correct).cpu(), row_of.cpu()
         results = []
         for place, index in enumerate(chosen):
             mine = row_of == place

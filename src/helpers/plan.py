@@ -130,8 +130,8 @@ def schedule(lengths, batches: dict, world: int) -> list:
     """Returns the rows of every step: [epoch][step][rank] is a list of micro-batches (lists of row numbers).
 
     `batches` is what `batch_settings` returns. Every epoch has the same number of steps, and every rank of a step the
-    same number of micro-batches: in a last, short step the largest are halved to that end. Within a step the costliest
-    are dealt first, to and fro, so that no rank waits long. The rows of a step depend on ranks × accumulation alone.
+    same number of micro-batches: in a last, short step the largest are halved to that end. `deal` shares a step out so
+    that no rank waits long. The rows of a step depend on ranks × accumulation alone.
     """
     choice = {name: batches[name] for name in ("rows", "max_tokens", "sampling", "seed")}
     each = world * batches["accumulation"]
@@ -158,15 +158,29 @@ def split_largest(batches: list, number: int, lengths) -> None:
 
 
 def deal(step: list, lengths, world: int) -> list:
-    """Deals a step's micro-batches to the ranks, the costliest first, to and fro."""
+    """Deals a step's micro-batches to the ranks, as many to each and as equal in tokens as exchanging two can make."""
     if world == 1:
         return [step]
-    split_largest(step, -(-len(step) // world) * world, lengths)
-    dealt = [[] for _ in range(world)]
-    for place, batch in enumerate(sorted(step, key=lambda batch: -padded(batch, lengths))):
-        turn = place % (2 * world)
-        dealt[min(turn, 2 * world - 1 - turn)].append(batch)
-    return dealt
+    each = -(-len(step) // world)
+    split_largest(step, each * world, lengths)
+    step = sorted(step, key=lambda batch: -padded(batch, lengths))
+    dealt = [step[rank::world] for rank in range(world)]
+
+    def load(rank):
+        return sum(padded(batch, lengths) for batch in dealt[rank])
+
+    while True:
+        most, least = max(range(world), key=load), min(range(world), key=load)
+        apart = load(most) - load(least)
+        swaps = [
+            (abs(apart - 2 * (padded(one, lengths) - padded(other, lengths))), mine, theirs)
+            for mine, one in enumerate(dealt[most])
+            for theirs, other in enumerate(dealt[least])
+        ]
+        best, mine, theirs = min(swaps, default=(apart, 0, 0))
+        if best >= apart:
+            return [sorted(share, key=lambda batch: -padded(batch, lengths)) for share in dealt]
+        dealt[most][mine], dealt[least][theirs] = dealt[least][theirs], dealt[most][mine]
 
 
 def batch_settings(config: dict) -> dict:

@@ -264,13 +264,15 @@ def trainer_class():
                 for parameter in gradients:
                     if parameter.grad is None:  # a rank without rows in this step
                         parameter.grad = torch.zeros_like(parameter)
-                work = [torch.distributed.all_reduce(parameter.grad, async_op=True) for parameter in gradients]
-                shared = torch.stack([loss, torch.tensor(float(self.asked_to_stop())).to(loss)])
-                work += [torch.distributed.all_reduce(shared, async_op=True)]
-                for one in work:
-                    one.wait()
-                loss = shared[0]
-                if shared[1] and not self.stop:
+                asked = torch.tensor(float(self.asked_to_stop()))
+                pieces = [loss, asked.to(loss.device), *(parameter.grad for parameter in gradients)]
+                shared = torch.cat([piece.float().reshape(-1) for piece in pieces])  # one message, not one a matrix
+                torch.distributed.all_reduce(shared)
+                loss, asked, *summed = shared.split([piece.numel() for piece in pieces])
+                for parameter, gradient in zip(gradients, summed):
+                    parameter.grad.copy_(gradient.view_as(parameter.grad))
+                loss = loss[0].clone()
+                if asked and not self.stop:
                     self.stop = "another process was asked to stop"
             else:
                 self.asked_to_stop()
