@@ -27,6 +27,9 @@ CASES = {
     "ours-1664": {**FLAGSHIP, "steps": 24, "sets": ["train.max_tokens=1664"]},
     "one-card": {**FLAGSHIP, "steps": 48},
     "two-cards": {**FLAGSHIP, "steps": 48, "gpus": 2},
+    # as a T4 is: busy with arithmetic, not waiting for launches; with --memory 130
+    "one-card-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"]},
+    "two-cards-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"], "gpus": 2},
     "paused": {**FLAGSHIP, "steps": 12, "run": "session"},  # first of two processes of one run
     "resumed": {**FLAGSHIP, "steps": 12, "run": "session"},
     "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
