@@ -48,13 +48,36 @@ def differences(before: dict, now: dict) -> list[str]:
     return found
 
 
+def listing(folder: Path) -> dict[str, dict]:
+    """Returns {file: {"size", "sha256"}} of everything below a folder but hidden files."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {str(path.relative_to(folder)): path for path in files}
+    return {
+        name: {"size": path.stat().st_size, "sha256": env.sha256(path)}
+        for name, path in names.items()
+        if not any(part.startswith(".") for part in Path(name).parts)
+    }
+
+
+def compare(folder: Path, files: dict[str, dict]) -> str:
+    """Returns "" when a folder holds these files as listed, else the first difference."""
+    for name, expected in files.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} bytes, expected {expected['size']}"
+        if env.sha256(file) != expected["sha256"]:
+            return f"{name} has other content than was written"
+    return ""
+
+
 def seal(folder: Path, step: int, run_fingerprint: dict) -> None:
     """Writes the manifest of a filled folder, last, after its files have reached the disk."""
-    files = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+    for path in filter(Path.is_file, folder.rglob("*")):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-        files[str(path.relative_to(folder))] = {"size": path.stat().st_size, "sha256": env.sha256(path)}
+    files = listing(folder)
     manifest = {"format": FORMAT, "step": step, "written": env.now(), "fingerprint": run_fingerprint, "files": files}
     env.write_json(folder / MANIFEST, manifest)
 
@@ -75,15 +98,7 @@ def verify(folder: Path) -> str:
             return f"{MANIFEST} names no files or no step"
     except (ValueError, KeyError, TypeError) as error:
         return f"{MANIFEST} cannot be read ({env.brief(error)})"
-    for name, expected in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes, expected {expected['size']}"
-        if env.sha256(file) != expected["sha256"]:
-            return f"{name} has other content than was written"
-    return ""
+    return compare(folder, files)
 
 
 def step_of(folder: Path) -> int:
@@ -141,7 +156,7 @@ def room(folder: Path, needed: int) -> str:
 
 # Elsewhere: a mirrored folder, an earlier session's output
 
-INPUTS = Path("/kaggle/input")
+INPUTS = env.KAGGLE / "input"
 EVERY = 60.0  # seconds between two looks at what is new
 
 
@@ -257,7 +272,7 @@ def restore(run: Path, mirror: str) -> list[str]:
     for depth in range(1, 7):
         found += [path.parent for path in INPUTS.glob("*/" * depth + f"{run.name}/run.json")]
     if found and not (run / "run.json").is_file():
-        source = max(found, key=lambda folder: max(map(step_of, _checkpoints_of(folder)), default=-1))
+        source = max(found, key=_progress_of)
         if (source / "run.tar").is_file():
             unpack(source / "run.tar", run)
         else:
@@ -286,6 +301,21 @@ def restore(run: Path, mirror: str) -> list[str]:
         finally:
             shutil.rmtree(kept / ".restored", ignore_errors=True)
     return said
+
+
+def _progress_of(folder: Path) -> tuple[int, int]:
+    """Returns how far a run's folder or mirror is: stages finished, newest checkpoint."""
+    stages = {}
+    if (folder / "run.json").is_file():
+        stages = env.read_json(folder / "run.json").get("stages", {})
+    elif (folder / "run.tar").is_file():
+        with (
+            contextlib.suppress(OSError, tarfile.TarError, KeyError, ValueError),
+            tarfile.open(folder / "run.tar") as tar,
+        ):
+            stages = json.load(tar.extractfile("run.json")).get("stages", {})
+    done = sum(stage.get("status") == "finished" for stage in stages.values())
+    return done, max(map(step_of, _checkpoints_of(folder)), default=-1)
 
 
 def _copy(source: Path, target: Path, ignore=None) -> None:

@@ -36,11 +36,12 @@ INPUTS = {  # stage: the files of the run that it reads; their content decides w
 }
 PACKAGES = "torch transformers trl peft accelerate datasets unsloth bitsandbytes evaluate rouge_score sacrebleu".split()
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+KAGGLE = Path(os.environ.get("SAHANUBHUTI_KAGGLE", "/kaggle"))  # where Kaggle's input and working folders are
 
 
 def platform() -> str:
     """Returns "kaggle", "colab" or "local". Kaggle is asked first: its images set COLAB_* variables too."""
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ and Path("/kaggle/working").is_dir():
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ and (KAGGLE / "working").is_dir():
         return "kaggle"
     return "colab" if "COLAB_RELEASE_TAG" in os.environ else "local"
 

@@ -8,9 +8,7 @@ done is compared, and another one begins.
 
 import argparse
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,9 +16,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-import psutil
-
 from helpers import checkpoints, env
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from kaggle_machine import kill  # noqa: E402
 
 SETTINGS = ["train.sft.max_steps=30", "train.sft.save_strategy=steps", "train.sft.save_steps=3", "train.eval_rows=6"]
 SETTINGS += ["train.sft.eval_strategy=steps", "train.sft.eval_steps=6", "train.backend=peft"]
@@ -34,18 +33,6 @@ def start(outputs: Path, name: str, settings: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
-
-
-def kill(process: subprocess.Popen) -> None:
-    """Kills a process and all that it started, the kernel in its own session included."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        try:
-            os.kill(member.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-    psutil.wait_procs(family, timeout=20)
-    process.wait()
 
 
 def stage_now(run: Path) -> str:
