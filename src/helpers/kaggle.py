@@ -70,8 +70,6 @@ def make_job(preset: str, run_name: str, outputs: str, sets: list[str], tiny: bo
     job = Job(preset, run_name, outputs, settings, arguments)
     if len(job.slug(99)) > 50:
         raise presets.Refused(f"--run-name {run_name!r} makes a notebook's name longer than Kaggle's 50 characters.")
-    if not re.search(r"[a-z0-9]", run_name.lower()):
-        raise presets.Refused(f"--run-name {run_name!r} has no letter a-z or digit, which a notebook's name needs.")
     dataset = settings["prepare_data"]["dataset"]
     if dataset != "embedded" and not dataset.startswith(("kaggle:", "hf:")):
         raise presets.Refused(
