@@ -276,6 +276,41 @@ def test_a_full_disk_costs_the_new_checkpoint_and_nothing_else(make, monkeypatch
     assert "0 MiB are free" in checkpoints.room(run, 1000)
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of 64 MiB, which needs root; umounts it afterwards."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_file_system_of_64_mib_that_fills_up_keeps_what_it_held_and_the_run_finishes(make, small_disk, capsys):
+    run = make("small", sft={**STEPS, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 0})
+    kept = run / "train/checkpoints"
+    kept.symlink_to(small_disk)
+    ballast = small_disk / "ballast"
+    train.run_training(make("size", sft={**STEPS, "save_strategy": "steps", "save_steps": 8}))
+    size = sum(path.stat().st_size for path in (run.parent / "size/train/checkpoints/checkpoint-8").iterdir())
+    ballast.write_bytes(bytes(2**26 - 4096 * 40 - int(3.5 * size)))
+    capsys.readouterr()
+    metrics = train.run_training(run)
+    said = capsys.readouterr().out
+    assert metrics["status"] == "finished" and said.count("no checkpoint: ") >= 4
+    assert 2 <= len(whole(small_disk)) <= 4 and [path for path in small_disk.iterdir() if path.name == ".new"] == []
+    assert all(checkpoints.verify(path) == "" for path in small_disk.glob("checkpoint-*"))
+    ballast.unlink()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    before = checkpoints.listing(small_disk)
+    shutil.rmtree(run / "train/adapter")
+    assert train.run_training(run)["status"] == "finished", "a folder that became read-only is read all the same"
+    assert checkpoints.listing(small_disk) == before and "no checkpoint: " in capsys.readouterr().out
+    subprocess.run(["mount", "-o", "remount,rw", small_disk], check=True)
+
+
 def test_old_checkpoints_go_after_the_new_one_and_the_best_stays(make):
     sft = {**STEPS, "save_strategy": "steps", "save_steps": 2, "eval_strategy": "steps", "eval_steps": 2}
     run = make("best", learning_rate=0.5, sft={**sft, "save_total_limit": 1, "load_best_model_at_end": True})

@@ -2,8 +2,13 @@
 
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from unittest import mock
 
+import huggingface_hub
 import pytest
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from helpers import checkpoints, env
 
@@ -27,7 +32,7 @@ def run(tmp_path):
 
 
 def look(run, target, keep=2):
-    mirror = checkpoints.Mirror(run, target, keep)
+    mirror = checkpoints.Mirror(run, checkpoints.Folder(target / run.name), keep)
     mirror.look()
     return mirror
 
@@ -85,7 +90,7 @@ def test_what_differs_after_copying_does_not_count(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints.os, "fsync", flip)
     with pytest.raises(OSError, match="adapter_model.safetensors differs after copying"):
-        checkpoints.Mirror(run, drive, 2).copy()
+        checkpoints.Mirror(run, checkpoints.Folder(drive / "mine"), 2).copy()
     assert list((drive / "mine").iterdir()) == []
 
 
@@ -122,3 +127,89 @@ def test_what_is_here_is_not_replaced_by_something_older(run, tmp_path):
     env.write_json(run / "run.json", {"run_name": "mine", "stages": {}, "newer": True})
     assert checkpoints.restore(run, str(tmp_path / "drive")) == []
     assert env.read_json(run / "run.json")["newer"]
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Returns a folder that stands for the Hub: calls are checked against the library's own signatures."""
+    store = tmp_path / "hub"
+    api = mock.create_autospec(huggingface_hub.HfApi, instance=True)
+
+    def files(repo_id):
+        if not (store / repo_id).is_dir():
+            raise RepositoryNotFoundError("404", response=mock.Mock())
+        return [path.relative_to(store / repo_id).as_posix() for path in (store / repo_id).rglob("*") if path.is_file()]
+
+    def upload(*, path_or_fileobj, path_in_repo, repo_id):
+        target = store / repo_id / path_in_repo
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path_or_fileobj, target)
+
+    def info(repo_id, paths):
+        return [SimpleNamespace(lfs=SimpleNamespace(sha256=env.sha256(store / repo_id / path))) for path in paths]
+
+    def download(repo_id, filename, *, local_dir):
+        target = Path(local_dir) / filename
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return shutil.copyfile(store / repo_id / filename, target)
+
+    api.create_repo.side_effect = lambda repo_id, private, exist_ok: (store / repo_id).mkdir(
+        parents=True, exist_ok=True
+    )
+    api.list_repo_files.side_effect, api.upload_file.side_effect = files, upload
+    api.get_paths_info.side_effect, api.hf_hub_download.side_effect = info, download
+    api.delete_file.side_effect = lambda path_in_repo, repo_id: (store / repo_id / path_in_repo).unlink()
+    monkeypatch.setattr(huggingface_hub, "HfApi", lambda token: api if token == "from the secrets" else None)
+    monkeypatch.setenv("HF_TOKEN", "from the secrets")
+    return SimpleNamespace(folder=store, api=api)
+
+
+def test_a_hub_repository_takes_a_run_and_gives_it_back(run, hub, tmp_path):
+    place = checkpoints.place_of("hf:someone/runs", "mine")
+    checkpoints.Mirror(run, place, 2).look()
+    assert place.names() == ["checkpoint-6.tar", "checkpoint-9.tar", "run.tar"]
+    assert hub.api.create_repo.call_args.kwargs == {"private": True, "exist_ok": True}
+    add(run, 12)
+    checkpoints.Mirror(run, place, 2).look()
+    newest = hub.folder / "someone/runs/mine/checkpoint-12.tar"
+    newest.write_bytes(newest.read_bytes()[:700])
+    elsewhere = tmp_path / "another session/mine"
+    said = checkpoints.restore(elsewhere, "hf:someone/runs")
+    assert said[0] == "run mine goes on from hf:someone/runs/mine"
+    assert "passed over" in said[1] and "checkpoint-9 comes from hf:someone/runs/mine/checkpoint-9.tar" in said[2]
+    assert (elsewhere / "data/train.jsonl").read_bytes() == (run / "data/train.jsonl").read_bytes()
+
+
+def test_an_upload_that_arrives_different_or_a_hub_that_does_not_answer_is_said(run, hub, capsys):
+    mirror = checkpoints.Mirror(run, checkpoints.place_of("hf:someone/runs", "mine"), 2)
+    hub.api.upload_file.side_effect = ConnectionError("no route")
+    mirror.look()
+    assert (
+        "hf:someone/runs/mine was not written (ConnectionError: no route); it is tried again" in capsys.readouterr().out
+    )
+    hub.api.upload_file.side_effect = None
+    hub.api.get_paths_info.side_effect = lambda *a: [SimpleNamespace(lfs=SimpleNamespace(sha256="other"))]
+    mirror.look()
+    assert "checkpoint-6.tar differs after uploading" in capsys.readouterr().out
+
+
+def test_a_mirror_that_is_not_there_stops_the_run_before_it_starts(run, suite, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="MyDrive is not there. Mount"):
+        checkpoints.restore(run, str(tmp_path / "drive/MyDrive/runs"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(ValueError, match="HF_TOKEN is not set"):
+        checkpoints.restore(run, "hf:someone/runs")
+    setting = f"shared.session.mirror={tmp_path / 'drive/MyDrive/runs'}"
+    done = suite("--preset", "demo", "--tiny", "--outputs", tmp_path / "out", "--set", setting)
+    assert done.returncode == 2 and "Mount" in done.stderr and not (tmp_path / "out").exists()
+    assert (
+        suite("--preset", "demo", "--tiny", "--outputs", tmp_path / "out", "--force", "--set", setting).returncode == 2
+    )
+
+
+def test_a_run_that_starts_again_forgets_what_the_one_before_left_in_the_mirror(run, tmp_path):
+    (tmp_path / "drive").mkdir()
+    look(run, tmp_path / "drive")
+    checkpoints.forget(run, {"mirror": str(tmp_path / "drive")})
+    assert sorted(path.name for path in (tmp_path / "drive/mine").iterdir()) == ["run.tar"]
+    checkpoints.forget(run, {"mirror": ""})

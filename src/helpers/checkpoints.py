@@ -16,6 +16,7 @@ import re
 import shutil
 import sys
 import tarfile
+import tempfile
 import threading
 from pathlib import Path
 
@@ -129,7 +130,7 @@ def newest(root: Path, run_fingerprint: dict) -> tuple[Path | None, list[str]]:
     return None, passed
 
 
-def place(filled: Path, folder: Path) -> None:
+def place_checkpoint(filled: Path, folder: Path) -> None:
     """Puts a sealed folder in its place; raises OSError, and leaves what stands there, when it is not whole."""
     problem = verify(filled)
     if problem:
@@ -201,16 +202,109 @@ def unpack(archive: Path, folder: Path) -> None:
     beside.rename(folder)
 
 
+class Folder:
+    """A place for archives: a folder, such as one of a mounted Drive."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __str__(self):
+        return str(self.folder)
+
+    def names(self) -> list[str]:
+        """Returns the names of the archives there."""
+        return sorted(path.name for path in self.folder.glob("*.tar"))
+
+    def put(self, source: Path, name: str, skip=()) -> None:
+        """Packs a folder there; see `pack`."""
+        pack(source, self.folder / name, skip)
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """Returns where an archive can be read."""
+        return self.folder / name
+
+    def remove(self, name: str) -> None:
+        """Removes an archive."""
+        (self.folder / name).unlink()
+
+
+class Hub:
+    """A place for archives: a folder of a private model repository of the Hugging Face Hub, made when it is missing.
+
+    The token is the secret HF_TOKEN of the platform, or the environment's. What is removed stays in the repository's
+    history until it is squashed there.
+    """
+
+    def __init__(self, repo_id: str, folder: str):
+        import huggingface_hub
+
+        self.api, self.repo_id, self.folder = huggingface_hub.HfApi(token=env.secret("HF_TOKEN")), repo_id, folder
+
+    def __str__(self):
+        return f"hf:{self.repo_id}/{self.folder}"
+
+    def names(self) -> list[str]:
+        """Returns the names of the archives there."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            files = self.api.list_repo_files(self.repo_id)
+        except RepositoryNotFoundError:
+            return []
+        return sorted(name.rpartition("/")[2] for name in files if name.startswith(f"{self.folder}/"))
+
+    def put(self, source: Path, name: str, skip=()) -> None:
+        """Packs a folder here, uploads it and compares; raises OSError when another content arrived."""
+        with tempfile.TemporaryDirectory() as scratch:
+            archive, path = Path(scratch) / name, f"{self.folder}/{name}"
+            pack(source, archive, skip)
+            self.api.create_repo(self.repo_id, private=True, exist_ok=True)
+            self.api.upload_file(path_or_fileobj=archive, path_in_repo=path, repo_id=self.repo_id)
+            arrived = self.api.get_paths_info(self.repo_id, [path])
+            if not arrived or not arrived[0].lfs or arrived[0].lfs.sha256 != env.sha256(archive):
+                raise OSError(f"{path} differs after uploading")
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """Downloads an archive below `scratch` and returns where it is."""
+        return Path(self.api.hf_hub_download(self.repo_id, f"{self.folder}/{name}", local_dir=scratch))
+
+    def remove(self, name: str) -> None:
+        """Removes an archive."""
+        self.api.delete_file(f"{self.folder}/{name}", self.repo_id)
+
+
+def place_of(mirror: str, run_name: str):
+    """Returns where a run is mirrored: "hf:owner/name" is a Hub repository, anything else a folder.
+
+    Raises ValueError when the folder above is not there, or the Hub's token: what is not mounted would be lost.
+    """
+    if mirror.startswith("hf:"):
+        return Hub(mirror[3:], run_name)
+    above = Path(mirror).expanduser().absolute().parent
+    if not above.is_dir():
+        raise ValueError(
+            f"session.mirror is {mirror!r}, but {above} is not there. Mount the Drive, or make the folder."
+        )
+    return Folder(Path(mirror).expanduser() / run_name)
+
+
+def forget(run: Path, session: dict) -> None:
+    """Removes a run's checkpoints from its mirror, because it starts again."""
+    place = place_of(session["mirror"], run.name) if session["mirror"] else None
+    for name in _by_step(place.names()) if place else []:
+        place.remove(name)
+
+
 class Mirror(threading.Thread):
-    """Copies a run to another folder, beside whatever works on it: run.tar, and a tar file a checkpoint.
+    """Copies a run to another place, beside whatever works on it: run.tar, and a tar file a checkpoint.
 
     Each is verified after copying; the newest `keep` checkpoints stay. A mirror that cannot be written is said once and
     tried again; the work is never held up.
     """
 
-    def __init__(self, run: Path, target: Path, keep: int):
+    def __init__(self, run: Path, place, keep: int):
         super().__init__(daemon=True)
-        self.run_folder, self.target, self.keep = run, target / run.name, max(1, keep)
+        self.run_folder, self.place, self.keep = run, place, max(1, keep)
         self.over, self.said, self.stamp = threading.Event(), "", None
 
     def run(self):
@@ -222,25 +316,26 @@ class Mirror(threading.Thread):
         try:
             self.copy()
             self.said = ""
-        except (OSError, tarfile.TarError, ValueError) as error:
+        except Exception as error:  # the Hub's, the network's, the system's: none of them may end the work
             if (problem := env.brief(error)) != self.said:
-                print(f"the mirror {self.target} was not written ({problem}); it is tried again", flush=True)
+                print(f"the mirror {self.place} was not written ({problem}); it is tried again", flush=True)
                 self.said = problem
 
     def copy(self) -> None:
         """Copies checkpoints first, so that run.tar never tells of one that is not there; raises OSError."""
         kept = self.run_folder / "train" / "checkpoints"
+        there = self.place.names()
         for folder in sorted(kept.glob("checkpoint-*"), key=step_of)[-self.keep :]:
-            archive = self.target / f"{folder.name}.tar"
-            if not archive.exists() and not verify(folder):
-                pack(folder, archive)
-        archives = sorted(self.target.glob("checkpoint-*.tar"), key=step_of)
-        for old in archives[: -self.keep]:
-            old.unlink()
+            name = f"{folder.name}.tar"
+            if name not in there and not verify(folder):
+                self.place.put(folder, name)
+                there.append(name)
+        for name in _by_step(there)[: -self.keep]:
+            self.place.remove(name)
         files = [path for path in self.run_folder.rglob("*") if path.is_file() and kept not in path.parents]
         stamp = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
         if stamp != self.stamp:
-            pack(self.run_folder, self.target / "run.tar", ("train/checkpoints", ".lock", "stop"))
+            self.place.put(self.run_folder, "run.tar", ("train/checkpoints", ".lock", "stop"))
             self.stamp = stamp
 
 
@@ -250,7 +345,7 @@ def mirrored(run: Path, session: dict):
     if not session["mirror"]:
         yield
         return
-    mirror = Mirror(run, Path(session["mirror"]), session["keep"])
+    mirror = Mirror(run, place_of(session["mirror"], run.name), session["keep"])
     mirror.start()
     try:
         yield
@@ -266,56 +361,59 @@ def restore(run: Path, mirror: str) -> list[str]:
     Looked at: the mirror, and every input of Kaggle. What is here already is never replaced by something older, and
     nothing that is not whole is taken.
     """
-    said, found = [], []
-    if mirror and (Path(mirror) / run.name / "run.tar").is_file():
-        found.append(Path(mirror) / run.name)
-    for depth in range(1, 7):
-        found += [path.parent for path in INPUTS.glob("*/" * depth + f"{run.name}/run.json")]
-    if found and not (run / "run.json").is_file():
-        source = max(found, key=_progress_of)
-        if (source / "run.tar").is_file():
-            unpack(source / "run.tar", run)
-        else:
-            beside = run.with_name(f".{run.name}.unpacked")
-            shutil.rmtree(beside, ignore_errors=True)
-            _copy(source, beside, shutil.ignore_patterns("checkpoint-*", ".*", "stop"))
-            beside.rename(run)
-        said.append(f"run {run.name} goes on from {source}")
-    kept = run / "train" / "checkpoints"
-    here = max((step_of(path) for path in kept.glob("checkpoint-*") if not verify(path)), default=-1)
-    there = [path for folder in found for path in _checkpoints_of(folder)]
-    for path in sorted(there, key=step_of, reverse=True):
-        if step_of(path) <= here:
-            break
-        beside = kept / ".restored" / path.with_suffix("").name
-        try:
-            if path.suffix == ".tar":
-                unpack(path, beside)
-            else:
-                _copy(path, beside)
-            place(beside, kept / beside.name)
-            said.append(f"{beside.name} comes from {path}")
-            break
-        except (OSError, tarfile.TarError) as error:
-            said.append(f"passed over {path}: {env.brief(error)}")
-        finally:
-            shutil.rmtree(kept / ".restored", ignore_errors=True)
+    said, kept = [], run / "train" / "checkpoints"
+    inputs = [path.parent for depth in range(1, 7) for path in INPUTS.glob("*/" * depth + f"{run.name}/run.json")]
+    place = place_of(mirror, run.name) if mirror else None
+    there = place.names() if place else []
+    with tempfile.TemporaryDirectory() as scratch:
+        if not (run / "run.json").is_file():
+            copied = run.with_name(f".{run.name}.copied")
+            sources = [(_progress_of(folder), folder, folder) for folder in inputs]
+            try:
+                if "run.tar" in there:
+                    unpack(place.get("run.tar", Path(scratch)), copied)
+                    sources.append(((_finished(copied), max(map(_step_in, there))), place, copied))
+            except (OSError, tarfile.TarError) as error:
+                said.append(f"passed over {place}: {env.brief(error)}")
+            if sources:
+                _, source, folder = max(sources, key=lambda found: found[0])
+                if folder is not copied:
+                    shutil.rmtree(copied, ignore_errors=True)
+                    _copy(folder, copied, shutil.ignore_patterns("checkpoint-*", ".*", "stop"))
+                copied.rename(run)
+                said.append(f"run {run.name} goes on from {source}")
+            shutil.rmtree(copied, ignore_errors=True)
+        here = max((step_of(path) for path in kept.glob("checkpoint-*") if not verify(path)), default=-1)
+        found = [(_step_in(name), f"{place}/{name}", name) for name in there]
+        found += [(step_of(path), path, path) for folder in inputs for path in _checkpoints_in(folder)]
+        for step, label, source in sorted(found, key=lambda entry: entry[0], reverse=True):
+            if step <= here:
+                break
+            beside = kept / ".restored" / f"checkpoint-{step}"
+            try:
+                if isinstance(source, str):
+                    unpack(place.get(source, Path(scratch)), beside)
+                else:
+                    _copy(source, beside)
+                place_checkpoint(beside, kept / beside.name)
+                said.append(f"{beside.name} comes from {label}")
+                break
+            except (OSError, tarfile.TarError) as error:
+                said.append(f"passed over {label}: {env.brief(error)}")
+            finally:
+                shutil.rmtree(kept / ".restored", ignore_errors=True)
     return said
 
 
+def _finished(folder: Path) -> int:
+    """Returns how many stages of a run's folder have finished."""
+    stages = env.read_json(folder / "run.json").get("stages", {}) if (folder / "run.json").is_file() else {}
+    return sum(stage.get("status") == "finished" for stage in stages.values())
+
+
 def _progress_of(folder: Path) -> tuple[int, int]:
-    """Returns how far a run's folder or mirror is: stages finished, newest checkpoint."""
-    stages = {}
-    if (folder / "run.json").is_file():
-        stages = env.read_json(folder / "run.json").get("stages", {})
-    elif (folder / "run.tar").is_file():
-        with (
-            contextlib.suppress(OSError, tarfile.TarError, KeyError, ValueError),
-            tarfile.open(folder / "run.tar") as tar,
-        ):
-            stages = json.load(tar.extractfile("run.json")).get("stages", {})
-    done = sum(stage.get("status") == "finished" for stage in stages.values())
-    return done, max(map(step_of, _checkpoints_of(folder)), default=-1)
+    """Returns how far a run's folder is: stages finished, newest checkpoint."""
+    return _finished(folder), max(map(step_of, _checkpoints_in(folder)), default=-1)
 
 
 def _copy(source: Path, target: Path, ignore=None) -> None:
@@ -325,9 +423,19 @@ def _copy(source: Path, target: Path, ignore=None) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _checkpoints_of(folder: Path) -> list[Path]:
-    """Returns the checkpoints of a mirror (tar files) or of a run's folder."""
-    return [*folder.glob("checkpoint-*.tar"), *folder.glob("train/checkpoints/checkpoint-*")]
+def _checkpoints_in(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run's folder."""
+    return list(folder.glob("train/checkpoints/checkpoint-*"))
+
+
+def _step_in(name: str) -> int:
+    """Returns the step in the name of an archive, -1 where there is none."""
+    return step_of(Path(name))
+
+
+def _by_step(names: list[str]) -> list[str]:
+    """Returns the names of checkpoints' archives, the newest last."""
+    return sorted((name for name in names if _step_in(name) >= 0), key=_step_in)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -373,6 +373,24 @@ def finish_stage(run: Path, stage: str, metrics: dict) -> None:
     unlock_run(run)
 
 
+def secret(name: str) -> str:
+    """Returns a token from the environment, else from Kaggle's or Colab's secrets. Raises ValueError without one."""
+    if os.environ.get(name):
+        return os.environ[name]
+    try:
+        if platform() == "kaggle":
+            from kaggle_secrets import UserSecretsClient
+
+            return UserSecretsClient().get_secret(name)
+        if platform() == "colab":
+            from google.colab import userdata
+
+            return userdata.get(name)
+    except Exception as error:  # each platform has its own
+        raise ValueError(f"the secret {name} could not be read ({brief(error)}): add it under Secrets.") from error
+    raise ValueError(f"{name} is not set: put the token into the environment.")
+
+
 # Sessions
 
 

@@ -201,6 +201,8 @@ def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) 
         if reason == "forced":  # from the beginning
             for name in ("checkpoints", "work"):
                 shutil.rmtree(run / env.STAGES[stage][1] / name, ignore_errors=True)
+            if stage == "train":
+                checkpoints.forget(run, settings["train"]["session"])
         began = time.monotonic()
         session = settings[stage].get("session", settings["train"]["session"])
         with stopping(run), contextlib.nullcontext() if stage == "train" else checkpoints.mirrored(run, session):
@@ -221,6 +223,20 @@ def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) 
     if (run / "report" / "index.html").is_file():
         print(f"[{run.name}] report: {run / 'report' / 'index.html'}")
     return FINISHED
+
+
+def bring(run: Path, session: dict, force: bool) -> None:
+    """Brings a run here that an earlier session left elsewhere, unless it is to begin anew.
+
+    Raises presets.Refused when its mirror cannot be read: to begin anew would replace what that holds.
+    """
+    try:
+        if force and session["mirror"]:
+            checkpoints.place_of(session["mirror"], run.name)
+        for line in [] if force else checkpoints.restore(run, session["mirror"]):
+            print(f"[{run.name}] {line}")
+    except (ValueError, OSError) as error:
+        raise presets.Refused(str(error)) from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -250,10 +266,8 @@ def main(arguments: list[str] | None = None) -> int:
         for preset in options.preset:
             run_name = options.run_name or preset + "-tiny" * options.tiny
             settings = presets.resolve(preset, run_name, options.outputs, options.sets, options.tiny)
-            if not options.dry_run and not options.force:
-                run = env.run_folder(options.outputs, run_name)
-                for line in checkpoints.restore(run, settings["train"]["session"]["mirror"]):
-                    print(f"[{run_name}] {line}")
+            if not options.dry_run:
+                bring(env.run_folder(options.outputs, run_name), settings["train"]["session"], options.force)
             jobs.append((preset, settings, {} if options.dry_run else plan(settings, stages, options.force)))
         if options.dry_run:
             print("---\n".join(as_yaml(stage, settings[stage]) for _, settings, _ in jobs for stage in stages), end="")
@@ -261,6 +275,8 @@ def main(arguments: list[str] | None = None) -> int:
     except presets.Refused as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    if env.platform() != "local":
+        env.install_missing()  # papermill, on Colab
     results = []
     for preset, settings, reasons in jobs:
         began = time.monotonic()

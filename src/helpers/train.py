@@ -343,7 +343,7 @@ def trainer_class():
                     progress |= {"seconds": self.seconds(), "eval_seconds": self.eval_seconds, "log": self.logged}
                     env.write_json(filled / "progress.json", progress)
                     checkpoints.seal(filled, step, self.fingerprint)
-                    checkpoints.place(filled, kept / filled.name)
+                    checkpoints.place_checkpoint(filled, kept / filled.name)
                     checkpoints.prune(kept, self.config["sft"]["save_total_limit"] or 0, {self.state.best_global_step})
                     self.save_bytes = sum(path.stat().st_size for path in (kept / filled.name).iterdir())
                 except OSError as error:
