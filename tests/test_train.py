@@ -114,30 +114,18 @@ def test_validation_is_token_weighted_stops_early_and_keeps_the_best(make, token
     assert 0 < metrics["val_share_of_time"] < 1
 
 
-def test_two_machines_train_the_adapter_of_one_process(make):
-    alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
-    single = train.run_training(alone)
-    pair = make("pair", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 2})
+def over_two(run):
+    """Trains a run in two processes, as on two machines, and returns its result and what the first said."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
-    command += [
-        "--num_processes",
-        "2",
-        "--main_process_ip",
-        "127.0.0.1",
-        "--main_process_port",
-        port,
-        "--mixed_precision",
-        "no",
-    ]
-    command += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
     machines = [
         subprocess.Popen(
-            [*command, "--machine_rank", rank, "-m", "helpers.train", str(pair / "train/config.json")],
-            env=environment,
+            [*command, "--machine_rank", rank, "-m", "helpers.train", str(run / "train/config.json")],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -146,11 +134,42 @@ def test_two_machines_train_the_adapter_of_one_process(make):
     ]
     said = [machine.communicate(timeout=300)[0] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], "\n".join(said)[-4000:]
-    metrics = env.read_json(pair / "train/result.json")
-    assert metrics["world_size"] == 2 and "2 processes" in said[0]
+    return env.read_json(run / "train/result.json"), said[0]
+
+
+def test_two_machines_train_the_adapter_of_one_process(make):
+    alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
+    single = train.run_training(alone)
+    pair = make("pair", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 2})
+    metrics, said = over_two(pair)
+    assert metrics["world_size"] == 2 and "2 processes" in said
     assert furthest(alone, pair) < 1e-5
     assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
     assert metrics["tokens_seen"] == single["tokens_seen"]
+
+
+@pytest.mark.slow
+def test_two_processes_paused_and_resumed_are_bit_for_bit_the_uninterrupted_ones(make):
+    choice = {
+        "rows": 23,
+        "max_tokens": 300,
+        "num_train_epochs": 2.0,
+        "sft": {"optim": "adamw_torch", "gradient_accumulation_steps": 1},
+    }
+    choice["lora"] = {"r": 4, "lora_dropout": 0.1, "target_modules": "all-linear"}
+    whole, parts = make("whole", **choice), make("parts", **choice)
+    expected, _ = over_two(whole)
+    config = env.read_json(parts / "train/config.json")
+    for step in (1, 2):  # a session without time ends after a step
+        env.write_json(parts / "train/config.json", {**config, "session": {**config["session"], "hours": 1e-6}})
+        found, _ = over_two(parts)
+        assert found["status"] == "paused" and found["step"] == step
+    env.write_json(parts / "train/config.json", config)
+    metrics, said = over_two(parts)
+    assert "going on from checkpoint-2" in said and furthest(whole, parts) == 0
+    assert losses(whole) == losses(parts) and len(losses(whole)) == metrics["optimizer_steps"] > 4
+    for name in ("train_loss", "val_loss", "tokens_seen"):
+        assert metrics[name] == expected[name], name
 
 
 def test_dropout_with_unsloth_is_said_to_be_slow():

@@ -554,6 +554,8 @@ def run_training(run: Path) -> dict:
         disable_tqdm=True,  # the log callback prints the steps
         **sft,
     )
+    if arguments.device.type == "cpu":
+        arguments._setup_devices = torch.device("cpu")  # accelerate says cpu:0, where torch.load restores nothing
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process a card: never DataParallel over all that are here
     steps = Steps(train_set, config, arguments.process_index, arguments.world_size)
     kept = run / "train" / "checkpoints"
