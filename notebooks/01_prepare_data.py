@@ -142,8 +142,12 @@ parts = {part: corpus.data_rows(kept[kept.part == part], system_prompt, label) f
 # tokenizer is trained here, on the training part only.
 
 # %%
-embedded_model = tiny.folder_for(dataset, parts["train"]).name if base_model == "embedded" else ""
-tokenizer = model.load_tokenizer(tiny.locate(base_model, embedded_model))
+embedded_model = ""
+if base_model == "embedded":
+    embedded = tiny.folder_for(dataset, parts["train"])
+    embedded_model = embedded.name
+    tiny.keep(embedded, run)
+tokenizer = model.load_tokenizer(tiny.locate(base_model, run))
 rows = [row for part in parts.values() for row in part]
 lengths = pandas.Series({row["id"]: len(chat.encode(tokenizer, row)["input_ids"]) for row in rows})
 figure = report.length_figure(lengths, max_length)

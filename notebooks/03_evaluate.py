@@ -48,7 +48,7 @@ max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.0  # 0: greedy
 top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; folder for copies
+session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
 # %%
@@ -73,7 +73,7 @@ print(f"{len(rows)} test rows, {decoding}, at most {max_new_tokens} new tokens, 
 # %%
 dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
-base = tiny.locate(config["base_model"], config["embedded_model"])
+base = tiny.locate(config["base_model"], run)
 tokenizer = model.load_tokenizer(base)
 tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
 

@@ -44,11 +44,11 @@ batch_size: int = 8  # messages
 max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.7  # 0: greedy
 top_p: float = 0.9
+session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
 # %%
 import functools
-import time
 
 from helpers import generate, model, report, rubric, tiny
 
@@ -61,7 +61,7 @@ config = env.read_json(run / "train" / "config.json")
 # %%
 dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
-base = tiny.locate(config["base_model"], config["embedded_model"])
+base = tiny.locate(config["base_model"], run)
 tokenizer = model.load_tokenizer(base)
 tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
 
@@ -78,14 +78,14 @@ if "messages" in first_row:
 else:
     texts = env.read_jsonl(run / "data" / "test.jsonl")[:5]
     messages = conversations = prompts or [" ".join(row["text"].split()[:12]) for row in texts]
+work = run / "infer" / "work"
 answer = functools.partial(
     generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
 )
-began = time.perf_counter()
-tuned = answer(what="tuned reply")
-seconds = time.perf_counter() - began
+answer = functools.partial(answer, hours=session["hours"])
+tuned = answer(what="tuned reply", keep=work / "tuned_replies.jsonl")
 with tuned_model.disable_adapter():
-    untuned = answer(what="base reply")
+    untuned = answer(what="base reply", keep=work / "base_replies.jsonl")
 
 # %%
 replies = [
@@ -96,6 +96,7 @@ report.text_table(replies)
 
 # %%
 env.write_jsonl(run / "infer" / "replies.jsonl", replies)
+seconds = sum(reply["seconds"] for reply in tuned)
 metrics = {
     "n": len(replies),
     "tokens_per_second": sum(reply["new_tokens"] for reply in tuned) / seconds,

@@ -16,12 +16,25 @@ HERE = Path(__file__).resolve().parent
 MEND = "make notebooks"
 
 
-def setup_cell() -> str:
-    """Returns the first cell of every notebook, with the repository's address where pyproject.toml has one."""
+def repository() -> str:
+    """Returns the repository's address as pyproject.toml has it, "" where it has none."""
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    address = project.get("urls", {}).get("Repository", "")
+    return project.get("urls", {}).get("Repository", "")
+
+
+def setup_cell() -> str:
+    """Returns the first cell of every notebook, with the repository's address where there is one."""
     cell = (HERE / "setup_cell.py").read_text(encoding="utf-8").strip()
-    return cell.replace('REPOSITORY = ""', f'REPOSITORY = "{address}"')
+    return cell.replace('REPOSITORY = ""', f'REPOSITORY = "{repository()}"')
+
+
+def with_badge(page: str) -> str:
+    """Returns the README with Colab's badge where the repository has an address on GitHub, else without."""
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", repository())
+    link = "https://colab.research.google.com"
+    picture = f"[![Open in Colab]({link}/assets/colab-badge.svg)]"
+    badge = f"{picture}({link}/github/{found[1]}/blob/main/notebooks/colab.ipynb)\n" if found else ""
+    return re.sub(r"(<!-- badge -->\n).*?(?=<!-- /badge -->)", lambda match: match[1] + badge, page, flags=re.DOTALL)
 
 
 def sources() -> list[Path]:
@@ -63,6 +76,12 @@ def main(check: bool) -> int:
         if not check:
             path.write_text(wanted, encoding="utf-8")
             built.write_text(build(wanted), encoding="utf-8")
+    readme = HERE.parent / "README.md"
+    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if with_badge(page) != page:
+        stale.append("README")
+        if not check:
+            readme.write_text(with_badge(page), encoding="utf-8")
     if stale:
         print(f"{'differ from their source' if check else 'built'}: {', '.join(stale)}" + f" (run: {MEND})" * check)
     return int(check and bool(stale))

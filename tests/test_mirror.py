@@ -1,7 +1,11 @@
 """A run's copies elsewhere: a mirrored folder, and an earlier Kaggle session's output."""
 
 import os
+import random
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -213,3 +217,37 @@ def test_a_run_that_starts_again_forgets_what_the_one_before_left_in_the_mirror(
     checkpoints.forget(run, {"mirror": str(tmp_path / "drive")})
     assert sorted(path.name for path in (tmp_path / "drive/mine").iterdir()) == ["run.tar"]
     checkpoints.forget(run, {"mirror": ""})
+
+
+COPYING = """
+import os, sys
+from pathlib import Path
+from helpers import checkpoints, env
+run, drive = Path(sys.argv[1]), Path(sys.argv[2])
+for step in range(checkpoints.step_of(max(run.glob("train/checkpoints/*"), key=checkpoints.step_of)) + 1, 10**6):
+    folder = run / f"train/checkpoints/checkpoint-{step}"
+    folder.mkdir()
+    (folder / "weights").write_bytes(os.urandom(3_000_000))
+    checkpoints.seal(folder, step, {"settings": {}, "data": {}, "versions": {}})
+    env.write_json(run / "run.json", {"run_name": "mine", "stages": {}, "step": step})
+    checkpoints.Mirror(run, checkpoints.Folder(drive / "mine"), 2).copy()
+    checkpoints.prune(run / "train/checkpoints", 2)
+"""
+
+
+def test_a_mirror_killed_at_random_moments_holds_whole_archives_only(run, tmp_path):
+    """Twelve times SIGKILL while checkpoints are sealed, copied and pruned one after the other."""
+    rng, drive, seen = random.Random(1), tmp_path / "drive", []
+    drive.mkdir()
+    for _ in range(12):
+        child = subprocess.Popen([sys.executable, "-c", COPYING, run, drive])
+        time.sleep(rng.uniform(0.3, 0.8))
+        child.kill()
+        child.wait()
+        for archive in (drive / "mine").glob("*.tar"):
+            checkpoints.unpack(archive, tmp_path / "unpacked")
+            assert archive.name == "run.tar" or checkpoints.verify(tmp_path / "unpacked") == ""
+        shutil.rmtree(tmp_path / "elsewhere", ignore_errors=True)
+        checkpoints.restore(tmp_path / "elsewhere/mine", str(drive))
+        seen.append(max(map(checkpoints.step_of, (tmp_path / "elsewhere/mine/train/checkpoints").glob("*"))))
+    assert seen == sorted(seen) and seen[-1] > seen[0] > 9, "it never goes back"

@@ -24,8 +24,48 @@ def read(path):
     return nbformat.read(path.with_suffix(".ipynb"), as_version=4)
 
 
-def test_there_are_five_notebooks():
-    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05"]
+def test_there_are_five_notebooks_and_one_for_colab():
+    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co"]
+
+
+def test_the_colab_notebook_mounts_the_drive_runs_and_goes_on_in_another_session(tmp_path, monkeypatch):
+    """Colab's own module is a stand-in that notes the mount; the rest is what runs there."""
+    google = tmp_path / "site/google"
+    (google / "colab").mkdir(parents=True)
+    (google / "__init__.py").touch()
+    (google / "colab/__init__.py").write_text("from . import drive\n")
+    (google / "colab/drive.py").write_text(
+        "import pathlib\ndef mount(place):\n    (pathlib.Path(place) / 'MyDrive').mkdir(parents=True, exist_ok=True)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "test")
+    parameters = {
+        "preset": "demo",
+        "run_name": "mine",
+        "drive": str(tmp_path / "drive"),
+        "more": ["--tiny", "--stages"],
+    }
+    said = []
+    for session, stages in (("first", "prepare_data"), ("second", "prepare_data,train")):
+        (tmp_path / session).mkdir()
+        parameters["more"] = ["--tiny", "--stages", stages, "--set", "train.backend=peft"]
+        done = papermill.execute_notebook(
+            str(NOTEBOOKS / "colab.ipynb"), None, parameters=parameters, cwd=str(tmp_path / session), progress_bar=False
+        )
+        said.append("".join(out.get("text", "") for cell in done.cells for out in cell.get("outputs", [])))
+        assert said[-1].endswith("finished\n"), said[-1][-2000:]
+    assert f"run mine goes on from {tmp_path / 'drive/MyDrive/sahanubhuti/mine'}" in said[1]
+    assert "prepare_data  finished before, skipped" in said[1] and "train  finished in" in said[1]
+    assert (tmp_path / "drive/MyDrive/sahanubhuti/mine/run.tar").is_file()
+
+
+def test_the_badge_appears_with_the_repository_s_address(monkeypatch):
+    page = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(build, "repository", lambda: "https://github.com/someone/suite.git")
+    shown = build.with_badge(page)
+    assert "colab.research.google.com/github/someone/suite/blob/main/notebooks/colab.ipynb" in shown
+    monkeypatch.setattr(build, "repository", lambda: "")
+    assert build.with_badge(shown) == build.with_badge(page) and "badge.svg" not in build.with_badge(page)
 
 
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from kaggle_machine import Kaggle, Status
 
-from helpers import checkpoints, env
+from helpers import checkpoints, env, kaggle
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +18,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(command, tmp_path):
+def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch):
     """`--tiny` and another folder are added to what would train for hours; make's own targets are asked for a plan."""
     words = shlex.split(command)
     small = ["--outputs", str(tmp_path / "out"), "--tiny"]
@@ -33,11 +34,15 @@ def test_a_command_of_the_readme_runs(command, tmp_path):
         env.write_text(folder / "adapter_model.safetensors", "weights")
         checkpoints.seal(folder, 100, {"settings": {}, "data": {}, "versions": {}})
         words.append(str(folder))
+    elif "helpers.kaggle" in words:
+        assert drive(words[3:], tmp_path, monkeypatch) == 0
+        return
     elif "--dry-run" not in words and "helpers.plan" not in words:
         assert words[:3] == ["python", "-m", "helpers.run"]
         words += [*small, "--stages", "prepare_data"]  # training with such settings is the suite's own test
     for place, word in enumerate(words):
         if "/content/drive" in word:
+            (tmp_path / "drive/MyDrive").mkdir(parents=True)
             words[place] = word.replace("/content/drive", str(tmp_path / "drive"))
         if word.endswith("my-corpus.csv"):
             copy = tmp_path / "my-corpus.csv"
@@ -48,6 +53,25 @@ def test_a_command_of_the_readme_runs(command, tmp_path):
         words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def drive(arguments, tmp_path, monkeypatch):
+    """Runs a command of helpers.kaggle against a loopback server whose sessions finish at once."""
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.setenv(name, "someone")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def session(request, folder, sources):
+        run = folder / "outputs/kaggle-t4x2"
+        env.write_json(run / "run.json", {"stages": {stage: {"status": "finished"} for stage in env.STAGES}})
+        env.write_json(run / kaggle.LISTING, checkpoints.listing(run))
+        return Status.COMPLETE, ""
+
+    with Kaggle(tmp_path / "kaggle", session) as server:
+        if arguments[0] == "pull":
+            assert kaggle.main(["push", *arguments[1:]]) == 0
+            server.threads[0].join()
+        return kaggle.main([*arguments, "--outputs", str(tmp_path / "pulled"), "--every", "0.1"])
 
 
 def test_the_readme_shows_commands_and_links_that_exist():

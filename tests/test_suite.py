@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas
 import pytest
 
-from helpers import corpus, env, presets, run, tiny
+from helpers import corpus, env, presets, run
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = "perplexity bits_per_char token_accuracy chrf bleu rouge1 rouge2 rougeL distinct2 empathy hit_cap".split()
@@ -188,7 +188,7 @@ def test_both_backends_start_at_the_same_loss_and_their_adapters_load_in_plain_p
         adapter = folder / "train/adapter"
         moved = [value for key, value in load_file(adapter / "adapter_model.safetensors").items() if "lora_B" in key]
         assert len(moved) == 4 * 7 and all(float(value.abs().sum()) > 0 for value in moved)
-        base = AutoModelForCausalLM.from_pretrained(tiny.locate("embedded", metrics(folder, "data")["embedded_model"]))
+        base = AutoModelForCausalLM.from_pretrained(folder / "data/model")
         network = PeftModel.from_pretrained(base, adapter)
         with torch.no_grad():
             logits[backend] = network(input_ids=torch.arange(20)[None]).logits
@@ -262,7 +262,7 @@ def test_other_formats_run_through_all_stages(other_format, suite, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(demo, suite, tmp_path):
-    model = tiny.locate("embedded", metrics(demo.run, "data")["embedded_model"])
+    model = demo.run / "data/model"
     hashes = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         sets = [f"shared.base_model={model}", f"shared.seed={seed}", "prepare_data.max_rows=200"]

@@ -34,7 +34,8 @@ def fingerprint(config: dict, data: dict[str, str], world_size: int) -> dict:
     settings = {f"train.{name}": value for name, value in config.items() if name not in ("sft", "lora", "session")}
     settings |= {f"lora.{name}": value for name, value in config["lora"].items()}
     settings |= {f"sft.{name}": value for name, value in config["sft"].items() if name not in HARMLESS}
-    del settings["train.num_gpus"], settings["train.eval_rows"]
+    for name in ("num_gpus", "eval_rows", "base_model_path"):  # the last is a place of this machine
+        settings.pop(f"train.{name}", None)
     return {"settings": {**settings, "processes": world_size}, "data": data, "versions": env.versions()}
 
 

@@ -1,5 +1,6 @@
 """The place a run happens in: platform, GPU, number format, run folders, and files written whole or not at all."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
@@ -84,6 +85,24 @@ def install_missing() -> None:
             print("installing", *missing, *differing)
             subprocess.run(command, check=True)
             importlib.invalidate_caches()
+
+
+def stream(command: list[str], **environment: str) -> int:
+    """Runs a command that finds these helpers, prints what it says as it says it, and returns its exit code.
+
+    Ctrl-C reaches the command too, which ends as it sees fit: it is waited for.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
+    )
+    while process.poll() is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            for line in process.stdout:
+                print(line, end="", flush=True)
+            process.wait()
+    return process.returncode
 
 
 def pick_dtype(forced: str = "") -> tuple[str, str]:
@@ -347,6 +366,8 @@ def start_stage(stage: str, namespace: dict) -> Path:
         gpu=gpu_names(),
         git_sha=git_sha(),
     )
+    if stage != "train":  # which notes its steps itself
+        open_session(run, stage, None)
     return run
 
 
@@ -369,6 +390,8 @@ def finish_stage(run: Path, stage: str, metrics: dict) -> None:
     own = run / STAGES[stage][1]
     write_json(own / "metrics.json", metrics)
     note_stage(run, stage, status="finished", ended=now())
+    if stage != "train":
+        close_session(run, None, "finished")
     shutil.rmtree(own / "work", ignore_errors=True)
     unlock_run(run)
 
@@ -449,6 +472,7 @@ def resumable(batches: list[list[int]], compute, keep: Path | None, hours: float
             reason = "stop was asked for" if (keep.parents[2] / "stop").exists() else ""
             reason = reason or ("the session's time is nearly up" if session_left(hours) < 30 + 2 * slowest else "")
             if reason:
+                close_session(keep.parents[2], None, f"{reason} ({what} {len(found)} of {number})")
                 raise Paused(f"{what} {len(found)} of {number}: {reason}. Run it again to go on.")
         began = boot_clock()
         results = compute(batch)
@@ -460,7 +484,7 @@ def resumable(batches: list[list[int]], compute, keep: Path | None, hours: float
     return [found[item] for item in range(number)]
 
 
-def open_session(run: Path, stage: str, step: int) -> None:
+def open_session(run: Path, stage: str, step: int | None) -> None:
     """Notes in run.json that a stage starts or goes on from a step; an earlier one without an end was killed."""
     record = read_json(run / "run.json") if (run / "run.json").is_file() else {"run_name": run.name, "stages": {}}
     known = record.setdefault("sessions", [])
@@ -471,11 +495,12 @@ def open_session(run: Path, stage: str, step: int) -> None:
     write_json(run / "run.json", record)
 
 
-def close_session(run: Path, step: int, reason: str) -> None:
-    """Notes in run.json at which step the session's stage ended, and why."""
-    record = read_json(run / "run.json")
-    record["sessions"][-1] |= {"ended": now(), "to": step, "reason": reason}
-    write_json(run / "run.json", record)
+def close_session(run: Path, step: int | None, reason: str) -> None:
+    """Notes in run.json at which step the session's stage ended, and why; nothing where none is open."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+    if record.get("sessions") and record["sessions"][-1]["ended"] is None:
+        record["sessions"][-1] |= {"ended": now(), "to": step, "reason": reason}
+        write_json(run / "run.json", record)
 
 
 def sessions(run: Path, stage: str) -> list[dict]:

@@ -1,5 +1,6 @@
 """Replies from a model: batched by length, padded on the left, cut at the prompt's length and at the end token."""
 
+import time
 from pathlib import Path
 
 from helpers import chat, env, text
@@ -20,10 +21,11 @@ def replies(
 ) -> list[dict]:
     """Answers each conversation, or goes on with each plain text.
 
-    A result has `reply`, `new_tokens` and `hit_cap` (no end token within the limit). Temperature 0 is greedy; else a
-    batch draws by the seed and its place. Results come in the order given; with `keep` they are kept as they are done
-    and `env.Paused` ends a session (see env.resumable). No repetition penalty and no n-gram ban is offered: fluent
-    byte-level Bengali repeats short token runs. Raises ValueError when a reply begins with its own prompt.
+    A result has `reply`, `new_tokens`, `hit_cap` (no end token within the limit) and `seconds` (its share of its
+    batch's). Temperature 0 is greedy; else a batch draws by the seed and its place. Results come in the order given;
+    with `keep` they are kept as they are done and `env.Paused` ends a session (see env.resumable). No repetition
+    penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs. Raises ValueError when a
+    reply begins with its own prompt.
     """
     import torch
     from transformers import GenerationConfig
@@ -40,6 +42,7 @@ def replies(
 
     def answer(chosen: list[int]) -> list[dict]:
         torch.manual_seed(int.from_bytes(text.shuffle_key(seed, str(chosen[0]))[:4]))
+        began = time.perf_counter()
         batch = tokenizer.pad({"input_ids": [prompts[i] for i in chosen]}, padding_side="left", return_tensors="pt")
         with torch.inference_mode():
             output = model.generate(**batch.to(model.device), generation_config=settings)
@@ -50,6 +53,7 @@ def replies(
             if tokens[: len(prompts[index])] == prompts[index]:
                 raise ValueError(f"the reply {reply[:60]!r} begins with its prompt: it was not cut off.")
             results.append({"reply": reply, "new_tokens": min(stop + 1, len(tokens)), "hit_cap": stop == len(tokens)})
-        return results
+        seconds = (time.perf_counter() - began) / len(results)
+        return [{**result, "seconds": seconds} for result in results]
 
     return env.resumable(batches, answer, keep, hours, what)

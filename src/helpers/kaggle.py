@@ -109,7 +109,6 @@ folder = tempfile.mkdtemp()
 with tarfile.open(fileobj=io.BytesIO(base64.b64decode(SUITE))) as tar:
     tar.extractall(folder, filter="data")
 sys.path.insert(0, f"{folder}/src")
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [f"{folder}/src", os.environ.get("PYTHONPATH")]))
 from helpers import env
 
 env.set_up()
@@ -166,17 +165,10 @@ def run_session(arguments: list[str], run_name: str) -> None:
     A failed stage ends the session without an error, for Kaggle to keep the output: run.json tells. Raises
     RuntimeError when there is nothing to keep.
     """
-    import subprocess
-
-    process = subprocess.Popen(
-        [sys.executable, "-m", "helpers.run", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    for line in process.stdout:
-        print(line, end="", flush=True)
-    process.wait()
+    code = env.stream([sys.executable, "-m", "helpers.run", *arguments])
     run = env.run_folder("outputs", run_name)
-    if process.returncode == REFUSED or not (run / "run.json").is_file():
-        raise RuntimeError(f"nothing was run (exit code {process.returncode}): the reason stands above.")
+    if code == REFUSED or not (run / "run.json").is_file():
+        raise RuntimeError(f"nothing was run (exit code {code}): the reason stands above.")
     found = checkpoints.listing(run)
     found.pop(LISTING, None)  # of an earlier session
     env.write_json(run / LISTING, found)
@@ -314,7 +306,7 @@ def finished(record: dict) -> bool:
 
 def progress_of(record: dict) -> list:
     """Returns what differs between two sessions' run.json when the later one got further."""
-    step = max((session["to"] or session["from"] for session in record.get("sessions", [])), default=0)
+    step = max((session["to"] or session["from"] or 0 for session in record.get("sessions", [])), default=0)
     return [stages_of(record), step, [facts.get("error") for facts in record.get("stages", {}).values()]]
 
 

@@ -150,6 +150,38 @@ def score_figure(run: Path):
     return figure
 
 
+def session_figure(sessions: list[dict]):
+    """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
+    import datetime
+
+    import matplotlib.pyplot as plt
+
+    moments = [datetime.datetime.fromisoformat(s[k]) for s in sessions for k in ("started", "ended") if is_time(s[k])]
+    unit, seconds = ("hours", 3600) if (max(moments) - min(moments)).total_seconds() > 5400 else ("minutes", 60)
+
+    def since(moment: str) -> float:
+        return (datetime.datetime.fromisoformat(moment) - min(moments)).total_seconds() / seconds
+
+    stages = [stage for stage in env.STAGES if any(session["stage"] == stage for session in sessions)]
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.35 * len(stages)), layout="constrained")
+    for session in sessions:
+        place, start = stages.index(session["stage"]), since(session["started"])
+        if is_time(session["ended"]):
+            color = BLUE if session["reason"] == "finished" else ORANGE
+            axes.barh(place, since(session["ended"]) - start, left=start, color=color, edgecolor="white", height=0.6)
+        else:
+            axes.plot(start, place, "x", color="black")
+    axes.set_yticks(range(len(stages)), stages)
+    axes.set_ylim(len(stages) - 0.5, -0.5)
+    axes.set_xlabel(f"{unit} since the run began (blue: finished, orange: paused or failed, cross: killed)", fontsize=9)
+    return figure
+
+
+def is_time(moment: str | None) -> bool:
+    """Returns whether a session's start or end is known."""
+    return moment not in (None, "unknown")
+
+
 def _png(figure) -> bytes:
     import matplotlib.pyplot as plt
 
@@ -173,9 +205,15 @@ def write(run: Path, samples: int) -> dict:
         if name != "report" and (run / folder_name / "metrics.json").is_file()
     }
     figures = {}
-    for name, needed, draw in (("training_loss", "train", loss_figure), ("eval_results", "evaluate", score_figure)):
-        if needed in found:
-            content = _png(draw(run))
+    record = env.read_json(run / "run.json")
+    record["sessions"] = [session for session in record.get("sessions", []) if session["reason"] != "running"]
+    for name, there, draw in (
+        ("training_loss", "train" in found, lambda: loss_figure(run)),
+        ("eval_results", "evaluate" in found, lambda: score_figure(run)),
+        ("sessions", record["sessions"], lambda: session_figure(record["sessions"])),
+    ):
+        if there:
+            content = _png(draw())
             (folder / f"{name}.png").write_bytes(content)
             figures[name] = base64.b64encode(content).decode()
     pairs = []
@@ -183,7 +221,6 @@ def write(run: Path, samples: int) -> dict:
         base, tuned = (env.read_jsonl(run / "evaluate" / f"{side}.jsonl")[:samples] for side in ("base", "tuned"))
         pairs = [{**b, "base": b["reply"], "tuned": t["reply"]} for b, t in zip(base, tuned, strict=True)]
     infer = env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else []
-    record = env.read_json(run / "run.json")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         PAGE.read_text(encoding="utf-8")
     )

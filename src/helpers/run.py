@@ -162,6 +162,7 @@ def run_stage(stage: str, parameters: dict) -> str:
     if error is not None:
         status = "paused" if paused else "failed"
         env.note_stage(run, stage, status=status, ended=env.now(), error=error, parameters=parameters)
+        env.close_session(run, None, error.partition("\n")[0][:200])
     if executed.is_file():
         render(executed, page)
     return env.read_json(run / "run.json")["stages"][stage]["status"]

@@ -27,19 +27,16 @@ def cache() -> Path:
     return Path(os.environ.get("SAHANUBHUTI_CACHE") or beside / ".cache")
 
 
-def locate(base_model: str, embedded_model: str) -> str:
-    """Returns what the loaders take: `base_model`, or for "embedded" the cached folder of that name.
+def locate(base_model: str, run: Path) -> str:
+    """Returns what the loaders take: `base_model`, or for "embedded" the copy that the run keeps with its data.
 
-    Raises FileNotFoundError when the embedded model is not in the cache any more, ValueError when the data were
-    prepared for another base model.
+    Raises ValueError when the data were prepared for another base model.
     """
     if base_model != "embedded":
         return base_model
-    if not embedded_model:
+    if not (run / "data" / "model" / "config.json").is_file():
         raise ValueError("base_model is 'embedded', but the data were prepared for another. Set shared.base_model.")
-    if not (cache() / embedded_model / "config.json").is_file():
-        raise FileNotFoundError(f"{embedded_model} is not in {cache()}: run 01_prepare_data again, it builds it.")
-    return str(cache() / embedded_model)
+    return str(run / "data" / "model")
 
 
 def folder(texts: list[str], steps: int = STEPS) -> Path:
@@ -59,6 +56,12 @@ def folder(texts: list[str], steps: int = STEPS) -> Path:
         except OSError:  # another process was first, with the same content
             shutil.rmtree(beside)
     return target
+
+
+def keep(model: Path, run: Path) -> None:
+    """Copies an embedded model to a run, which another session may go on with."""
+    shutil.rmtree(run / "data" / "model", ignore_errors=True)
+    shutil.copytree(model, run / "data" / "model")
 
 
 def folder_for(dataset: str, train_rows: list[dict]) -> Path:

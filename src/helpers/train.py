@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -31,11 +30,11 @@ def resolve(run: Path) -> dict:
     config = plan.configure(record["train"]["parameters"])
     data = env.read_json(run / "data" / "metrics.json")
     config["max_length"] = record["prepare_data"]["parameters"]["max_length"]
-    config["embedded_model"] = data["embedded_model"]
+    config["embedded_model"] = data["embedded_model"]  # its name has a hash of all it was made of
     package = plan.TRACKERS[config["sft"]["report_to"]]
     if package and importlib.util.find_spec(package) is None:
         raise ModuleNotFoundError(f"sft.report_to is {package!r}, which is not installed: pip install {package}")
-    tiny.locate(config["base_model"], config["embedded_model"])
+    tiny.locate(config["base_model"], run)
     return config
 
 
@@ -65,19 +64,11 @@ def launch(run: Path, config: dict) -> dict:
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "helpers.train", str(run / "train" / "config.json")]
-    source = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     print(f"{processes} GPUs, one process each")
-    environment = {**os.environ, "PYTHONPATH": path, env.SESSION_START: str(env.session_start())}
     with checkpoints.mirrored(run, config["session"]):
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-        )
-        for line in process.stdout:
-            print(line, end="", flush=True)
-        process.wait()
-    if process.returncode:
-        raise RuntimeError(f"training ended with exit code {process.returncode}: its log stands above.")
+        code = env.stream(command, **{env.SESSION_START: str(env.session_start())})
+    if code:
+        raise RuntimeError(f"training ended with exit code {code}: its log stands above.")
     return env.read_json(run / "train" / "result.json")
 
 
@@ -502,7 +493,7 @@ def run_training(run: Path) -> dict:
     Runs in every process of a launch; the first writes.
     """
     config = env.read_json(run / "train" / "config.json")
-    config["base_model_path"] = tiny.locate(config["base_model"], config["embedded_model"])
+    config["base_model_path"] = tiny.locate(config["base_model"], run)
     model.start_backend(config["backend"])
     import torch
     from transformers import EarlyStoppingCallback, PrinterCallback, set_seed

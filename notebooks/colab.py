@@ -1,0 +1,55 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Sahanubhuti on Colab
+#
+# Choose a T4 (Runtime, Change runtime type) and Run all. The run is copied to your Google Drive while it works. When
+# the session ends, open this notebook again and Run all: the run goes on where it was, until its report is there.
+
+# %% tags=["setup"]
+# Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = ""  # from pyproject.toml, [project.urls]
+folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
+folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
+sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+if not sources and importlib.util.find_spec("helpers") is None:
+    if not REPOSITORY:
+        raise ModuleNotFoundError(
+            "the folder src/helpers is not here: start in a checkout, or attach the suite as input."
+        )
+    subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
+    sources = [Path.cwd() / "sahanubhuti/src"]
+sys.path[:0] = map(str, sources[:1])
+from helpers import env
+
+env.set_up()
+
+# %% tags=["parameters"]
+preset: str = "colab-t4"
+run_name: str = ""  # a folder under outputs and in the Drive; "": the preset's name
+drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is kept
+more: list = []  # further arguments of helpers.run, such as "--set", "train.lora.r=8"
+
+# %%
+import sys
+
+arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]
+if drive:
+    if env.platform() == "colab":
+        from google.colab import drive as google_drive
+
+        google_drive.mount(drive)
+    arguments += ["--set", f"shared.session.mirror={drive}/MyDrive/sahanubhuti"]
+code = env.stream([sys.executable, "-m", "helpers.run", *arguments])
+print({0: "finished", 75: "paused: Run all once more goes on"}.get(code, f"exit code {code}: see above"))
