@@ -77,8 +77,7 @@ def main(check: bool) -> int:
             path.write_text(wanted, encoding="utf-8")
             built.write_text(build(wanted), encoding="utf-8")
     readme = HERE.parent / "README.md"
-    page = readme.read_text(encoding="utf-8") if readme.is_file() else ""
-    if with_badge(page) != page:
+    if readme.is_file() and with_badge(page := readme.read_text(encoding="utf-8")) != page:
         stale.append("README")
         if not check:
             readme.write_text(with_badge(page), encoding="utf-8")

@@ -39,7 +39,7 @@ env.set_up()
 preset: str = "colab-t4"
 run_name: str = ""  # a folder under outputs and in the Drive; "": the preset's name
 drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is kept
-more: list = []  # further arguments of helpers.run, such as "--set", "train.lora.r=8"
+more: list = []  # further arguments of helpers.run, such as "--stages", "train"
 
 # %%
 import sys

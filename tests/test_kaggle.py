@@ -203,12 +203,16 @@ def test_the_notebook_holds_the_whole_suite_and_nothing_of_this_machine(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("old_mounts", [False, True])
-def test_the_demo_finishes_over_four_killed_or_paused_sessions_of_a_kaggle_shaped_machine(old_mounts, tmp_path, capsys):
+@pytest.mark.parametrize(("hours", "old_mounts"), [(0.0, False), (0.022, True)])  # killed after 90 s; paused before
+def test_the_demo_finishes_over_four_sessions_of_a_kaggle_shaped_machine(hours, old_mounts, tmp_path, capsys):
     with Kaggle(tmp_path / "kaggle", limit=90.0, old_mounts=old_mounts) as server:
-        sets = ["--set", "train.num_train_epochs=60", "train.sft.save_strategy=steps", "train.sft.save_steps=20"]
-        assert call("chain", tmp_path / "outputs", *sets) == 0
-    assert server.violations == [] and len(server.requests) >= 4
-    record = env.read_json(tmp_path / "outputs/demo/run.json")
-    assert kaggle.finished(record) and len(env.sessions(tmp_path / "outputs/demo", "train")) >= 2
+        sets = ["train.num_train_epochs=60", "train.sft.save_strategy=steps", "train.sft.save_steps=20"]
+        assert call("chain", tmp_path / "outputs", "--set", *sets, f"shared.session.hours={hours}") == 0
+    run = tmp_path / "outputs/demo"
+    assert server.violations == [] and len(server.requests) >= 4 and kaggle.finished(env.read_json(run / "run.json"))
+    trained = env.sessions(run, "train")
+    assert len(trained) >= 2 and trained[-1]["reason"] == "finished"
+    assert {session["reason"] for session in trained[:-1]} == (
+        {"the session's time is nearly up"} if hours else {"killed"}
+    )
     print(capsys.readouterr().out)
