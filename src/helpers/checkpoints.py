@@ -29,14 +29,15 @@ HARMLESS = frozenset(  # of sft: they change what is said and kept, not what is 
 )
 
 
-def fingerprint(config: dict, data: dict[str, str], world_size: int) -> dict:
-    """Returns what makes a run this run: {"settings": {name: value}, "data": {file: SHA-256}, "versions": {…}}."""
+def fingerprint(run_id: str, config: dict, data: dict[str, str], world_size: int) -> dict:
+    """Returns what makes a run this run: {"run", "settings": {name: value}, "data": {file: SHA-256}, "versions"}."""
     settings = {f"train.{name}": value for name, value in config.items() if name not in ("sft", "lora", "session")}
     settings |= {f"lora.{name}": value for name, value in config["lora"].items()}
     settings |= {f"sft.{name}": value for name, value in config["sft"].items() if name not in HARMLESS}
     for name in ("num_gpus", "eval_rows", "base_model_path"):  # the last is a place of this machine
         settings.pop(f"train.{name}", None)
-    return {"settings": {**settings, "processes": world_size}, "data": data, "versions": env.versions()}
+    settings["processes"] = world_size
+    return {"run": run_id, "settings": settings, "data": data, "versions": env.versions()}
 
 
 def differences(before: dict, now: dict) -> list[str]:
@@ -121,8 +122,11 @@ def newest(root: Path, run_fingerprint: dict) -> tuple[Path | None, list[str]]:
         if problem:
             passed.append(f"{folder.name}: {problem}")
             continue
-        changed = differences(env.read_json(folder / MANIFEST)["fingerprint"], run_fingerprint)
-        if changed:
+        found = env.read_json(folder / MANIFEST)["fingerprint"]
+        if found.get("run") != run_fingerprint.get("run"):
+            passed.append(f"{folder.name}: it is another run's")
+            continue
+        if changed := differences(found, run_fingerprint):
             raise ValueError(
                 f"{folder} was made with other settings or data: {'; '.join(changed)}. Set them back to go on, use "
                 f"another run_name, or --force to start again (in a notebook: remove {root})."

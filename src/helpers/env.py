@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 import warnings
 from pathlib import Path
 
@@ -482,6 +483,15 @@ def resumable(batches: list[list[int]], compute, keep: Path | None, hours: float
             append_journal(keep, {"items": batch, "results": results})
         progress(len(found), number, what)
     return [found[item] for item in range(number)]
+
+
+def run_id(run: Path) -> str:
+    """Returns what tells a run from every other, whatever its folder is called; made and kept in run.json at first."""
+    record = read_json(run / "run.json") if (run / "run.json").is_file() else {"run_name": run.name, "stages": {}}
+    if "id" not in record:
+        record["id"] = uuid.uuid4().hex
+        write_json(run / "run.json", record)
+    return record["id"]
 
 
 def open_session(run: Path, stage: str, step: int | None) -> None:

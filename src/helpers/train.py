@@ -551,7 +551,7 @@ def run_training(run: Path) -> dict:
     steps = Steps(train_set, config, arguments.process_index, arguments.world_size)
     kept = run / "train" / "checkpoints"
     data = {f"data/{part}.jsonl": env.sha256(run / "data" / f"{part}.jsonl") for part in ("train", "val")}
-    made = checkpoints.fingerprint(config, data, arguments.world_size)
+    made = checkpoints.fingerprint(env.run_id(run), config, data, arguments.world_size)
     checkpoint, passed = checkpoints.newest(kept, made)
     if first:
         start_log(run, checkpoint, passed, made)

@@ -9,6 +9,7 @@ done is compared, and another one begins.
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from kaggle_machine import kill  # noqa: E402
 SETTINGS = ["train.sft.max_steps=30", "train.sft.save_strategy=steps", "train.sft.save_steps=3", "train.eval_rows=6"]
 SETTINGS += ["train.sft.eval_strategy=steps", "train.sft.eval_steps=6", "train.backend=peft"]
 SETTINGS += ["evaluate.max_rows=20", "evaluate.batch_size=1", "evaluate.max_new_tokens=40"]
+TARGETS = ("train", "evaluate", "any")  # stages to hit; "any" also hits what is between them
 
 
 def start(outputs: Path, name: str, settings: list[str]) -> subprocess.Popen:
@@ -72,9 +74,16 @@ def outcome(run: Path) -> dict:
     }
 
 
-def batter(
-    outputs: Path, kills: int, rng: random.Random, settings: list[str] = SETTINGS, longest: float = 14.0
-) -> dict:
+def reach(process: subprocess.Popen, run: Path, stage: str) -> bool:
+    """Waits until a stage runs; False when the process ended before."""
+    while stage != "any" and stage_now(run) != stage:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def batter(outputs: Path, kills: int, rng: random.Random, settings: list[str] = SETTINGS) -> dict:
     """Kills runs until `kills` are done, lets the last one finish, and compares; returns counts.
 
     Raises AssertionError when a run ends with anything else than the uninterrupted one.
@@ -85,21 +94,26 @@ def batter(
     expected = outcome(outputs / "whole")
     hit, runs, number = Counter(), 0, 1
     while True:
-        process = start(outputs, f"killed-{number}", settings)
-        if sum(hit.values()) < kills:
+        run = outputs / f"killed-{number}"
+        mirror = [f"shared.session.mirror={outputs / 'mirror'}"]
+        process = start(outputs, run.name, settings + mirror)
+        if sum(hit.values()) - hit["run folder lost"] < kills and reach(process, run, rng.choice(TARGETS)):
             try:
-                process.communicate(timeout=rng.uniform(1.0, longest))
+                process.communicate(timeout=rng.uniform(0.5, 12.0))
             except subprocess.TimeoutExpired:
-                hit[stage_now(outputs / f"killed-{number}")] += 1
+                hit[stage_now(run)] += 1
                 kill(process)
+                if rng.random() < 0.2:  # another session, on another machine: all that is left is the mirror
+                    shutil.rmtree(run)
+                    hit["run folder lost"] += 1
                 continue
         said = process.communicate(timeout=600)[0]
         assert process.returncode == 0, said[-3000:]
-        found = outcome(outputs / f"killed-{number}")
+        found = outcome(run)
         for name, value in expected.items():
             assert found[name] == value, f"{name} differs after {dict(hit)}"
         runs, number = runs + 1, number + 1
-        if sum(hit.values()) >= kills:
+        if sum(hit.values()) - hit["run folder lost"] >= kills:
             return {"kills": dict(hit), "runs": runs}
 
 
