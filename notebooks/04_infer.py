@@ -73,7 +73,7 @@ tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["
 first_row = env.read_jsonl(run / "data" / "train.jsonl")[0]
 if "messages" in first_row:
     system = [message for message in first_row["messages"] if message["role"] == "system"]
-    messages = prompts or rubric.PROMPTS
+    messages = prompts or rubric.five()
     conversations = [[*system, {"role": "user", "content": message}] for message in messages]
 else:
     texts = env.read_jsonl(run / "data" / "test.jsonl")[:5]

@@ -111,8 +111,8 @@ def test_the_blind_sheet_hides_which_is_which_and_can_be_solved():
 
 
 def test_the_rubric_counts_word_forms_and_length():
-    assert rubric.score(REPLY)["total"] == 100
-    assert rubric.score(OTHER)["empathy"] == 0
-    assert rubric.score("কষ্টটা")["length"] == 0
-    assert rubric.score("")["total"] == 0
-    assert rubric.score("আপনার কষ্টের কথা শুনে খারাপ লাগছে")["empathy"] == 1
+    assert rubric.published(REPLY)["total"] == 100
+    assert rubric.published(OTHER)["empathy"] == 0
+    assert rubric.published("কষ্টটা")["length"] == 0
+    assert rubric.published("")["total"] == 0
+    assert rubric.published("আপনার কষ্টের কথা শুনে খারাপ লাগছে")["empathy"] == 1

@@ -211,10 +211,6 @@ _SIGNATURE = regex.compile(
     r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*$",
     regex.IGNORECASE,
 )
-_CRISIS = regex.compile(
-    r"(?<![\d-])(?:911|988|741\s?-?\s?741|1?[\s-]*\(?8(?:00|33|44|55|66|77|88)\)?[\s-]*\d{3}[\s-]*\d{4})(?![\d-])"
-)
-_DIGITS = {ord("০") + digit: str(digit) for digit in range(10)}
 
 
 def _entities(value: str) -> str:
@@ -241,7 +237,7 @@ DROPS = {  # in this order; the first that holds drops the row
     "roles swapped": None,  # after a row whose question is its answer, the rest of the dialogue has the roles swapped
     "url": lambda row: bool(_URL.search(row.answer) or _URL.search(row.question)),
     "signature": lambda row: bool(_SIGNATURE.search(row.answer)),
-    "foreign crisis number": lambda row: bool(_CRISIS.search(row.answer.translate(_DIGITS))),
+    "foreign crisis number": lambda row: bool(text.foreign_crisis_number(row.answer)),
     "not Bengali": None,  # needs the threshold
     "exact duplicate": None,  # needs the rows before
 }

@@ -71,7 +71,7 @@ def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[
         replies = [row["reply"] for row in rows]
         found = overlap_statistics(replies, [row["reference"] for row in rows])
         found["distinct2"] = _means([distinct2(reply) for reply in replies])
-        found["empathy"] = _means([rubric.score(reply)["total"] for reply in replies])
+        found["empathy"] = _means([rubric.published(reply)["total"] for reply in replies])
         found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
     if likelihoods is not None:
         for name, top, bottom in (

@@ -10,6 +10,10 @@ _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}]--[\n\t\u200c\u200d]]", regex.VERSION1)  # bidi marks and BOM too
 _BREAK = regex.compile(r"\r\n|[\r\u2028\u2029]")
 _BLANKS = regex.compile(r"[^\S\n]+")
+_DIGITS = {ord("০") + digit: str(digit) for digit in range(10)}
+_FOREIGN_CRISIS = regex.compile(  # numbers of the United States
+    r"(?<![\d-])(?:911|988|741\s?-?\s?741|1?[\s-]*\(?8(?:00|33|44|55|66|77|88)\)?[\s-]*\d{3}[\s-]*\d{4})(?![\d-])"
+)
 _LINES = regex.compile(r" ?\n[ \n]*\n ?| ?\n ?")
 
 
@@ -31,6 +35,17 @@ def words(text: str) -> list[str]:
     """
     text = unicodedata.normalize("NFC", text).translate({ord(joiner): None for joiner in JOINERS})
     return _WORD.findall(text.lower())
+
+
+def latin_digits(text: str) -> str:
+    """Returns the text with 0 to 9 for Bengali digits."""
+    return text.translate(_DIGITS)
+
+
+def foreign_crisis_number(text: str) -> str:
+    """Returns the first crisis number of the United States in a text, in either kind of digits, "" without one."""
+    found = _FOREIGN_CRISIS.search(latin_digits(text))
+    return found.group().strip() if found else ""
 
 
 def bengali_share(text: str) -> float:
