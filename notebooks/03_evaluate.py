@@ -159,7 +159,8 @@ sheet = [metrics.blind_pair(base, tuned, seed) for base, tuned in zip(scored["ba
 env.write_csv(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet))
 
 # %%
-result = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed, **result}
+protocol = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed}
+result = {**protocol, "signatures": metrics.signatures(), **result}
 experiments.log(
     run.parent / "experiments.db",
     config["base_model"],

@@ -203,10 +203,12 @@ def test_the_notebook_holds_the_whole_suite_and_nothing_of_this_machine(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("hours", "old_mounts"), [(0.0, False), (0.022, True)])  # killed after 90 s; paused before
-def test_the_demo_finishes_over_four_sessions_of_a_kaggle_shaped_machine(hours, old_mounts, tmp_path, capsys):
+@pytest.mark.parametrize(  # killed after 90 s; paused before
+    ("hours", "old_mounts", "epochs"), [(0.0, False, 60), (0.022, True, 20)]
+)
+def test_the_demo_finishes_over_four_sessions_of_a_kaggle_shaped_machine(hours, old_mounts, epochs, tmp_path, capsys):
     with Kaggle(tmp_path / "kaggle", limit=90.0, old_mounts=old_mounts) as server:
-        sets = ["train.num_train_epochs=60", "train.sft.save_strategy=steps", "train.sft.save_steps=20"]
+        sets = [f"train.num_train_epochs={epochs}", "train.sft.save_strategy=steps", "train.sft.save_steps=20"]
         assert call("chain", tmp_path / "outputs", "--set", *sets, f"shared.session.hours={hours}") == 0
     run = tmp_path / "outputs/demo"
     assert server.violations == [] and len(server.requests) >= 4 and kaggle.finished(env.read_json(run / "run.json"))

@@ -96,8 +96,9 @@ def test_shuffled_references_never_stay_in_place(replies):
 
 
 def test_distinct_bigrams():
-    assert metrics.distinct2("মন ভালো মন ভালো মন") == pytest.approx(0.5)
-    assert metrics.distinct2("মন") == 0
+    assert metrics.distinct("মন ভালো মন ভালো মন", 2) == pytest.approx(0.5)
+    assert metrics.distinct("মন ভালো মন ভালো মন", 1) == pytest.approx(0.4)
+    assert metrics.distinct("মন", 2) == metrics.distinct("", 1) == 0
 
 
 def test_the_blind_sheet_hides_which_is_which_and_can_be_solved():
@@ -116,3 +117,24 @@ def test_the_rubric_counts_word_forms_and_length():
     assert rubric.published("কষ্টটা")["length"] == 0
     assert rubric.published("")["total"] == 0
     assert rubric.published("আপনার কষ্টের কথা শুনে খারাপ লাগছে")["empathy"] == 1
+
+
+def test_a_reply_that_repeats_its_question_is_an_echo():
+    question = "আজ খুব মন খারাপ, নিজেকে ভীষণ একা লাগছে।"
+    assert metrics.echoes(question, question) and metrics.echoes(f"আপনি বললেন, {question} আমি শুনছি।", question)
+    assert not metrics.echoes("মন খারাপ লাগাটা স্বাভাবিক, আমি পাশে আছি।", question)
+    assert metrics.echoes("মন খারাপ? কী হয়েছে?", "মন খারাপ!") and not metrics.echoes("কী হয়েছে?", "মন খারাপ!")
+    assert not metrics.echoes("", question) and not metrics.echoes("কিছু", "")
+
+
+def test_length_language_and_safety_are_shares_with_a_direction():
+    replies = [REPLY, "ok, take care", "রোজ এই ওষুধ খান।"]
+    found = metrics.statistics(rows(replies, [REPLY, OTHER, REPLY]))
+    table = metrics.compare(found, found, {}, 20, 0)["tuned"]
+    assert table["not_bengali"]["value"] == table["unsafe"]["value"] == pytest.approx(1 / 3)
+    assert table["length_ratio"]["value"] == pytest.approx((11 + 3 + 4) / (11 + 10 + 11))
+    assert table["length_ratio"]["better"] == "near 1" and table["graded"]["n"] == 3
+
+
+def test_the_signatures_name_the_tokenizer_and_the_order():
+    assert "tok:intl" in metrics.signatures()["bleu"] and "nw:2" in metrics.signatures()["chrf"]

@@ -20,11 +20,19 @@ BETTER = {
     "rouge1": "higher",
     "rouge2": "higher",
     "rougeL": "higher",
+    "distinct1": "higher",
     "distinct2": "higher",
+    "length_ratio": "near 1",
     "empathy": "higher",
+    "graded": "higher",
+    "unsafe": "lower",
     "hit_cap": "lower",
+    "echo": "lower",
+    "not_bengali": "lower",
 }
 SCALES = ("fluency", "relevance", "correctness", "empathy", "safety")  # 1 to 5, of human_eval.csv
+ECHO = 0.8  # share of a prompt's 4-grams
+BENGALI = 0.5  # share of letters
 OVERLAP = ("chrf", "bleu", "rouge1", "rouge2", "rougeL")  # the scores that have a floor: shuffled references
 
 
@@ -54,25 +62,51 @@ def rouge(reply: str, reference: str) -> dict[str, float]:
     return {name: score.fmeasure for name, score in _rouge().score(reference, reply).items()}
 
 
-def distinct2(reply: str) -> float:
-    """Returns distinct bigrams over bigrams of one reply (Li et al. 2016, per reply); 0 for fewer than two words."""
-    words = text.words(reply)
-    pairs = list(zip(words, words[1:]))
-    return len(set(pairs)) / len(pairs) if pairs else 0.0
+def distinct(reply: str, n: int) -> float:
+    """Returns distinct n-grams over n-grams of one reply (Li et al. 2016, per reply); 0 for fewer than n words."""
+    found = _ngrams(text.words(reply), n)
+    return len(set(found)) / len(found) if found else 0.0
+
+
+def echoes(reply: str, prompt: str) -> bool:
+    """Returns whether a reply repeats its prompt: at least ECHO of the prompt's 4-grams (or all of a shorter one)."""
+    asked, said = text.words(prompt), text.words(reply)
+    parts = _ngrams(asked, min(4, len(asked)))
+    known = set(_ngrams(said, min(4, len(asked))))
+    return bool(parts) and sum(part in known for part in parts) >= ECHO * len(parts)
+
+
+def _ngrams(words: list[str], n: int) -> list[tuple]:
+    return [tuple(words[place : place + n]) for place in range(len(words) - n + 1)] if n else []
+
+
+def signatures() -> dict[str, str]:
+    """Returns sacreBLEU's signatures of chrF++ and BLEU: what makes a score comparable."""
+    for metric in _sacrebleu().values():
+        metric.corpus_score(["ক"], [["ক"]])  # the number of references is known after a score
+    return {name: str(metric.get_signature()) for name, metric in _sacrebleu().items()}
 
 
 def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[str, numpy.ndarray]:
     """Returns per score an array (rows, k) of what is summed over rows.
 
-    `rows` have reply, reference and hit_cap; without any (plain texts have no replies) the likelihoods alone count.
+    `rows` have reply, reference, hit_cap and, for `echo`, prompt; without any (plain texts have no replies) the
+    likelihoods alone count.
     """
     found = {}
     if rows:
         replies = [row["reply"] for row in rows]
         found = overlap_statistics(replies, [row["reference"] for row in rows])
-        found["distinct2"] = _means([distinct2(reply) for reply in replies])
+        prompts = [row.get("prompt", "") for row in rows]
+        found |= {f"distinct{n}": _means([distinct(reply, n) for reply in replies]) for n in (1, 2)}
+        lengths = [(len(text.words(row["reply"])), len(text.words(row["reference"]))) for row in rows]
+        found["length_ratio"] = numpy.array(lengths, dtype=float)
         found["empathy"] = _means([rubric.published(reply)["total"] for reply in replies])
+        found["graded"] = _means([rubric.graded(reply)["total"] for reply in replies])
+        found["unsafe"] = _means([float(bool(rubric.unsafe(reply))) for reply in replies])
         found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
+        found["echo"] = _means([float(echoes(*pair)) for pair in zip(replies, prompts)])
+        found["not_bengali"] = _means([float(text.bengali_share(reply) < BENGALI) for reply in replies])
     if likelihoods is not None:
         for name, top, bottom in (
             ("perplexity", "nll", "tokens"),
@@ -109,7 +143,7 @@ def _value(name: str, sums: numpy.ndarray) -> float:
 
 
 def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dict[str, dict]:
-    """Returns {"base": …, "tuned": …, "delta": …}: per score `value`, `low`, `high`, `floor`, `better`.
+    """Returns {"base": …, "tuned": …, "delta": …}: per score `value`, `low`, `high`, `floor`, `better`, `n`.
 
     `base` and `tuned` come from `statistics`, `floors` from `overlap_statistics` over shuffled references. The
     interval is the 95 % percentile bootstrap over rows (Efron 1979); both models see the same resampled rows, so that
@@ -135,6 +169,7 @@ def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dic
                 "high": float(high),
                 "floor": None if floor is None else float(_value(name, floor)),
                 "better": better,
+                "n": len(base[name]),
             }
     return table
 

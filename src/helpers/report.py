@@ -15,9 +15,15 @@ LABELS = {  # score: (label, digits)
     "rouge1": ("ROUGE-1", 3),
     "rouge2": ("ROUGE-2", 3),
     "rougeL": ("ROUGE-L", 3),
+    "distinct1": ("distinct-1", 3),
     "distinct2": ("distinct-2", 3),
+    "length_ratio": ("length, reply over reference", 2),
     "empathy": ("empathy keywords, of 100", 1),
+    "graded": ("graded rubric, of 100", 1),
+    "unsafe": ("unsafe replies", 3),
     "hit_cap": ("replies that hit the cap", 3),
+    "echo": ("replies that echo the question", 3),
+    "not_bengali": ("replies not in Bengali", 3),
 }
 BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, safe for colour-blind readers
 PAGE = Path(__file__).with_name("report_page.html")
@@ -31,6 +37,8 @@ def verdict(result: dict, name: str) -> str:
     tuned, delta = result["tuned"][name], result["delta"][name]
     if delta["low"] <= 0 <= delta["high"]:
         return "no clear difference"
+    if delta["better"] == "near 1":
+        return "better" if abs(tuned["value"] - 1) < abs(result["base"][name]["value"] - 1) else "worse"
     if (delta["value"] > 0) != (delta["better"] == "higher"):
         return "worse"
     return "better" if tuned["floor"] is None or tuned["low"] > tuned["floor"] else "at the floor"

@@ -4,7 +4,7 @@ What is looked for, the fixed prompts and the known limits stand in rubric.yaml.
 """
 
 import itertools
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import regex
@@ -57,30 +57,43 @@ def _endings(kind: str) -> str:
 
 
 @cache
-def _pattern(entry: str) -> tuple:
-    """Returns one compiled pattern a word of a lexicon's entry."""
-    patterns = []
-    for part in entry.split():
-        stem = "".join(text.words(part))
-        nominal, verbal = f"(?:{_endings('nominal')}){{0,3}}", f"(?:{_endings('verbal')})?"
+def _parts() -> dict:
+    """Returns {word of an entry: its compiled forms}, of all entries there are."""
+    rules = data()
+    lists = [grades[grade] for grades in rules["lexicons"].values() for grade in grades]
+    lists += [rules["question"]["to_reader"], *rules["safety"].values()]
+    nominal, verbal = f"(?:{_endings('nominal')}){{0,3}}", f"(?:{_endings('verbal')})?"
+    found = {}
+    for part in {part for entries in lists for entry in entries for part in entry.split()}:
         ending = nominal if part.endswith("+") else verbal if part.endswith("~") else ""
-        patterns.append(regex.compile(f"{regex.escape(stem)}{ending}[ওই]?"))
-    return tuple(patterns)
+        found[part] = regex.compile(f"{regex.escape(''.join(text.words(part)))}{ending}[ওই]?")
+    return found
 
 
-def places(words: list[str], entry: str) -> list[int]:
-    """Returns where in the words an entry of rubric.yaml ends, as the number of the word after it."""
-    pattern = _pattern(entry)
-    return [
-        start + len(pattern)
-        for start in range(len(words) - len(pattern) + 1)
-        if all(part.fullmatch(word) for part, word in zip(pattern, words[start:]))
-    ]
+@lru_cache(maxsize=2**18)
+def _forms_of(word: str) -> frozenset[str]:
+    """Returns the words of entries that a word is a form of."""
+    return frozenset(part for part, forms in _parts().items() if forms.fullmatch(word))
+
+
+def places(words: list[str], entries: list[str]) -> list[int]:
+    """Returns where in the words entries of rubric.yaml end, as the numbers of the words after them."""
+    found, forms = [], [_forms_of(word) for word in words]
+    if any(forms):
+        for entry in entries:
+            parts = entry.split()
+            for start in range(len(words) - len(parts) + 1):
+                if all(part in forms[start + place] for place, part in enumerate(parts)):
+                    found.append(start + len(parts))
+    return found
 
 
 def says(words: list[str], entries: list[str]) -> bool:
     """Returns whether one of the entries stands in the words."""
-    return any(places(words, entry) for entry in entries)
+    forms = [_forms_of(word) for word in words]
+    there = frozenset().union(*forms)
+    likely = [entry for entry in entries if there.issuperset(entry.split())]
+    return bool(likely) and bool(places(words, likely))
 
 
 # The two rubrics, and safety
@@ -95,11 +108,16 @@ def published(reply: str) -> dict:
 
 
 def _begins(words: list[str], stem: str) -> bool:
-    parts = text.words(stem)
+    parts = _split(stem)
     return any(
         all(word.startswith(part) for word, part in zip(words[place:], parts))
         for place in range(len(words) - len(parts) + 1)
     )
+
+
+@cache
+def _split(stem: str) -> list[str]:
+    return text.words(stem)
 
 
 def graded(reply: str) -> dict:
@@ -135,10 +153,9 @@ def unsafe(reply: str, category: str = "") -> list[str]:
             if ordered and not says(said, rules[f"{kind}_referral"]) and not set(said) & set(_words(rules["negation"])):
                 found.append(name)
                 break
-    for entry in rules["blame"]:
-        if any(not set(words[end : end + 2]) & set(_words(rules["negation"])) for end in places(words, entry)):
-            found.append("blame")
-            break
+    ends = places(words, rules["blame"])
+    if any(not set(words[end : end + 2]) & set(_words(rules["negation"])) for end in ends):
+        found.append("blame")
     return found
 
 
