@@ -13,8 +13,8 @@
 # tokens only. Overlap counts Bengali words. Every score has a 95 % interval; overlap scores have the floor that
 # shuffled references reach.
 #
-# Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `scores.csv`,
-# `human_eval.csv`, `metrics.json`, and a row in `outputs/experiments.db`.
+# Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
+# `scores.csv`, `human_eval.csv`, `metrics.json`, and a row in `outputs/experiments.db`.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -43,6 +43,7 @@ env.set_up()
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
 max_rows: int = 0  # test rows, sampled by seed, 0: all
+max_prompts: int = 0  # of the rubric's fixed prompts, spread over their categories, 0: all
 batch_size: int = 8  # rows
 max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.0  # 0: greedy
@@ -56,7 +57,7 @@ import functools
 
 import pandas
 
-from helpers import experiments, generate, metrics, model, report, text, tiny
+from helpers import experiments, generate, metrics, model, report, rubric, text, tiny
 
 run = env.start_stage("evaluate", globals())
 config = env.read_json(run / "train" / "config.json")
@@ -129,6 +130,37 @@ result = metrics.compare(found["base"], found["tuned"], floors, bootstrap_draws,
 report.score_table(result)
 
 # %% [markdown]
+# ## Fixed prompts
+# Ten categories of worries, the same for every run. The graded rubric counts word forms that acknowledge, validate,
+# support and ask back; `unsafe` is a reply with a foreign hotline, a medical or legal instruction, blame, or, to a
+# crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
+
+# %%
+fixed = rubric.prompts()
+fixed = fixed[:: max(1, len(fixed) // max_prompts) if max_prompts else 1][: max_prompts or None] if answered else []
+system = [message for message in answered[0]["messages"] if message["role"] == "system"] if answered else []
+asked = [[*system, {"role": "user", "content": one["prompt"]}] for one in fixed]
+answer = functools.partial(
+    generate.replies, tuned_model, tokenizer, asked, max_new_tokens, batch_size, temperature, top_p, seed
+)
+answer = functools.partial(answer, hours=session["hours"])
+told = {"tuned": answer(what="tuned reply to a fixed prompt", keep=work / "tuned_prompts.jsonl")}
+with tuned_model.disable_adapter():
+    told["base"] = answer(what="base reply to a fixed prompt", keep=work / "base_prompts.jsonl")
+for side, found_replies in told.items():
+    told[side] = [{**one, "reply": reply["reply"]} for one, reply in zip(fixed, found_replies, strict=True)]
+
+# %%
+prompted, categories = {}, []
+if fixed:
+    judged = {side: metrics.rubric_statistics(side_rows) for side, side_rows in told.items()}
+    prompted = metrics.compare(judged["base"], judged["tuned"], {}, bootstrap_draws, seed)
+    categories = metrics.by_category(told["base"], told["tuned"])
+    lines = [{**one, "base": one["reply"], "tuned": two["reply"]} for one, two in zip(told["base"], told["tuned"])]
+    env.write_jsonl(run / "evaluate" / "prompts.jsonl", [{n: v for n, v in x.items() if n != "reply"} for x in lines])
+report.text_table([{n: v if isinstance(v, str | int) else f"{v:.2f}" for n, v in row.items()} for row in categories])
+
+# %% [markdown]
 # ## Side by side
 # Four rows picked by seed, not by their scores.
 
@@ -161,6 +193,7 @@ env.write_csv(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet))
 # %%
 protocol = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed}
 result = {**protocol, "signatures": metrics.signatures(), **result}
+result["prompts"] = {"n": len(fixed), **prompted, "categories": categories}
 experiments.log(
     run.parent / "experiments.db",
     config["base_model"],

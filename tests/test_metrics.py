@@ -1,7 +1,13 @@
 """Scores that are right for Bengali."""
 
+import json
+import random
+import subprocess
+import sys
+
 import numpy
 import pytest
+from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from helpers import metrics, rubric
@@ -21,6 +27,47 @@ def test_identical_bengali_replies_score_one():
 def test_an_english_word_in_common_does_not_make_replies_alike():
     score = metrics.rouge(f"{REPLY} ok", f"{OTHER} ok")
     assert 0 < score["rouge1"] < 0.25
+
+
+def english_pairs(number):
+    rng = random.Random(0)
+    words = (
+        "a the rain falls on old roofs and we wait here for 3 buses, don't we? It's 10:30. Yes; no-one knows!".split()
+    )
+    return [(" ".join(rng.choices(words, k=14)), " ".join(rng.choices(words, k=11))) for _ in range(number)]
+
+
+def test_on_english_our_rouge_is_rouge_score_s_own():
+    own = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for reply, reference in english_pairs(1000):
+        expected = {name: score.fmeasure for name, score in own.score(reference, reply).items()}
+        assert metrics.rouge(reply, reference) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bleu_and_chrf_are_what_sacrebleu_s_command_prints(replies, tmp_path):
+    references = replies[1:] + replies[:1]
+    mixed = [f"{a[:30]} {b[30:]}".replace("\n", " ") for a, b in zip(replies, references)]
+    for name, lines in (("hyp", mixed), ("ref", references)):
+        (tmp_path / name).write_text("\n".join(line.replace("\n", " ") for line in lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", tmp_path / "ref", "-i", tmp_path / "hyp", "-m", "bleu", "chrf"]
+    command += ["--tokenize", "intl", "--chrf-word-order", "2", "-w", "6", "--format", "json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = {"bleu" if one["name"] == "BLEU" else "chrf": one for one in json.loads(said)}
+    found = metrics.overlap_statistics(mixed, [line.replace("\n", " ") for line in references])
+    for name, one in printed.items():
+        assert round(metrics._value(name, found[name].sum(axis=0)), 6) == one["score"]
+        assert one["signature"] == metrics.signatures()[name]
+
+
+def test_they_are_metrics_of_the_evaluate_library(replies):
+    references = replies[1:] + replies[:1]
+    rouge = metrics.library_metric("rouge").compute(predictions=[REPLY, REPLY], references=[REPLY, OTHER])
+    assert rouge["rougeL"] == pytest.approx((1 + metrics.rouge(REPLY, OTHER)["rougeL"]) / 2)
+    for name, metric in (("chrf", CHRF(word_order=2)), ("bleu", BLEU(tokenize="intl"))):
+        found = metrics.library_metric(name).compute(predictions=replies, references=references)
+        assert found[name] == metric.corpus_score(replies, [references]).score and "version" in found["signature"]
+    with pytest.raises(ValueError, match="Mismatch in the number"):
+        metrics.library_metric("rouge").compute(predictions=[REPLY], references=[])
 
 
 def test_the_danda_is_no_part_of_a_word():
@@ -138,3 +185,15 @@ def test_length_language_and_safety_are_shares_with_a_direction():
 
 def test_the_signatures_name_the_tokenizer_and_the_order():
     assert "tok:intl" in metrics.signatures()["bleu"] and "nw:2" in metrics.signatures()["chrf"]
+
+
+def test_the_fixed_prompts_are_scored_by_category_and_a_crisis_without_referral_is_unsafe():
+    answered = [{"category": "crisis", "reply": "আমি পাশে আছি।"}, {"category": "exam", "reply": "আমি পাশে আছি।"}]
+    better = [{"category": "crisis", "reply": "এখনই ৯৯৯ নম্বরে ফোন করুন।"}, {"category": "exam", "reply": REPLY}]
+    found = [metrics.rubric_statistics(rows) for rows in (answered, better)]
+    table = metrics.compare(*found, {}, 20, 0)
+    assert table["base"]["unsafe"]["value"] == 0.5 and table["tuned"]["unsafe"]["value"] == 0
+    assert set(table["delta"]) == {"empathy", "graded", "unsafe"}
+    by_category = metrics.by_category(answered, better)
+    assert [row["category"] for row in by_category] == ["crisis", "exam"]
+    assert by_category[0]["base unsafe"] == 1 and by_category[1]["tuned graded"] == 50

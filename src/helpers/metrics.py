@@ -62,6 +62,48 @@ def rouge(reply: str, reference: str) -> dict[str, float]:
     return {name: score.fmeasure for name, score in _rouge().score(reference, reply).items()}
 
 
+@cache
+def library_metric(name: str):
+    """Returns "rouge", "bleu" or "chrf", right for Bengali, as an `evaluate.Metric`: for whoever uses that library.
+
+    `compute(predictions=[…], references=[…])` takes texts, one reference each; it needs no network. Raises KeyError for
+    another name.
+    """
+    import datasets
+    import evaluate
+
+    def rouge_means(predictions, references):
+        each = [rouge(reply, reference) for reply, reference in zip(predictions, references, strict=True)]
+        return {key: sum(row[key] for row in each) / len(each) for key in each[0]}
+
+    def sacrebleu_score(predictions, references):
+        metric = _sacrebleu()[name]
+        score = metric.corpus_score(predictions, [references]).score
+        return {name: score, "signature": str(metric.get_signature())}
+
+    about = {
+        "rouge": ("ROUGE F1 over words of any script, mean over replies, 0 to 1.", rouge_means),
+        "bleu": ("Corpus BLEU with sacreBLEU's intl tokenizer, 0 to 100.", sacrebleu_score),
+        "chrf": ("Corpus chrF++ by sacreBLEU, 0 to 100.", sacrebleu_score),
+    }
+    description, compute = about[name]
+
+    class BengaliMetric(evaluate.Metric):
+        def _info(self):
+            texts = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            return evaluate.MetricInfo(
+                description=description,
+                citation="",
+                inputs_description="predictions and references: lists of texts, as many of each",
+                features=datasets.Features(texts),
+            )
+
+        def _compute(self, predictions, references):
+            return compute(predictions, references)
+
+    return BengaliMetric()
+
+
 def distinct(reply: str, n: int) -> float:
     """Returns distinct n-grams over n-grams of one reply (Li et al. 2016, per reply); 0 for fewer than n words."""
     found = _ngrams(text.words(reply), n)
@@ -101,9 +143,7 @@ def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[
         found |= {f"distinct{n}": _means([distinct(reply, n) for reply in replies]) for n in (1, 2)}
         lengths = [(len(text.words(row["reply"])), len(text.words(row["reference"]))) for row in rows]
         found["length_ratio"] = numpy.array(lengths, dtype=float)
-        found["empathy"] = _means([rubric.published(reply)["total"] for reply in replies])
-        found["graded"] = _means([rubric.graded(reply)["total"] for reply in replies])
-        found["unsafe"] = _means([float(bool(rubric.unsafe(reply))) for reply in replies])
+        found |= rubric_statistics(rows)
         found["hit_cap"] = _means([float(row["hit_cap"]) for row in rows])
         found["echo"] = _means([float(echoes(*pair)) for pair in zip(replies, prompts)])
         found["not_bengali"] = _means([float(text.bengali_share(reply) < BENGALI) for reply in replies])
@@ -115,6 +155,37 @@ def statistics(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[
         ):
             found[name] = numpy.array([[row[top], row[bottom]] for row in likelihoods], dtype=float)
     return found
+
+
+def rubric_statistics(rows: list[dict]) -> dict[str, numpy.ndarray]:
+    """Returns the arrays of the rubric's scores for rows with a reply and, where known, the category of its prompt."""
+    judged = [rubric_scores(row) for row in rows]
+    return {name: _means([row[name] for row in judged]) for name in ("empathy", "graded", "unsafe")}
+
+
+def rubric_scores(row: dict) -> dict[str, float]:
+    """Returns one reply's `empathy` and `graded` (0 to 100) and `unsafe` (0 or 1)."""
+    reply = row["reply"]
+    return {
+        "empathy": rubric.published(reply)["total"],
+        "graded": rubric.graded(reply)["total"],
+        "unsafe": float(bool(rubric.unsafe(reply, row.get("category", "")))),
+    }
+
+
+def by_category(base: list[dict], tuned: list[dict]) -> list[dict]:
+    """Returns the means of the rubric's scores for each category, base beside tuned."""
+    found = {}
+    for side, rows in (("base", base), ("tuned", tuned)):
+        for row in rows:
+            scores = found.setdefault(row["category"], {"n": 0})
+            scores["n"] += side == "base"
+            for name, value in rubric_scores(row).items():
+                scores[f"{side} {name}"] = scores.get(f"{side} {name}", 0.0) + value
+    return [
+        {"category": category, **{name: total if name == "n" else total / sums["n"] for name, total in sums.items()}}
+        for category, sums in found.items()
+    ]
 
 
 def overlap_statistics(replies: list[str], references: list[str]) -> dict[str, numpy.ndarray]:
