@@ -38,6 +38,7 @@ INPUTS = {  # stage: the files of the run that it reads; their content decides w
 }
 PACKAGES = "torch transformers trl peft accelerate datasets unsloth bitsandbytes evaluate rouge_score sacrebleu".split()
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
+REPRODUCIBLE = {"MKL_CBWR": "AUTO,STRICT", "MKL_DYNAMIC": "FALSE"}  # MKL: the same bits in every process of a CPU
 KAGGLE = Path(os.environ.get("SAHANUBHUTI_KAGGLE", "/kaggle"))  # where Kaggle's input and working folders are
 
 
@@ -51,6 +52,8 @@ def platform() -> str:
 def set_up() -> None:
     """Makes a notebook's Python ready: installs what the platform lacks, silences notes that are no user's concern."""
     install_missing()
+    for name, value in REPRODUCIBLE.items():
+        os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", message="IProgress not found")
     for name in ("torch.utils._pytree", "torchao", "torchao.kernel.intmm", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
