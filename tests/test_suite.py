@@ -15,7 +15,8 @@ import pytest
 from helpers import corpus, env, presets, run
 
 ROOT = Path(__file__).resolve().parents[1]
-SCORES = "perplexity bits_per_char token_accuracy chrf bleu rouge1 rouge2 rougeL distinct2 empathy hit_cap".split()
+SCORES = """perplexity bits_per_char token_accuracy chrf bleu rouge1 rouge2 rougeL distinct1 distinct2 length_ratio
+empathy graded unsafe hit_cap echo not_bengali""".split()
 KEYS = {  # of metrics.json that others rely on
     "data": "rows_in rows_out dropped groups train val test overlap tokens",
     "train": "status backend base_model dtype dtype_reason trainable_parameters total_parameters world_size "
@@ -27,7 +28,7 @@ KEYS = {  # of metrics.json that others rely on
 FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv data/README.md
 train/config.json train/log.jsonl
 train/adapter/adapter_model.safetensors train/adapter/adapter_config.json evaluate/base.jsonl evaluate/tuned.jsonl
-evaluate/scores.csv evaluate/human_eval.csv infer/replies.jsonl report/index.html report/training_loss.png
+evaluate/prompts.jsonl evaluate/scores.csv evaluate/human_eval.csv infer/replies.jsonl report/index.html report/training_loss.png
 report/eval_results.png""".split()
 
 
@@ -64,7 +65,9 @@ def test_the_tuned_model_finds_the_held_out_answers_likelier_than_the_base(demo)
     assert found["delta"]["perplexity"]["high"] < 0
     for side in ("base", "tuned", "delta"):
         assert set(found[side]) == set(SCORES)
-        assert all(set(score) == {"value", "low", "high", "floor", "better"} for score in found[side].values())
+        for score in found[side].values():
+            assert set(score) == {"value", "low", "high", "floor", "better", "n"}
+    assert found["prompts"]["n"] == 60 and len(found["prompts"]["categories"]) == 10
 
 
 def test_both_models_answer_the_same_rows(demo):
