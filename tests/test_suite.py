@@ -28,8 +28,8 @@ KEYS = {  # of metrics.json that others rely on
 FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv data/README.md
 train/config.json train/log.jsonl
 train/adapter/adapter_model.safetensors train/adapter/adapter_config.json evaluate/base.jsonl evaluate/tuned.jsonl
-evaluate/prompts.jsonl evaluate/scores.csv evaluate/human_eval.csv infer/replies.jsonl report/index.html report/training_loss.png
-report/eval_results.png""".split()
+evaluate/prompts.jsonl evaluate/scores.csv evaluate/human_eval.csv infer/replies.jsonl report/index.html
+report/training_loss.png report/eval_results.png""".split()
 
 
 def metrics(folder, stage):
