@@ -94,13 +94,11 @@ with tuned_model.disable_adapter():
 # %%
 answered = [row for row in rows if "messages" in row]  # plain text has no replies
 conversations = [row["messages"][:-1] for row in answered]
-answer = functools.partial(
-    generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
-)
-answer = functools.partial(answer, hours=session["hours"])
-replies = {"tuned": answer(what="tuned reply", keep=work / "tuned_replies.jsonl")}
+decode = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p}
+answer = functools.partial(generate.replies, tuned_model, tokenizer, **decode, seed=seed, hours=session["hours"])
+replies = {"tuned": answer(conversations, what="tuned reply", keep=work / "tuned_replies.jsonl")}
 with tuned_model.disable_adapter():
-    replies["base"] = answer(what="base reply", keep=work / "base_replies.jsonl")
+    replies["base"] = answer(conversations, what="base reply", keep=work / "base_replies.jsonl")
 
 # %%
 scored = {
@@ -140,13 +138,9 @@ fixed = rubric.prompts()
 fixed = fixed[:: max(1, len(fixed) // max_prompts) if max_prompts else 1][: max_prompts or None] if answered else []
 system = [message for message in answered[0]["messages"] if message["role"] == "system"] if answered else []
 asked = [[*system, {"role": "user", "content": one["prompt"]}] for one in fixed]
-answer = functools.partial(
-    generate.replies, tuned_model, tokenizer, asked, max_new_tokens, batch_size, temperature, top_p, seed
-)
-answer = functools.partial(answer, hours=session["hours"])
-told = {"tuned": answer(what="tuned reply to a fixed prompt", keep=work / "tuned_prompts.jsonl")}
+told = {"tuned": answer(asked, what="tuned reply to a fixed prompt", keep=work / "tuned_prompts.jsonl")}
 with tuned_model.disable_adapter():
-    told["base"] = answer(what="base reply to a fixed prompt", keep=work / "base_prompts.jsonl")
+    told["base"] = answer(asked, what="base reply to a fixed prompt", keep=work / "base_prompts.jsonl")
 for side, found_replies in told.items():
     told[side] = [{**one, "reply": reply["reply"]} for one, reply in zip(fixed, found_replies, strict=True)]
 

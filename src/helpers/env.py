@@ -499,7 +499,8 @@ def run_id(run: Path) -> str:
 
 def open_session(run: Path, stage: str, step: int | None) -> None:
     """Notes in run.json that a stage starts or goes on from a step; an earlier one without an end was killed."""
-    record = read_json(run / "run.json") if (run / "run.json").is_file() else {"run_name": run.name, "stages": {}}
+    run_id(run)  # before anything of the run can be copied elsewhere
+    record = read_json(run / "run.json")
     known = record.setdefault("sessions", [])
     for session in known:
         if session["ended"] is None:
