@@ -71,6 +71,16 @@ def test_a_broken_copy_is_passed_over_for_the_one_before(run, tmp_path):
     assert [path.name for path in (elsewhere / "train/checkpoints").iterdir()] == ["checkpoint-6"]
 
 
+def test_a_mirror_whose_run_is_broken_stops_rather_than_begin_anew_over_it(run, tmp_path):
+    drive = tmp_path / "drive"
+    look(run, drive)
+    archive, elsewhere = drive / "mine/run.tar", tmp_path / "another/mine"
+    archive.write_bytes(archive.read_bytes()[:700])
+    with pytest.raises(ValueError, match="run.tar cannot be read .* repair or move it"):
+        checkpoints.restore(elsewhere, str(drive))
+    assert not list((tmp_path / "another").glob("*")) and (drive / "mine/checkpoint-9.tar").is_file()
+
+
 def test_a_mirror_that_goes_away_is_said_once_and_written_when_it_is_back(run, tmp_path, capsys):
     drive = tmp_path / "drive"
     drive.write_text("a file where the folder should be")

@@ -201,10 +201,13 @@ def unpack(archive: Path, folder: Path) -> None:
     beside = folder.with_name(f".{folder.name}.unpacked")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    with tarfile.open(archive) as tar:
-        tar.extractall(beside, filter="data")
-    shutil.rmtree(folder, ignore_errors=True)
-    beside.rename(folder)
+    try:
+        with tarfile.open(archive) as tar:
+            tar.extractall(beside, filter="data")
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 class Folder:
@@ -364,7 +367,7 @@ def restore(run: Path, mirror: str) -> list[str]:
     """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns what was done, in words.
 
     Looked at: the mirror, and every input of Kaggle. What is here already is never replaced by something older, and
-    nothing that is not whole is taken.
+    nothing that is not whole is taken. Raises ValueError when all there is of the run is a mirror that cannot be read.
     """
     said, kept = [], run / "train" / "checkpoints"
     inputs = [path.parent for depth in range(1, 7) for path in INPUTS.glob("*/" * depth + f"{run.name}/run.json")]
@@ -379,6 +382,12 @@ def restore(run: Path, mirror: str) -> list[str]:
                     unpack(place.get("run.tar", Path(scratch)), copied)
                     sources.append(((_finished(copied), max(map(_step_in, there))), place, copied))
             except (OSError, tarfile.TarError) as error:
+                if not sources:
+                    shutil.rmtree(copied, ignore_errors=True)
+                    raise ValueError(
+                        f"{place} holds run {run.name}, but its run.tar cannot be read ({env.brief(error)}). A run "
+                        f"begun anew would take its place: repair or move it, or choose another --run-name."
+                    ) from error
                 said.append(f"passed over {place}: {env.brief(error)}")
             if sources:
                 _, source, folder = max(sources, key=lambda found: found[0])
