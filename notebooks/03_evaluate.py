@@ -49,58 +49,57 @@ max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.0  # 0: greedy
 top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
+human_rows: int = 50  # pairs of replies on the sheet for people
+num_gpus: int = 0  # processes, one a GPU, 0: all there are
+judge: dict = {"base_url": "", "model": "", "secret": ""}  # a language model as rater too, at this endpoint
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
 # %%
-import functools
-
 import pandas
 
-from helpers import experiments, generate, metrics, model, report, rubric, text, tiny
+from helpers import experiments, generate, metrics, people, report
+from helpers import judge as judging
 
 run = env.start_stage("evaluate", globals())
+judged_by_model = judging.check(judge)
 config = env.read_json(run / "train" / "config.json")
 
 # %% [markdown]
 # ## The protocol
 
 # %%
-rows = env.read_jsonl(run / "data" / "test.jsonl")
-rows = sorted(rows, key=lambda row: text.shuffle_key(seed, row["id"]))[: max_rows or None]
+names = (
+    "max_rows",
+    "max_prompts",
+    "batch_size",
+    "max_new_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "num_gpus",
+    "session",
+)
+settings = {name: globals()[name] for name in names}
+rows = generate.test_rows(run, settings)
+fixed = generate.fixed_prompts(rows, max_prompts)
 decoding = f"sampled at temperature {temperature}, top_p {top_p}" if temperature else "greedy"
-print(f"{len(rows)} test rows, {decoding}, at most {max_new_tokens} new tokens, seed {seed}")
-
-# %%
+print(
+    f"{len(rows)} test rows, {len(fixed)} fixed prompts, {decoding}, at most {max_new_tokens} new tokens, seed {seed}"
+)
 dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
-base = tiny.locate(config["base_model"], run)
-tokenizer = model.load_tokenizer(base)
-tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
 
 # %% [markdown]
-# ## Likelihood of the reference answers
+# ## Answers of both models
+# How likely each model finds the reference answers, and its own replies to the test rows and to the fixed prompts.
+# Every GPU takes a share of the batches. What is done is kept, so that a killed evaluation goes on.
 
 # %%
-work = run / "evaluate" / "work"  # every batch is kept there until the stage ends, so that a killed one goes on
-score_answers = functools.partial(model.likelihood, tuned_model, tokenizer, rows, batch_size, hours=session["hours"])
-likelihoods = {"tuned": score_answers(what="tuned likelihood", keep=work / "tuned_likelihood.jsonl")}
-with tuned_model.disable_adapter():
-    likelihoods["base"] = score_answers(what="base likelihood", keep=work / "base_likelihood.jsonl")
-
-# %% [markdown]
-# ## Replies
+answers = generate.evaluation(run, settings)
 
 # %%
 answered = [row for row in rows if "messages" in row]  # plain text has no replies
-conversations = [row["messages"][:-1] for row in answered]
-decode = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "temperature": temperature, "top_p": top_p}
-answer = functools.partial(generate.replies, tuned_model, tokenizer, **decode, seed=seed, hours=session["hours"])
-replies = {"tuned": answer(conversations, what="tuned reply", keep=work / "tuned_replies.jsonl")}
-with tuned_model.disable_adapter():
-    replies["base"] = answer(conversations, what="base reply", keep=work / "base_replies.jsonl")
-
-# %%
 scored = {
     side: [
         {
@@ -110,7 +109,7 @@ scored = {
             "reference": row["messages"][-1]["content"],
             **{name: reply[name] for name in ("reply", "new_tokens", "hit_cap")},
         }
-        for row, reply in zip(answered, replies[side], strict=True)
+        for row, reply in zip(answered, answers[side]["replies"], strict=True)
     ]
     for side in ("base", "tuned")
 }
@@ -121,11 +120,25 @@ for side, side_rows in scored.items():
 # ## Scores
 
 # %%
-found = {side: metrics.statistics(scored[side], likelihoods[side]) for side in scored}
+found = {side: metrics.statistics(scored[side], answers[side]["likelihood"]) for side in scored}
 moved = metrics.shuffled([row["reference"] for row in scored["base"]], seed) if answered else []
 floors = {side: metrics.overlap_statistics([row["reply"] for row in scored[side]], moved) for side in scored if moved}
-result = metrics.compare(found["base"], found["tuned"], floors, bootstrap_draws, seed)
+resampling = {"draws": bootstrap_draws, "seed": seed}
+result = metrics.compare(**found, floors=floors, **resampling)
 report.score_table(result)
+
+# %% [markdown]
+# ## By topic and by length
+# The topics with the most rows; references in quarters by length. A score that only holds for short answers is seen
+# here.
+
+# %%
+groups = {"topics": metrics.breakdown(**found, labels=[row.get("topic", "") for row in rows], **resampling)}
+if answered:
+    bins = metrics.length_bins([row["reference"] for row in scored["base"]])
+    lengths = metrics.breakdown(**found, labels=bins, least=1, **resampling)
+    groups["lengths"] = sorted(lengths, key=lambda group: int(group["label"].split()[0]))
+report.text_table(report.group_rows([*groups["topics"], *groups.get("lengths", [])]))
 
 # %% [markdown]
 # ## Fixed prompts
@@ -134,66 +147,84 @@ report.score_table(result)
 # crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
 
 # %%
-fixed = rubric.prompts()
-fixed = fixed[:: max(1, len(fixed) // max_prompts) if max_prompts else 1][: max_prompts or None] if answered else []
-system = [message for message in answered[0]["messages"] if message["role"] == "system"] if answered else []
-asked = [[*system, {"role": "user", "content": one["prompt"]}] for one in fixed]
-told = {"tuned": answer(asked, what="tuned reply to a fixed prompt", keep=work / "tuned_prompts.jsonl")}
-with tuned_model.disable_adapter():
-    told["base"] = answer(asked, what="base reply to a fixed prompt", keep=work / "base_prompts.jsonl")
-for side, found_replies in told.items():
-    told[side] = [{**one, "reply": reply["reply"]} for one, reply in zip(fixed, found_replies, strict=True)]
-
-# %%
+told = {
+    side: [{**one, "reply": reply["reply"]} for one, reply in zip(fixed, answers[side]["prompts"], strict=True)]
+    for side in answers
+}
 prompted, categories = {}, []
 if fixed:
     judged = {side: metrics.rubric_statistics(side_rows) for side, side_rows in told.items()}
-    prompted = metrics.compare(judged["base"], judged["tuned"], {}, bootstrap_draws, seed)
+    prompted = metrics.compare(**judged, floors={}, **resampling)
     categories = metrics.by_category(told["base"], told["tuned"])
-    lines = [{**one, "base": one["reply"], "tuned": two["reply"]} for one, two in zip(told["base"], told["tuned"])]
-    env.write_jsonl(run / "evaluate" / "prompts.jsonl", [{n: v for n, v in x.items() if n != "reply"} for x in lines])
+    lines = [
+        {"category": base["category"], "prompt": base["prompt"], "base": base["reply"], "tuned": tuned["reply"]}
+        for base, tuned in zip(told["base"], told["tuned"])
+    ]
+    env.write_jsonl(run / "evaluate" / "prompts.jsonl", lines)
 report.text_table([{n: v if isinstance(v, str | int) else f"{v:.2f}" for n, v in row.items()} for row in categories])
 
 # %% [markdown]
 # ## Side by side
-# Four rows picked by seed, not by their scores.
+# Six rows picked by seed, not by their scores; then the three where the tuned reply lost most chrF++ to the base one.
 
 # %%
+scores = pandas.DataFrame(
+    {
+        "id": [row["id"] for row in rows],
+        "topic": [row.get("topic", "") for row in rows],
+        **{f"{side}_nll": [row["nll"] for row in answers[side]["likelihood"]] for side in answers},
+        **{
+            f"{side}_{name}": [score(row["reply"], row["reference"]) for row in scored[side]]
+            for side in (scored if answered else [])
+            for name, score in (("chrf", metrics.chrf), ("rougeL", lambda *pair: metrics.rouge(*pair)["rougeL"]))
+        },
+    }
+)
+env.write_csv(run / "evaluate" / "scores.csv", scores)
 report.text_table(
     [
-        {"question": base["prompt"], "reference": base["reference"], "base": base["reply"], "tuned": tuned["reply"]}
-        for base, tuned in zip(scored["base"][:4], scored["tuned"])
+        {
+            "why": why,
+            "question": row["prompt"],
+            "reference": row["reference"],
+            "base": row["base"],
+            "tuned": row["tuned"],
+        }
+        for why, row in report.samples(run, 6, 3)
     ]
 )
 
 # %% [markdown]
-# ## Files
-# `human_eval.csv` is blind: which of the two replies is the tuned one is decided by seed and row, and not written.
+# ## For people
+# `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a spreadsheet. Both are blind: which of two
+# replies is the tuned one is decided by seed and row, and not written. Put what comes back, a file a rater, into
+# `evaluate/ratings/`: the report folds it in.
 
 # %%
-per_row = {
-    f"{side}_{name}": [metrics.rouge(row["reply"], row["reference"])[name] for row in scored[side]]
-    for side in scored
-    for name in ("rouge1", "rougeL")
-    if answered
-}
-per_row |= {f"{side}_nll": [row["nll"] for row in likelihoods[side]] for side in scored}
-topics = [row.get("topic", "") for row in rows]
-scores = pandas.DataFrame({"id": [row["id"] for row in rows], "topic": topics, **per_row})
-env.write_csv(run / "evaluate" / "scores.csv", scores)
-sheet = [metrics.blind_pair(base, tuned, seed) for base, tuned in zip(scored["base"], scored["tuned"], strict=True)]
-env.write_csv(run / "evaluate" / "human_eval.csv", pandas.DataFrame(sheet))
+pairs = [people.blind_pair(*sides, seed) for sides in zip(scored["base"], scored["tuned"])][:human_rows]
+if pairs:
+    people.write_sheet(run / "evaluate", pairs)
+opinion = {}
+if pairs and judged_by_model:
+    said = judging.ratings(judge, pairs, seed, run / "evaluate" / "work" / "judge.jsonl", session["hours"])
+    env.write_jsonl(run / "evaluate" / "judge.jsonl", said)
+    opinion = judging.summary(said, bootstrap_draws, seed)
+report.text_table(people.table(opinion))
+
+# %% [markdown]
+# ## Files
 
 # %%
 protocol = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed}
-result = {**protocol, "signatures": metrics.signatures(), **result}
+result = {**protocol, "bootstrap_draws": bootstrap_draws, "signatures": metrics.signatures(), **result, **groups}
 result["prompts"] = {"n": len(fixed), **prompted, "categories": categories}
+result |= {"judge": opinion} if opinion else {}
 experiments.log(
     run.parent / "experiments.db",
     config["base_model"],
     env.read_json(run / "train" / "adapter" / "adapter_config.json"),
     env.read_json(run / "train" / "metrics.json"),
     result,
-    scored["tuned"],
+    [{**row, "at": reply["at"]} for row, reply in zip(scored["tuned"], answers["tuned"]["replies"])],
 )
 env.finish_stage(run, "evaluate", result)

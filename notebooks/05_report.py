@@ -42,7 +42,7 @@ outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
 
 # %%
-from helpers import report
+from helpers import people, report
 
 run = env.start_stage("report", globals())
 
@@ -51,6 +51,16 @@ run = env.start_stage("report", globals())
 
 # %%
 report.score_table(env.read_json(run / "evaluate" / "metrics.json"))
+
+# %% [markdown]
+# ## What people say
+# Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
+
+# %%
+report.text_table(people.table(people.of_run(run)))
+
+# %% [markdown]
+# ## Curves and bars
 
 # %%
 loss = report.loss_figure(run)

@@ -51,6 +51,35 @@ def demo(suite, model_cache, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def browser():
+    """Returns headless Chromium, driven by playwright; the test is skipped where none is installed."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser):
+    """Returns an empty page; `page.said` collects what its console and its errors say, `page.asked` its requests."""
+    context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.said, page.asked = [], []
+    page.on("console", lambda message: page.said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="session")
 def embedded_rows():
     """Returns the embedded corpus as data rows with the default system prompt."""
     from helpers import corpus

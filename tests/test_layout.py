@@ -10,8 +10,8 @@ import pytest
 HELPERS = Path(__file__).resolve().parents[1] / "src" / "helpers"
 LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS shows
     {"env", "text"},
-    {"corpus", "chat", "metrics", "rubric", "checkpoints", "experiments", "presets", "plan"},
-    {"model", "tiny"},
+    {"corpus", "chat", "metrics", "rubric", "people", "checkpoints", "experiments", "presets", "plan"},
+    {"model", "tiny", "judge"},
     {"train", "generate"},
     {"report", "tune", "export", "app", "kaggle"},
     {"run"},
@@ -25,7 +25,9 @@ SIDEWAYS = {
     ("app", "rubric"),
 }
 HEAVY = {"torch", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
-LIGHT = sorted({"env", "text", "corpus", "metrics", "rubric", "experiments", "report", "plan", "presets", "run"})
+LIGHT = sorted(
+    {"env", "text", "corpus", "metrics", "rubric", "people", "experiments", "report", "plan", "presets", "run"}
+)
 
 
 def imports(path, at_top=False):

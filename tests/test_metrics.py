@@ -148,16 +148,6 @@ def test_distinct_bigrams():
     assert metrics.distinct("মন", 2) == metrics.distinct("", 1) == 0
 
 
-def test_the_blind_sheet_hides_which_is_which_and_can_be_solved():
-    base, tuned = ({"id": "r1", "prompt": "প্রশ্ন", "reply": side} for side in ("base", "tuned"))
-    sides = set()
-    for seed in range(20):
-        pair = metrics.blind_pair(base, tuned, seed)
-        sides.add(pair["reply_1"])
-        assert (pair["reply_1"] == "tuned") == metrics.tuned_is_first("r1", seed)
-    assert sides == {"base", "tuned"}
-
-
 def test_the_rubric_counts_word_forms_and_length():
     assert rubric.published(REPLY)["total"] == 100
     assert rubric.published(OTHER)["empathy"] == 0

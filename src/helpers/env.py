@@ -234,13 +234,16 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_journal(path: Path) -> list[dict]:
-    """Reads the whole lines of a JSONL file that a process may have been killed in; a half last line is cut off."""
+def read_journal(path: Path, mend: bool = True) -> list[dict]:
+    """Reads the whole lines of a JSONL file that a process may have been killed in, or (not `mend`) now writes to.
+
+    A half last line is no line; with `mend` it is cut off.
+    """
     if not path.is_file():
         return []
     content = path.read_bytes()
     whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
+    if mend and len(whole) < len(content):
         with open(path, "r+b") as file:
             file.truncate(len(whole))
     return [json.loads(line) for line in whole.decode("utf-8").splitlines()]
@@ -287,6 +290,9 @@ def input_hashes(run: Path, stage: str, parameters: dict) -> dict[str, str]:
     found = {name: sha256(run / name) for name in INPUTS[stage]}
     if stage == "prepare_data":
         found["dataset"] = sha256(Path(parameters["dataset"]))
+    if stage == "report":  # what people add after an evaluation
+        written = [*(run / "evaluate").glob("ratings/*.csv"), *(run / "evaluate").glob("gloss.csv")]
+        found |= {str(file.relative_to(run)): sha256(file) for file in sorted(written)}
     return found
 
 
@@ -457,35 +463,47 @@ class Paused(Exception):
     """The session ends before the work does: what is done is kept, and the same command goes on with it."""
 
 
-def resumable(batches: list[list[int]], compute, keep: Path | None, hours: float = 0.0, what: str = "row") -> list:
+def resumable(
+    batches: list[list[int]],
+    compute,
+    keep: Path | None = None,
+    hours: float = 0.0,
+    what: str = "row",
+    rank: int = 0,
+    world: int = 1,
+) -> list:
     """Computes every batch of items and returns the results in the items' order.
 
     `compute` takes a list of item numbers and returns as many results. With `keep`, a file below a run's stage folder,
     each batch's results are on the disk before the next begins, and a later call goes on from them; before the
-    session's end, or when a file `stop` lies in the run's folder, Paused is raised.
+    session's end, or when a file `stop` lies in the run's folder, Paused is raised. Of `world` processes each computes
+    its share and keeps it in a file of its own; what is not done yet is None in the result.
     """
     number, found, slowest = sum(map(len, batches)), {}, 0.0
-    for entry in read_journal(keep) if keep else []:
-        found.update(zip(entry["items"], entry["results"]))
+    own = keep.with_name(f"{keep.stem}-{rank}.jsonl") if keep else None
+    for journal in sorted(keep.parent.glob(f"{keep.stem}-*.jsonl")) if keep else []:
+        for entry in read_journal(journal, mend=journal == own):
+            found.update(zip(entry["items"], entry["results"]))
     if found:
         print(f"{what}: {len(found)} of {number} were done before")
-    for batch in batches:
+    for batch in batches[rank::world]:
         if all(item in found for item in batch):
             continue
         if keep:
             reason = "stop was asked for" if (keep.parents[2] / "stop").exists() else ""
             reason = reason or ("the session's time is nearly up" if session_left(hours) < 30 + 2 * slowest else "")
             if reason:
-                close_session(keep.parents[2], None, f"{reason} ({what} {len(found)} of {number})")
+                if world == 1:
+                    close_session(keep.parents[2], None, f"{reason} ({what} {len(found)} of {number})")
                 raise Paused(f"{what} {len(found)} of {number}: {reason}. Run it again to go on.")
         began = boot_clock()
         results = compute(batch)
         slowest = max(slowest, boot_clock() - began)
         found.update(zip(batch, results, strict=True))
         if keep:
-            append_journal(keep, {"items": batch, "results": results})
+            append_journal(own, {"items": batch, "results": results})
         progress(len(found), number, what)
-    return [found[item] for item in range(number)]
+    return [found.get(item) for item in range(number)]
 
 
 def run_id(run: Path) -> str:

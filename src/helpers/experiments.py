@@ -1,8 +1,12 @@
-"""The two logs people look for, in SQLite: LLAMAExperiments and GeneratedResponses."""
+"""The two logs people look for, in SQLite: LLAMAExperiments and GeneratedResponses.
+
+python -m helpers.experiments outputs/experiments.db writes both as CSV files beside it.
+"""
 
 import contextlib
 import json
 import sqlite3
+import sys
 from pathlib import Path
 
 from helpers import env
@@ -18,7 +22,7 @@ CREATE TABLE IF NOT EXISTS GeneratedResponses (
 
 
 def log(database: Path, model_name: str, lora_config: dict, train: dict, metrics: dict, replies: list[dict]) -> int:
-    """Writes one experiment with its replies (`prompt`, `reply`) in one transaction and returns its id."""
+    """Writes one experiment with its replies (`prompt`, `reply`, `at`) in one transaction and returns its id."""
     with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
         connection.executescript(SCHEMA)
         with connection:
@@ -37,6 +41,24 @@ def log(database: Path, model_name: str, lora_config: dict, train: dict, metrics
             connection.executemany(
                 "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) "
                 "VALUES (?, ?, ?, ?)",
-                [(experiment, row["prompt"], row["reply"], env.now()) for row in replies],
+                [(experiment, row["prompt"], row["reply"], row["at"]) for row in replies],
             )
     return experiment
+
+
+def export(database: Path) -> list[Path]:
+    """Writes each table as a CSV file beside the database and returns the files. FileNotFoundError without it."""
+    import pandas
+
+    if not database.is_file():
+        raise FileNotFoundError(f"{database} is not there: expected the experiments.db of an outputs folder.")
+    files = []
+    with contextlib.closing(sqlite3.connect(database, timeout=60)) as connection:
+        for name in ("LLAMAExperiments", "GeneratedResponses"):
+            files.append(database.with_name(f"{name}.csv"))
+            env.write_csv(files[-1], pandas.read_sql_query(f"SELECT * FROM {name} ORDER BY id", connection))
+    return files
+
+
+if __name__ == "__main__":
+    print("\n".join(map(str, export(Path(sys.argv[1] if len(sys.argv) > 1 else "outputs/experiments.db")))))

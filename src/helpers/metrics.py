@@ -5,6 +5,7 @@ resampling serves base and tuned model (paired).
 """
 
 import math
+from collections import Counter
 from functools import cache
 
 import numpy
@@ -30,7 +31,7 @@ BETTER = {
     "echo": "lower",
     "not_bengali": "lower",
 }
-SCALES = ("fluency", "relevance", "correctness", "empathy", "safety")  # 1 to 5, of human_eval.csv
+GROUPS = 12  # topics that are shown by themselves
 ECHO = 0.8  # share of a prompt's 4-grams
 BENGALI = 0.5  # share of letters
 OVERLAP = ("chrf", "bleu", "rouge1", "rouge2", "rougeL")  # the scores that have a floor: shuffled references
@@ -245,6 +246,37 @@ def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dic
     return table
 
 
+def chrf(reply: str, reference: str) -> float:
+    """Returns chrF++ (0 to 100) of one reply."""
+    return _sacrebleu()["chrf"].sentence_score(reply, [reference]).score
+
+
+def breakdown(base: dict, tuned: dict, labels: list[str], draws: int, seed: int, least: int = 5) -> list[dict]:
+    """Returns chrF++ and perplexity of the rows of each label, base beside tuned, the change with its interval.
+
+    `base` and `tuned` come from `statistics`, `labels` has one a row. The GROUPS labels with the most rows are shown,
+    in that order; the others, and those of fewer than `least` rows, together as "other".
+    """
+    shown = [label for label, n in Counter(labels).most_common(GROUPS) if n >= least]
+    names = [name for name in ("chrf", "perplexity") if name in base]
+    found = []
+    for label in [*shown, "other"]:
+        at = [place for place, one in enumerate(labels) if (one if one in shown else "other") == label]
+        if at:
+            sides = [{name: side[name][at] for name in names} for side in (base, tuned)]
+            scores = compare(*sides, {}, draws, seed)
+            found.append({"label": label or "none given", "n": len(at)} | {side: scores[side] for side in scores})
+    return found
+
+
+def length_bins(references: list[str]) -> list[str]:
+    """Returns each reference's quarter by length, as "1 to 14 words"."""
+    lengths = [len(text.words(reference)) for reference in references]
+    edges = sorted({int(edge) for edge in numpy.quantile(lengths, [0.25, 0.5, 0.75])} | {max(lengths)})
+    starts = [min(lengths), *(edge + 1 for edge in edges[:-1])]
+    return [f"{starts[at]} to {edges[at]} words" for at in numpy.searchsorted(edges, lengths)]
+
+
 def shuffled(references: list[str], seed: int) -> list[str]:
     """Returns the references moved so that none stands where it stood; ValueError for fewer than two."""
     if len(references) < 2:
@@ -254,20 +286,3 @@ def shuffled(references: list[str], seed: int) -> list[str]:
     for place, following in zip(order, numpy.roll(order, 1)):
         moved[place] = references[following]
     return moved
-
-
-def blind_pair(base: dict, tuned: dict, seed: int) -> dict:
-    """Returns one line of the sheet for people: two replies, which is which decided by seed and row, empty scales."""
-    first, second = (tuned, base) if tuned_is_first(tuned["id"], seed) else (base, tuned)
-    return {
-        "id": base["id"],
-        "prompt": base["prompt"],
-        "reply_1": first["reply"],
-        "reply_2": second["reply"],
-        **{f"{scale}_{place}": "" for scale in SCALES for place in (1, 2)},
-    }
-
-
-def tuned_is_first(row_id: str, seed: int) -> bool:
-    """Says whether reply_1 of a row's blind pair is the tuned model's."""
-    return text.shuffle_key(seed, row_id)[0] % 2 == 1

@@ -79,16 +79,26 @@ def load_for_training(config: dict, dtype: str):
     return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config["lora"]))
 
 
-def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype: str):
+def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype: str, device_map: str = ""):
     """Returns the base model with a trained adapter on it, in plain PEFT whatever the backend that trained it.
 
-    `with model.disable_adapter():` it is the base model.
+    `with model.disable_adapter():` it is the base model. Its generation_config is the library's: what the model's own
+    file asks for (Llama 3.1's: to sample at temperature 0.6) would silently fill every setting that is not given.
     """
     import torch
     from peft import PeftModel
+    from transformers import GenerationConfig
 
-    here = {"": 0} if torch.cuda.is_available() else {"": "cpu"}
-    return PeftModel.from_pretrained(_load_plain(base_model, load_in_4bit, dtype, here), str(adapter)).eval()
+    here = (device_map or {"": 0}) if torch.cuda.is_available() else {"": "cpu"}
+    base = _load_plain(base_model, load_in_4bit, dtype, here)
+    own = base.generation_config
+    if (own.repetition_penalty or 1) > 1.05 or own.no_repeat_ngram_size:
+        print(
+            f"not applied: the model's own repetition_penalty {own.repetition_penalty}, no_repeat_ngram_size "
+            f"{own.no_repeat_ngram_size}. Fluent byte-level Bengali repeats short token runs, and they forbid it."
+        )
+    base.generation_config = GenerationConfig()
+    return PeftModel.from_pretrained(base, str(adapter)).eval()
 
 
 def _load_plain(base_model: str, load_in_4bit: bool, dtype: str, device_map: dict):
@@ -133,16 +143,14 @@ def likelihood(
     rows: list[dict],
     batch_size: int = 0,
     max_tokens: int = 0,
-    what: str = "row",
-    keep=None,
-    hours=0.0,
+    **keeping,
 ) -> list[dict]:
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
 
     Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
     hidden states of answer tokens pass through the output layer POSITIONS at a time, in float32. Rows are batched by
-    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order. With `keep`
-    they are kept as they are done, and `env.Paused` ends a session (see env.resumable).
+    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order. `keeping`
+    is what `env.resumable` takes.
     """
     import torch
 
@@ -175,4 +183,4 @@ def likelihood(
             results.append({**found, "characters": len(chat.supervised(rows[index]))})
         return results
 
-    return env.resumable(plan.cut(order, lengths, batch_size, max_tokens), score, keep, hours, what)
+    return env.resumable(plan.cut(order, lengths, batch_size, max_tokens), score, **keeping)

@@ -4,7 +4,7 @@ import base64
 import io
 from pathlib import Path
 
-from helpers import env, plan
+from helpers import env, people, plan
 
 LABELS = {  # score: (label, digits)
     "perplexity": ("perplexity of the answers", 2),
@@ -71,6 +71,63 @@ def score_table(result: dict):
     import pandas
 
     return pandas.DataFrame(score_rows(result)).set_index("score")
+
+
+def group_rows(groups: list[dict]) -> list[dict]:
+    """Returns a breakdown of evaluate/metrics.json (its `topics` or `lengths`) as rows of text, one a group."""
+    rows = []
+    for group in groups:
+        row = {"group": group["label"], "rows": str(group["n"])}
+        for name in group["delta"]:
+            label, digits = LABELS[name]
+            values = [group[side][name]["value"] for side in ("base", "tuned")]
+            delta = group["delta"][name]
+            row[f"{label}, base → tuned"] = f"{values[0]:.{digits}f} → {values[1]:.{digits}f}"
+            row[f"change of {label}"] = (
+                f"{delta['value']:+.{digits}f} ({delta['low']:+.{digits}f} to {delta['high']:+.{digits}f})"
+            )
+        rows.append(row)
+    return rows
+
+
+def category_rows(categories: list[dict]) -> list[dict]:
+    """Returns the rubric's means for each category of fixed prompts as rows of text."""
+    rows = []
+    for one in categories:
+        row = {"category": one["category"], "prompts": str(one["n"])}
+        for name in ("graded", "empathy", "unsafe"):
+            label, digits = LABELS[name]
+            row[f"{label}, base → tuned"] = f"{one[f'base {name}']:.{digits}f} → {one[f'tuned {name}']:.{digits}f}"
+        rows.append(row)
+    return rows
+
+
+def samples(run: Path, number: int, worst: int) -> list[tuple[str, dict]]:
+    """Returns (why it is shown, row with `prompt`, `reference`, `base`, `tuned`, `gloss`): the first rows in the
+    evaluation's seeded order, then those whose tuned reply lost most chrF++ to the base one.
+
+    `gloss` holds what evaluate/gloss.csv (columns id and any of prompt, reference, base, tuned), written by people,
+    says in another language.
+    """
+    import pandas
+
+    base, tuned = (env.read_jsonl(run / "evaluate" / f"{side}.jsonl") for side in ("base", "tuned"))
+    gloss, file = {}, run / "evaluate" / "gloss.csv"
+    if file.is_file():
+        table = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        gloss = {row["id"]: row for row in table.to_dict("records")}
+    rows = [
+        {**one, "base": one["reply"], "tuned": other["reply"], "gloss": gloss.get(one["id"], {})}
+        for one, other in zip(base, tuned, strict=True)
+    ]
+    lost = []
+    if rows:
+        scores = pandas.read_csv(run / "evaluate" / "scores.csv", dtype={"id": str}).set_index("id")
+        change = scores["tuned_chrf"] - scores["base_chrf"]
+        lost = sorted(rows[number:], key=lambda row: change[row["id"]])[:worst]
+    return [("seeded", row) for row in rows[:number]] + [
+        (f"among the worst: chrF++ {change[row['id']]:+.1f} against base", row) for row in lost
+    ]
 
 
 def text_table(rows: list[dict] | dict):
@@ -158,6 +215,24 @@ def score_figure(run: Path):
     return figure
 
 
+def topic_figure(topics: list[dict]):
+    """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
+    import matplotlib.pyplot as plt
+
+    name = "chrf" if "chrf" in topics[0]["delta"] else "perplexity"
+    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.3 * len(topics)), layout="constrained")
+    for place, topic in enumerate(topics):
+        delta = topic["delta"][name]
+        better = (delta["value"] > 0) == (delta["better"] == "higher")
+        spread = [[max(0, delta["value"] - delta["low"])], [max(0, delta["high"] - delta["value"])]]
+        axes.errorbar(delta["value"], place, xerr=spread, fmt="o", color=BLUE if better else ORANGE, capsize=3)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(topics)), [f"{topic['label'][:40]} ({topic['n']})" for topic in topics])
+    axes.set_ylim(len(topics) - 0.5, -0.5)
+    axes.set_xlabel(f"{LABELS[name][0]}, tuned − base (blue: better, orange: worse)", fontsize=9)
+    return figure
+
+
 def session_figure(sessions: list[dict]):
     """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
     import datetime
@@ -199,7 +274,7 @@ def _png(figure) -> bytes:
     return buffer.getvalue()
 
 
-def write(run: Path, samples: int) -> dict:
+def write(run: Path, shown: int) -> dict:
     """Writes report/index.html and its figures from the run's files and returns what it shows.
 
     Everything the run wrote is escaped: text from a model or a data set stays text.
@@ -218,16 +293,16 @@ def write(run: Path, samples: int) -> dict:
     for name, there, draw in (
         ("training_loss", "train" in found, lambda: loss_figure(run)),
         ("eval_results", "evaluate" in found, lambda: score_figure(run)),
+        ("by_topic", found.get("evaluate", {}).get("topics"), lambda: topic_figure(found["evaluate"]["topics"])),
         ("sessions", record["sessions"], lambda: session_figure(record["sessions"])),
     ):
         if there:
             content = _png(draw())
             (folder / f"{name}.png").write_bytes(content)
             figures[name] = base64.b64encode(content).decode()
-    pairs = []
-    if "evaluate" in found:
-        base, tuned = (env.read_jsonl(run / "evaluate" / f"{side}.jsonl")[:samples] for side in ("base", "tuned"))
-        pairs = [{**b, "base": b["reply"], "tuned": t["reply"]} for b, t in zip(base, tuned, strict=True)]
+    pairs = samples(run, shown, 3) if "evaluate" in found else []
+    judged = found.get("evaluate", {})
+    opinions = [("People", people.of_run(run)), ("A language model as judge", judged.get("judge"))] if judged else []
     infer = env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else []
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
         PAGE.read_text(encoding="utf-8")
@@ -239,6 +314,14 @@ def write(run: Path, samples: int) -> dict:
         scores=score_rows(found["evaluate"]) if "evaluate" in found else [],
         figures=figures,
         pairs=pairs,
+        groups=[
+            (title, group_rows(judged[name]))
+            for name, title in (("topics", "By topic"), ("lengths", "By length of the reference"))
+            if judged.get(name)
+        ],
+        categories=category_rows(judged["prompts"]["categories"]) if "prompts" in judged else [],
+        prompted=score_rows(judged["prompts"]) if judged.get("prompts", {}).get("n") else [],
+        opinions=[(title, opinion, people.table(opinion)) for title, opinion in opinions if opinion],
         replies=infer,
         plan=plan.table(found["train"]["plan"]) if "plan" in found.get("train", {}) else {},
         missing=[name for name in env.STAGES if name not in found and name != "report"],

@@ -90,8 +90,11 @@ CASES = {
 }
 
 
-def make_model(folder: Path, size: str) -> None:
-    """Saves a random-weight model of a known shape in fp16 with the embedded tokenizer; run in a process of its own."""
+def make_model(folder: Path, size: str, speaks: bool = False) -> None:
+    """Saves a random-weight model of a known shape in fp16 with the embedded tokenizer; run in a process of its own.
+
+    One that `speaks` writes tokens of that tokenizer only, and no special one, so that replies go to the cap.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -107,16 +110,20 @@ def make_model(folder: Path, size: str) -> None:
     )
     with torch.device("cuda"):
         network = LlamaForCausalLM(config)
+    if speaks:
+        with torch.no_grad():
+            network.lm_head.weight[len(tokenizer) :] = 0
+            network.lm_head.weight[tokenizer.all_special_ids] = 0
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def base_model(work: Path, size: str) -> Path:
+def base_model(work: Path, size: str, speaks: bool = False) -> Path:
     """Returns the folder of the random-weight model, made when it is missing."""
-    folder = work / f"llama-{size}-random"
+    folder = work / f"llama-{size}-{'speaking' if speaks else 'random'}"
     if not (folder / "config.json").is_file():
         code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
-        code += f"import train_t4; train_t4.make_model(train_t4.Path({str(folder)!r}), {size!r})"
+        code += f"import train_t4; train_t4.make_model(train_t4.Path({str(folder)!r}), {size!r}, {speaks})"
         subprocess.run([sys.executable, "-c", code], check=True)
     return folder
 
