@@ -19,6 +19,7 @@ LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS sh
 SIDEWAYS = {
     ("metrics", "rubric"),
     ("plan", "presets"),
+    ("plan", "rubric"),
     ("tune", "train"),
     ("export", "model"),
     ("app", "generate"),

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from helpers import chat, env, model, plan, rubric, text, tiny
 
-HELD = 16_384  # tokens of a batch, prompts and replies to come: their keys and values are 2 GiB of an 8B model
 SCORED = 8192  # tokens of a batch that is only scored
 PAUSED = 75  # exit code of a share that its session's end stopped
 
@@ -33,9 +32,9 @@ def replies(
 
     A result has `reply`, `new_tokens`, `hit_cap` (no end token within the limit), `seconds` (its share of its batch's)
     and `at` (when it was done). Temperature 0 is greedy; else a batch draws by the seed and its place. A batch has at
-    most `batch_size` rows and HELD tokens; one that does not fit the memory is halved. Results come in the order given;
-    `keeping` is what `env.resumable` takes. No repetition penalty and no n-gram ban is offered: fluent byte-level
-    Bengali repeats short token runs. Raises ValueError when a reply begins with its own prompt.
+    most `batch_size` rows and plan.HELD tokens; one that does not fit the memory is halved. Results come in the order
+    given; `keeping` is what `env.resumable` takes. No repetition penalty and no n-gram ban is offered: fluent
+    byte-level Bengali repeats short token runs. Raises ValueError when a reply begins with its own prompt.
     """
     import torch
     from transformers import GenerationConfig
@@ -48,7 +47,7 @@ def replies(
     )
     prompts = [chat.encode_prompt(tokenizer, messages) for messages in conversations]
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    batches = plan.cut(sorted(range(len(prompts)), key=lengths.__getitem__), lengths, batch_size, HELD)
+    batches = plan.cut(sorted(range(len(prompts)), key=lengths.__getitem__), lengths, batch_size, plan.HELD)
 
     def written(chosen: list[int]) -> list[list[int]]:
         torch.manual_seed(int.from_bytes(text.shuffle_key(seed, str(chosen[0]))[:4]))

@@ -18,6 +18,13 @@ def _keep_memory_whole() -> None:
     os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
 
 
+def _plain_attention() -> None:
+    """Leaves cuDNN's attention out: it plans anew for every shape, and here most shapes are new."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 def start_backend(backend: str) -> None:
     """Imports Unsloth when it is the backend: it must come before transformers and trl. ValueError for another name."""
     if backend not in plan.BACKENDS:
@@ -46,6 +53,7 @@ def load_for_training(config: dict, dtype: str):
     """
     import torch
 
+    _plain_attention()
     here = {"": int(os.environ.get("LOCAL_RANK", 0))} if torch.cuda.is_available() else {"": "cpu"}
     if torch.cuda.is_available() and config["device_map"]:
         here = config["device_map"]
@@ -89,6 +97,7 @@ def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype
     from peft import PeftModel
     from transformers import GenerationConfig
 
+    _plain_attention()
     here = (device_map or {"": 0}) if torch.cuda.is_available() else {"": "cpu"}
     base = _load_plain(base_model, load_in_4bit, dtype, here)
     own = base.generation_config

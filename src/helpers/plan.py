@@ -13,8 +13,9 @@ import re
 import sys
 from pathlib import Path
 
-from helpers import env, presets
+from helpers import env, presets, rubric
 
+HELD = 32_768  # tokens of a batch that is answered, prompts and replies to come: 4 GiB of keys and values of an 8B
 POOL = 2048  # rows that are sorted by length together; more pads less, fewer mixes rows better
 BACKENDS = ("unsloth", "peft")
 TRACKERS = {"none": "", "wandb": "wandb", "trackio": "trackio", "tensorboard": "tensorboard"}  # report_to: its package
@@ -442,14 +443,20 @@ def training_seconds(config: dict, shape: dict, lengths, epochs: list) -> float:
     return total
 
 
-def evaluation_seconds(shape: dict, load_in_4bit: bool, rows: int, mean: float, batch: int, new_tokens: int) -> float:
-    """Returns the seconds one T4 needs to score both models' rows and to write their replies, every one to the cap."""
+def evaluation_seconds(shape: dict, load_in_4bit: bool, lengths: list[int], batch: int, new_tokens: int) -> float:
+    """Returns the seconds one T4 needs to score both models' rows and to write their replies, every one to the cap.
+
+    `lengths` are the rows' tokens. A row's whole length is taken for its prompt's.
+    """
     each, fixed = flops_per_token(shape) / T4_FLOPS, pass_seconds(shape, load_in_4bit)
     table = parameters(shape, {})["table"] * 2 / T4_BYTES
-    key = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"]  # bytes of a token's keys and values
-    batches = math.ceil(rows / batch)
-    decoding = batches * new_tokens * (fixed + table + batch * ((mean + new_tokens / 2) * key / T4_BYTES + each))
-    return 2 * (2 * rows * mean * each + 2 * batches * fixed + decoding)
+    key = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"] / T4_BYTES  # keys and values of a token
+    held, total = [length + new_tokens for length in sorted(lengths)], 0.0
+    for rows in cut(range(len(held)), held, batch, HELD):
+        read = sum(held[row] - new_tokens / 2 for row in rows)
+        total += new_tokens * (fixed + table + read * key + len(rows) * each)
+        total += 2 * (fixed + each * sum(held[row] - new_tokens for row in rows))  # scored, and read before a reply
+    return 2 * total
 
 
 # The plan
@@ -546,6 +553,8 @@ def figures(config, shape, lengths, tested, judge, card, session_hours, validate
         )
     warm = config["sft"]["warmup_steps"]
     mean = sum(lengths) / len(lengths)
+    prompts = min(len(rubric.prompts()), judge["max_prompts"] or len(rubric.prompts()))
+    judged = [lengths[row % len(lengths)] for row in range(tested)] + [round(mean)] * prompts
     forward = flops_per_token(shape) / T4_FLOPS
     strategy, every = config["sft"]["eval_strategy"], config["sft"].get("eval_steps") or config["sft"]["logging_steps"]
     validations = {"no": 0, "epoch": steps / len(epochs[0])}.get(strategy, steps / every if every >= 1 else 1 / every)
@@ -558,8 +567,9 @@ def figures(config, shape, lengths, tested, judge, card, session_hours, validate
         "train": training_seconds(config, shape, lengths, epochs) / 3600,
         "validate": validations * validated * mean * forward / world / 3600,
         "evaluate": evaluation_seconds(
-            shape, config["load_in_4bit"], tested, mean, judge["batch_size"], judge["max_new_tokens"]
+            shape, config["load_in_4bit"], judged, judge["batch_size"], judge["max_new_tokens"]
         )
+        / (1 if config["device_map"] else judge["num_gpus"] or world)
         / 3600,
         "checkpoints": saves * size / DRIVE_BYTES / 3600,
     }

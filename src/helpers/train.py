@@ -502,7 +502,6 @@ def run_training(run: Path) -> dict:
     began = time.perf_counter()
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-        torch.backends.cuda.enable_cudnn_sdp(False)  # it plans anew for every shape, and here most shapes are new
     sft = dict(config["sft"])
     for name in ("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing"):
         del sft[name]  # `Steps` and `plan.checkpointed` see to them

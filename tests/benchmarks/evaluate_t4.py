@@ -73,23 +73,30 @@ def batches(run: Path) -> dict:
         return len(chosen) / (time.perf_counter() - began), [one["reply"] for one in found]
 
     timed(asked[:2], 2)  # warm
-    together, replies = timed(asked[16:80], 32)
+    together, replies = timed(asked[16:80], 64)
     alone, first = timed(asked[16:19], 1)
-    _, turned = timed(asked[31:15:-1], 8)
-    long_rate, _ = timed(asked[:8], 32)
+    longest, _ = timed(asked[:16], 64)
     began = time.perf_counter()
-    model.likelihood(both, tokenizer, rows, 32, generate.SCORED)
+    model.likelihood(both, tokenizer, rows, 64, generate.SCORED)
     scored = len(rows) / (time.perf_counter() - began)
     return {
         "replies_per_second": together,
         "one_at_a_time": alone,
         "times": together / alone,
-        "same_as_alone": sum(a == b for a, b in zip(first, replies)) / 3,
-        "same_in_batches_of_8_backwards": sum(a == b for a, b in zip(turned[::-1], replies)) / 16,
-        "longest_prompts_replies_per_second": long_rate,
+        "longest_prompts_replies_per_second": longest,
         "scored_rows_per_second": scored,
         "peak_memory_gib": torch.cuda.max_memory_reserved() / 2**30,
+        "again": alike(replies, timed(asked[16:80], 64)[1]),
+        "alone": alike(replies, first),
+        "in_batches_of_16_backwards": alike(replies[:32], timed(asked[47:15:-1], 16)[1][::-1]),
     }
+
+
+def alike(some: list[str], others: list[str]) -> dict:
+    """Returns the share of replies that are equal, and the share of a reply's characters before the first difference,
+    on average."""
+    same = [len(os.path.commonprefix(pair)) / max(1, *map(len, pair)) for pair in zip(some, others)]
+    return {"equal": sum(share == 1 for share in same) / len(same), "before_a_difference": sum(same) / len(same)}
 
 
 def processes(run: Path) -> dict:
@@ -127,10 +134,10 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
+    run = prepare(options.work, options.size)
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
     share = f"per_process_memory_fraction:{options.memory / total:.5f}"
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,{share}"  # for the processes started from here
-    run = prepare(options.work, options.size)
     torch.cuda.set_per_process_memory_fraction(options.memory / total)
     found = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **batches(run)}
     torch.cuda.empty_cache()

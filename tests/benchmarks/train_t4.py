@@ -113,7 +113,7 @@ def make_model(folder: Path, size: str, speaks: bool = False) -> None:
     if speaks:
         with torch.no_grad():
             network.lm_head.weight[len(tokenizer) :] = 0
-            network.lm_head.weight[tokenizer.all_special_ids] = 0
+            network.lm_head.weight[list(tokenizer.get_added_vocab().values())] = 0
     network.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
