@@ -22,7 +22,7 @@ KEYS = {  # of metrics.json that others rely on
     "train": "status backend base_model dtype dtype_reason trainable_parameters total_parameters world_size "
     "effective_batch optimizer_steps epochs train_loss val_loss tokens_seen useful_token_fraction tokens_per_second "
     "peak_memory_gib hours sessions",
-    "evaluate": "n base tuned delta",
+    "evaluate": "n base tuned delta topics lengths prompts signatures",
     "infer": "n tokens_per_second seconds_per_reply",
 }
 FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv data/README.md

@@ -27,6 +27,7 @@ LABELS = {  # score: (label, digits)
 }
 BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, safe for colour-blind readers
 PAGE = Path(__file__).with_name("report_page.html")
+FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
 
 
 def verdict(result: dict, name: str) -> str:
@@ -161,7 +162,7 @@ def headline(result: dict) -> str:
 
 def loss_figure(run: Path):
     """Returns the loss curve of train/log.jsonl: training loss a step, validation loss where it was measured."""
-    import matplotlib.pyplot as plt
+    plt = _pyplot()
 
     log = env.read_jsonl(run / "train" / "log.jsonl")
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
@@ -180,8 +181,9 @@ def loss_figure(run: Path):
 
 def length_figure(lengths, max_length: int):
     """Returns the histogram of token counts (a sequence of integers), with the share of rows within max_length."""
-    import matplotlib.pyplot as plt
     import numpy
+
+    plt = _pyplot()
 
     values = numpy.asarray(lengths)
     figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
@@ -196,7 +198,7 @@ def length_figure(lengths, max_length: int):
 
 def score_figure(run: Path):
     """Returns base and tuned side by side with their 95 % intervals, for the overlap scores and the rubric."""
-    import matplotlib.pyplot as plt
+    plt = _pyplot()
 
     result = env.read_json(run / "evaluate" / "metrics.json")
     names = [name for name in ("perplexity", "chrf", "bleu", "rougeL", "empathy") if name in result["base"]]
@@ -215,9 +217,20 @@ def score_figure(run: Path):
     return figure
 
 
+def _pyplot():
+    """Returns matplotlib.pyplot with a font that has Bengali, shaped by matplotlib itself, behind its own."""
+    import matplotlib.pyplot as plt
+    from matplotlib import font_manager
+
+    if not any(font.fname == str(FONT) for font in font_manager.fontManager.ttflist):
+        font_manager.fontManager.addfont(FONT)
+    plt.rcParams["font.family"] = ["DejaVu Sans", "Noto Sans Bengali"]
+    return plt
+
+
 def topic_figure(topics: list[dict]):
     """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
-    import matplotlib.pyplot as plt
+    plt = _pyplot()
 
     name = "chrf" if "chrf" in topics[0]["delta"] else "perplexity"
     figure, axes = plt.subplots(figsize=(7, 0.9 + 0.3 * len(topics)), layout="constrained")
@@ -237,7 +250,7 @@ def session_figure(sessions: list[dict]):
     """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
     import datetime
 
-    import matplotlib.pyplot as plt
+    plt = _pyplot()
 
     moments = [datetime.datetime.fromisoformat(s[k]) for s in sessions for k in ("started", "ended") if is_time(s[k])]
     unit, seconds = ("hours", 3600) if (max(moments) - min(moments)).total_seconds() > 5400 else ("minutes", 60)
@@ -266,7 +279,7 @@ def is_time(moment: str | None) -> bool:
 
 
 def _png(figure) -> bytes:
-    import matplotlib.pyplot as plt
+    plt = _pyplot()
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
@@ -287,13 +300,13 @@ def write(run: Path, shown: int) -> dict:
         for name, (_, folder_name) in env.STAGES.items()
         if name != "report" and (run / folder_name / "metrics.json").is_file()
     }
-    figures = {}
+    figures, judged = {}, found.get("evaluate", {})
     record = env.read_json(run / "run.json")
     record["sessions"] = [session for session in record.get("sessions", []) if session["reason"] != "running"]
     for name, there, draw in (
         ("training_loss", "train" in found, lambda: loss_figure(run)),
         ("eval_results", "evaluate" in found, lambda: score_figure(run)),
-        ("by_topic", found.get("evaluate", {}).get("topics"), lambda: topic_figure(found["evaluate"]["topics"])),
+        ("by_topic", len(judged.get("topics", [])) > 1, lambda: topic_figure(judged["topics"])),
         ("sessions", record["sessions"], lambda: session_figure(record["sessions"])),
     ):
         if there:
@@ -301,7 +314,6 @@ def write(run: Path, shown: int) -> dict:
             (folder / f"{name}.png").write_bytes(content)
             figures[name] = base64.b64encode(content).decode()
     pairs = samples(run, shown, 3) if "evaluate" in found else []
-    judged = found.get("evaluate", {})
     opinions = [("People", people.of_run(run)), ("A language model as judge", judged.get("judge"))] if judged else []
     infer = env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else []
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
@@ -317,7 +329,7 @@ def write(run: Path, shown: int) -> dict:
         groups=[
             (title, group_rows(judged[name]))
             for name, title in (("topics", "By topic"), ("lengths", "By length of the reference"))
-            if judged.get(name)
+            if len(judged.get(name, [])) > 1
         ],
         categories=category_rows(judged["prompts"]["categories"]) if "prompts" in judged else [],
         prompted=score_rows(judged["prompts"]) if judged.get("prompts", {}).get("n") else [],
