@@ -10,7 +10,7 @@ import pytest
 HELPERS = Path(__file__).resolve().parents[1] / "src" / "helpers"
 LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS shows
     {"env", "text"},
-    {"corpus", "chat", "metrics", "rubric", "people", "checkpoints", "experiments", "presets", "plan"},
+    {"corpus", "chat", "metrics", "rubric", "care", "people", "checkpoints", "experiments", "presets", "plan"},
     {"model", "tiny", "judge"},
     {"train", "generate"},
     {"report", "tune", "export", "app", "kaggle"},
@@ -18,6 +18,7 @@ LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS sh
 ]
 SIDEWAYS = {
     ("metrics", "rubric"),
+    ("rubric", "care"),
     ("plan", "presets"),
     ("plan", "rubric"),
     ("tune", "train"),
@@ -27,7 +28,7 @@ SIDEWAYS = {
 }
 HEAVY = {"torch", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
 LIGHT = sorted(
-    {"env", "text", "corpus", "metrics", "rubric", "people", "experiments", "report", "plan", "presets", "run"}
+    {"env", "text", "corpus", "metrics", "rubric", "care", "people", "experiments", "report", "plan", "presets", "run"}
 )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import regex
 import yaml
 
-from helpers import text
+from helpers import care, text
 
 LENGTH = (10, 100)  # words
 STEMS = {  # a word that begins with one of these counts; a stem of two words must stand in this order
@@ -165,6 +165,5 @@ def _words(entries: list[str]) -> list[str]:
 
 def _hotline(reply: str) -> bool:
     """Returns whether a reply names one of the region's numbers, however its digits are written and parted."""
-    numbers = {"".join(text.words(number)) for number in data()["safety"]["hotlines"]}
     written = regex.findall(r"\d[\d\s-]*\d", text.latin_digits(reply))
-    return any(regex.sub(r"\D", "", one) in numbers for one in written)
+    return any(regex.sub(r"\D", "", one) in care.numbers() for one in written)
