@@ -43,8 +43,11 @@ def suite():
 
 @pytest.fixture(scope="session")
 def demo(suite, model_cache, tmp_path_factory):
-    """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command said."""
-    outputs = tmp_path_factory.mktemp("outputs")
+    """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command said.
+
+    While one test is written, TEST_OUTPUTS names a folder that keeps the demo from call to call.
+    """
+    outputs = Path(os.environ.get("TEST_OUTPUTS") or tmp_path_factory.mktemp("outputs"))
     first = suite("--preset", "demo", "--outputs", outputs)
     assert first.returncode == 0, first.said
     return SimpleNamespace(outputs=outputs, run=outputs / "demo", first=first)

@@ -55,6 +55,22 @@ def encode_prompt(tokenizer, messages: list[dict] | str) -> list[int]:
     return _ids(tokenizer, render(tokenizer, messages, add_generation_prompt=True))
 
 
+def fit(tokenizer, messages: list[dict], max_tokens: int) -> list[dict]:
+    """Returns a conversation without its oldest turns, dropped whole, so that its prompt has at most `max_tokens`.
+
+    The system message and the last message stay. Raises ValueError when those alone are longer.
+    """
+    system = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    while len(encode_prompt(tokenizer, [*system, *rest])) > max_tokens:
+        starts = [place for place, message in enumerate(rest) if message["role"] == "user" and place]
+        if not starts:
+            length = len(encode_prompt(tokenizer, [*system, *rest]))
+            raise ValueError(f"the message has {length} tokens, at most {max_tokens} fit: make it shorter.")
+        rest = rest[starts[0] :]
+    return [*system, *rest]
+
+
 def encode(tokenizer, row: dict) -> dict:
     """Returns `input_ids` and `labels` of a data row, equally long; never truncated.
 

@@ -4,17 +4,30 @@
 """
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from helpers import chat, env, model, plan, rubric, text, tiny
 
 SCORED = 8192  # tokens of a batch that is only scored
 PAUSED = 75  # exit code of a share that its session's end stopped
+
+
+def _settings(tokenizer, max_new_tokens: int, temperature: float, top_p: float):
+    """Returns the library's generation settings, greedy at temperature 0, and the tokens that end a reply."""
+    from transformers import GenerationConfig
+
+    vocabulary = tokenizer.get_vocab()
+    ends = [vocabulary[token] for token in (chat.END, chat.END_OF_TEXT, "<|eom_id|>") if token in vocabulary]
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
+    pad = tokenizer.pad_token_id
+    return GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling), ends
 
 
 def replies(
@@ -37,14 +50,8 @@ def replies(
     byte-level Bengali repeats short token runs. Raises ValueError when a reply begins with its own prompt.
     """
     import torch
-    from transformers import GenerationConfig
 
-    vocabulary = tokenizer.get_vocab()
-    ends = [vocabulary[token] for token in (chat.END, chat.END_OF_TEXT, "<|eom_id|>") if token in vocabulary]
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=tokenizer.pad_token_id, **sampling
-    )
+    settings, ends = _settings(tokenizer, max_new_tokens, temperature, top_p)
     prompts = [chat.encode_prompt(tokenizer, messages) for messages in conversations]
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     batches = plan.cut(sorted(range(len(prompts)), key=lengths.__getitem__), lengths, batch_size, plan.HELD)
@@ -76,6 +83,73 @@ def replies(
         return [{**result, "seconds": seconds, "at": env.now()} for result in results]
 
     return env.resumable(batches, answer, **keeping)
+
+
+def stream(
+    model,
+    tokenizer,
+    messages: list[dict] | str,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stop: threading.Event | None = None,
+) -> Iterator[str]:
+    """Yields the reply so far, again and again as it grows; the last is what `replies` returns for it alone, if greedy.
+
+    Setting `stop`, or closing the iterator, ends the writing; nothing runs any more when it has ended. Errors of the
+    model are raised here.
+    """
+    import torch
+    from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+    stop = stop or threading.Event()
+
+    class Asked(StoppingCriteria):
+        def __call__(self, input_ids, scores, **_):
+            return torch.full((len(input_ids),), stop.is_set(), device=input_ids.device)
+
+    settings, _ = _settings(tokenizer, max_new_tokens, temperature, top_p)
+    prompt = torch.tensor([chat.encode_prompt(tokenizer, messages)], device=model.device)
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    failed = []
+
+    def write():
+        try:
+            torch.manual_seed(int.from_bytes(text.shuffle_key(seed, "0")[:4]))
+            with torch.inference_mode():
+                model.generate(
+                    input_ids=prompt,
+                    attention_mask=torch.ones_like(prompt),
+                    generation_config=settings,
+                    streamer=pieces,
+                    stopping_criteria=StoppingCriteriaList([Asked()]),
+                )
+        except Exception as error:  # whatever it is, it is raised where the reply is read
+            failed.append(error)
+            pieces.end()
+
+    writer, said = threading.Thread(target=write, daemon=True), ""
+    writer.start()
+    try:
+        for piece in pieces:
+            said += piece
+            yield said.strip()
+    finally:
+        stop.set()
+        writer.join()
+    if failed:
+        raise failed[0]
+
+
+def system_of(run: Path) -> list[dict]:
+    """Returns the system message that the run's rows have, as a list of one or none: system.json of an exported run,
+    else the first train row's."""
+    if (run / "system.json").is_file():
+        return env.read_json(run / "system.json")
+    with open(run / "data" / "train.jsonl", encoding="utf-8") as file:
+        first = json.loads(file.readline())
+    return [message for message in first.get("messages", []) if message["role"] == "system"]
 
 
 # An evaluation: both models, on every GPU there is
