@@ -19,7 +19,7 @@ demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers.run --preset demo $(ARGS)
 
 test: setup
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --durations 25
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests --durations 15
 
 test-slow: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m slow

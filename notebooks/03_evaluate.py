@@ -51,7 +51,12 @@ top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
 human_rows: int = 50  # pairs of replies on the sheet for people
 num_gpus: int = 0  # processes, one a GPU, 0: all there are
-judge: dict = {"base_url": "", "model": "", "secret": ""}  # a language model as rater too, at this endpoint
+judge: dict = {
+    "base_url": "",
+    "model": "",
+    "secret": "",
+    "options": {},
+}  # a language model as rater too, at this endpoint
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
@@ -219,7 +224,7 @@ protocol = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_toke
 result = {**protocol, "bootstrap_draws": bootstrap_draws, "signatures": metrics.signatures(), **result, **groups}
 result["prompts"] = {"n": len(fixed), **prompted, "categories": categories}
 result |= {"judge": opinion} if opinion else {}
-experiments.log(
+experiment = experiments.log(
     run.parent / "experiments.db",
     config["base_model"],
     env.read_json(run / "train" / "adapter" / "adapter_config.json"),
@@ -227,4 +232,5 @@ experiments.log(
     result,
     [{**row, "at": reply["at"]} for row, reply in zip(scored["tuned"], answers["tuned"]["replies"])],
 )
+env.note_stage(run, "evaluate", experiment=experiment)
 env.finish_stage(run, "evaluate", result)

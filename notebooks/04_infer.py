@@ -39,18 +39,21 @@ env.set_up()
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
-prompts: list = []  # your own messages; none: the five fixed ones
+prompts: list = []  # your own messages, a list for several turns of one conversation; none: fixed ones
 batch_size: int = 8  # messages
 max_new_tokens: int = 256  # tokens a reply
 temperature: float = 0.7  # 0: greedy
 top_p: float = 0.9
+streamed: int = 1  # messages whose reply is shown as it is written
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
 # %%
-import functools
+import time
 
-from helpers import generate, model, report, rubric, tiny
+from IPython.display import display
+
+from helpers import experiments, generate, model, report, rubric, tiny
 
 run = env.start_stage("infer", globals())
 config = env.read_json(run / "train" / "config.json")
@@ -63,44 +66,65 @@ dtype, dtype_reason = env.pick_dtype()
 print(f"dtype {dtype}: {dtype_reason}")
 base = tiny.locate(config["base_model"], run)
 tokenizer = model.load_tokenizer(base)
-tuned_model = model.load_for_inference(base, run / "train" / "adapter", config["load_in_4bit"], dtype)
+adapter = run / "train" / "adapter"
+tuned_model = model.load_for_inference(base, adapter, config["load_in_4bit"], dtype, config["device_map"])
 
 # %% [markdown]
 # ## Replies
-# The system prompt is the one of the training rows. A model of plain text goes on with the text.
+# The system prompt is the one of the training rows. Each model answers with its own earlier replies in view. A model of
+# plain text goes on with the text.
 
 # %%
 first_row = env.read_jsonl(run / "data" / "train.jsonl")[0]
 if "messages" in first_row:
-    system = [message for message in first_row["messages"] if message["role"] == "system"]
-    messages = prompts or rubric.five()
-    conversations = [[*system, {"role": "user", "content": message}] for message in messages]
+    system = generate.system_of(run)
+    asked = [one if isinstance(one, list) else [one] for one in prompts or [*rubric.five(), rubric.data()["turns"]]]
 else:
+    system = None
     texts = env.read_jsonl(run / "data" / "test.jsonl")[:5]
-    messages = conversations = prompts or [" ".join(row["text"].split()[:12]) for row in texts]
-work = run / "infer" / "work"
-answer = functools.partial(
-    generate.replies, tuned_model, tokenizer, conversations, max_new_tokens, batch_size, temperature, top_p, seed
-)
-answer = functools.partial(answer, hours=session["hours"])
-tuned = answer(what="tuned reply", keep=work / "tuned_replies.jsonl")
+    asked = [[one] for one in prompts or [" ".join(row["text"].split()[:12]) for row in texts]]
+decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+keeping = {"keep": run / "infer" / "work", "hours": session["hours"]}
+tuned = generate.talks(tuned_model, tokenizer, asked, system, batch_size, "tuned", **keeping, **decoding)
 with tuned_model.disable_adapter():
-    untuned = answer(what="base reply", keep=work / "base_replies.jsonl")
+    untuned = generate.talks(tuned_model, tokenizer, asked, system, batch_size, "base", **keeping, **decoding)
 
 # %%
 replies = [
-    {"prompt": message, "base": b["reply"], "tuned": t["reply"], "new_tokens": t["new_tokens"], "hit_cap": t["hit_cap"]}
-    for message, b, t in zip(messages, untuned, tuned, strict=True)
+    {name: t[name] for name in ("conversation", "turn", "prompt")}
+    | {"base": b["reply"], "tuned": t["reply"]}
+    | {name: t[name] for name in ("new_tokens", "hit_cap")}
+    for b, t in zip(untuned, tuned, strict=True)
 ]
 report.text_table(replies)
 
+# %% [markdown]
+# ## As it is written
+# One message at a time: how long the first word takes, and how fast the others follow.
+
+# %%
+first_words, rates = [], []
+for message in [one[0] for one in asked][:streamed]:
+    conversation = message if system is None else [*system, {"role": "user", "content": message}]
+    began, first, shown, said = time.perf_counter(), 0.0, display("", display_id=True), ""
+    for said in generate.stream(tuned_model, tokenizer, conversation, **decoding):
+        first = first or (time.perf_counter() - began if said else 0.0)
+        shown.update({"text/plain": f"{message}\n→ {said}"}, raw=True)
+    first_words.append(first)
+    rates.append(len(tokenizer(said, add_special_tokens=False)["input_ids"]) / (time.perf_counter() - began))
+
 # %%
 env.write_jsonl(run / "infer" / "replies.jsonl", replies)
+experiment = env.read_json(run / "run.json")["stages"].get("evaluate", {}).get("experiment")
+if experiment:  # without an evaluation there is no experiment to add to
+    experiments.log_replies(run.parent / "experiments.db", experiment, tuned)
 seconds = sum(reply["seconds"] for reply in tuned)
 metrics = {
     "n": len(replies),
     "tokens_per_second": sum(reply["new_tokens"] for reply in tuned) / seconds,
     "seconds_per_reply": seconds / len(replies),
+    "seconds_to_first_word": sum(first_words) / len(first_words) if first_words else None,
+    "streamed_tokens_per_second": sum(rates) / len(rates) if rates else None,
 }
 env.finish_stage(run, "infer", metrics)
 report.text_table(metrics)

@@ -49,28 +49,29 @@ def until(page, is_so, seconds=40):
         page.wait_for_timeout(40)
 
 
-def shorter(page, tokens):
-    page.click("#settings button")
-    page.fill("#length input[type=number]", str(tokens))
-    page.press("#length input[type=number]", "Tab")
+def choose(page, setting, value):
+    page.fill(f"#{setting} input[type=number]", str(value))
+    page.press(f"#{setting} input[type=number]", "Tab")
 
 
 def test_a_conversation_in_a_browser(page, address, demo):
     page.goto(address)
     page.wait_for_selector("#message textarea")
     assert "থেরাপিস্ট" in page.inner_text("body") and "৯৯৯" in page.inner_text("body")
+    page.click("#settings button")
+    choose(page, "temperature", 2)  # a random reply does not end by itself
+    choose(page, "length", 1024)
     say(page, "আজ মন খুব খারাপ।")
     seen = set()
-    until(page, lambda: seen.update(replies(page)) or len({len(one) for one in seen}) > 5)  # it grows as it is written
+    until(page, lambda: seen.update(map(len, replies(page))) or len(seen) > 3)  # it grows as it is written
     page.click("#stop")
     page.wait_for_timeout(1500)
     stopped = replies(page)
     page.wait_for_timeout(1000)
     assert replies(page) == stopped and len(stopped) == 1 and len(stopped[0]) > 3, "stop did not stop it"
 
-    shorter(page, 16)
-    page.fill("#temperature input[type=number]", "0")
-    page.press("#temperature input[type=number]", "Tab")
+    choose(page, "length", 16)
+    choose(page, "temperature", 0)
     say(page, "চাকরিটা চলে গেছে। <img src=x onerror=alert(1)> ক্ষমা কোরো।")
     until(page, lambda: len(replies(page)) == 2 and len(replies(page)[1]) > 3)
     page.wait_for_timeout(1500)

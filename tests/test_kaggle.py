@@ -11,7 +11,7 @@ from kaggle_machine import Kaggle, Status
 
 from helpers import checkpoints, env, kaggle, presets
 
-STAGES = dict.fromkeys(env.STAGES, "finished")
+STAGES = dict.fromkeys(env.MAIN, "finished")
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_a_run_that_gets_no_further_stops_the_chain_after_three_sessions(last, t
 def test_other_settings_than_the_run_s_are_refused_before_anything_is_pushed(tmp_path, capsys):
     def session(request, folder, sources):
         settings = presets.resolve("demo", "demo", "outputs", [], False)
-        stages = {name: {"status": "paused"} for name in env.STAGES}
+        stages = {name: {"status": "paused"} for name in env.MAIN}
         env.write_json(folder / "outputs/demo/run.json", {"stages": stages, "settings": settings})
         return Status.COMPLETE, ""
 

@@ -13,7 +13,8 @@ LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS sh
     {"corpus", "chat", "metrics", "rubric", "care", "people", "checkpoints", "experiments", "presets", "plan"},
     {"model", "tiny", "judge"},
     {"train", "generate"},
-    {"report", "tune", "export", "app", "kaggle"},
+    {"report", "tune", "app", "kaggle"},
+    {"export"},
     {"run"},
 ]
 SIDEWAYS = {
@@ -22,7 +23,6 @@ SIDEWAYS = {
     ("plan", "presets"),
     ("plan", "rubric"),
     ("tune", "train"),
-    ("export", "model"),
     ("app", "generate"),
     ("app", "rubric"),
 }

@@ -1,10 +1,15 @@
 """Every command the README shows is run, as far as a CPU without network goes."""
 
+import contextlib
 import os
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -18,7 +23,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch):
+def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch, request):
     """`--tiny` and another folder are added to what would train for hours; make's own targets are asked for a plan."""
     words = shlex.split(command)
     small = ["--outputs", str(tmp_path / "out"), "--tiny"]
@@ -34,6 +39,12 @@ def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch):
         env.write_text(folder / "adapter_model.safetensors", "weights")
         checkpoints.seal(folder, 100, {"settings": {}, "data": {}, "versions": {}})
         words.append(str(folder))
+    elif "helpers.app" in words:
+        return chat_page(words, request.getfixturevalue("demo").run)
+    elif words[:3] == ["python", "-m", "helpers.run"] and "export" in words:
+        keep = shutil.ignore_patterns("checkpoints")
+        shutil.copytree(request.getfixturevalue("demo").run, tmp_path / "out/demo", ignore=keep)
+        words += ["--outputs", str(tmp_path / "out")]
     elif "helpers.kaggle" in words:
         assert drive(words[3:], tmp_path, monkeypatch) == 0
         return
@@ -55,6 +66,28 @@ def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch):
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
 
 
+def chat_page(words, run):
+    """Starts the chat page, asks for it once, and ends it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, *words[1:-1], str(run), "--port", str(port)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        ends = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < ends, "the page does not answer"
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).read().decode()
+                assert "Sahanubhuti" in page
+                return
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+
+
 def drive(arguments, tmp_path, monkeypatch):
     """Runs a command of helpers.kaggle against a loopback server whose sessions finish at once."""
     for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
@@ -63,7 +96,7 @@ def drive(arguments, tmp_path, monkeypatch):
 
     def session(request, folder, sources):
         run = folder / "outputs/kaggle-t4x2"
-        env.write_json(run / "run.json", {"stages": {stage: {"status": "finished"} for stage in env.STAGES}})
+        env.write_json(run / "run.json", {"stages": {stage: {"status": "finished"} for stage in env.MAIN}})
         env.write_json(run / kaggle.LISTING, checkpoints.listing(run))
         return Status.COMPLETE, ""
 

@@ -125,8 +125,8 @@ def test_a_dry_run_prints_yaml_that_papermill_takes_and_starts_nothing(tmp_path,
     said = capsys.readouterr().out
     documents = [yaml.safe_load(part) for part in said.split("---\n")]
     settings = presets.resolve("kaggle-t4x2", "kaggle-t4x2", str(tmp_path / "out"), [], False)
-    assert documents == list(settings.values()) and not (tmp_path / "out").exists()
-    for document, stage in zip(documents, env.STAGES):
+    assert documents == [settings[stage] for stage in env.MAIN] and not (tmp_path / "out").exists()
+    for document, stage in zip(documents, env.MAIN):
         for name, (_, expected) in presets.parameters_cell(stage).items():
             env.check_type(name, document[name], expected)
 

@@ -41,10 +41,10 @@ def test_the_demo_leaves_every_file_and_key(demo):
     for stage, keys in KEYS.items():
         missing = set(keys.split()) - set(metrics(demo.run, stage))
         assert not missing, f"{stage}/metrics.json lacks {missing}"
-    for name, _ in env.STAGES.values():
+    for name, _ in (env.STAGES[stage] for stage in env.MAIN):
         assert (demo.run / "notebooks" / f"{name}.ipynb").is_file() and (demo.run / "html" / f"{name}.html").is_file()
     record = env.read_json(demo.run / "run.json")
-    assert record["preset"] == "demo" and list(record["stages"]) == list(env.STAGES)
+    assert record["preset"] == "demo" and list(record["stages"]) == list(env.MAIN)
     for facts in record["stages"].values():
         assert facts["status"] == "finished" and facts["ended"] >= facts["started"] and facts["versions"]["trl"]
     assert list((demo.run / "train/checkpoints").glob("checkpoint-*/adapter_model.safetensors"))
@@ -89,7 +89,9 @@ def test_the_two_logs_hold_the_experiment_and_its_replies(demo):
     assert train_loss == metrics(demo.run, "train")["train_loss"]
     assert json.loads(scores)["tuned"] == metrics(demo.run, "evaluate")["tuned"]
     tuned = env.read_jsonl(demo.run / "evaluate/tuned.jsonl")
-    assert replies == [(row["prompt"], row["reply"]) for row in tuned]
+    talked = env.read_jsonl(demo.run / "infer/replies.jsonl")
+    told = [(row["prompt"], row["reply"]) for row in tuned] + [(row["prompt"], row["tuned"]) for row in talked]
+    assert replies == told and [row["turn"] for row in talked[-3:]] == [1, 2, 3]
 
 
 def test_the_report_shows_the_runs_own_numbers_and_loads_nothing(demo):
@@ -113,7 +115,7 @@ def test_the_rendered_notebooks_load_nothing_and_hide_the_setup(demo):
 
 
 def test_the_terminal_said_the_stages_and_their_steps(demo):
-    for stage in env.STAGES:
+    for stage in env.MAIN:
         assert f"[demo] {stage}  finished in" in demo.first.stdout
     assert re.search(r"train  step \d+/\d+ ", demo.first.stderr)
 
@@ -136,12 +138,12 @@ def test_other_settings_for_a_finished_run_are_refused_by_name(demo, suite):
 
 def test_changed_inputs_run_the_stages_that_read_them_again(demo):
     settings = presets.resolve("demo", "demo", str(demo.outputs), [], False)
-    assert set(run.plan(settings, list(env.STAGES), False).values()) == {""}
+    assert set(run.plan(settings, list(env.MAIN), False).values()) == {""}
     test_rows = demo.run / "data/test.jsonl"
     content = test_rows.read_bytes()
     try:
         test_rows.write_bytes(content + b"\n")
-        reasons = run.plan(settings, list(env.STAGES), False)
+        reasons = run.plan(settings, list(env.MAIN), False)
     finally:
         test_rows.write_bytes(content)
     assert reasons == {
@@ -218,7 +220,7 @@ def test_each_notebook_runs_alone_by_plain_papermill_in_order(tmp_path):
         assert "Unable to parse" not in done.stderr and "unknown parameter" not in done.stderr
     assert [row["prompt"] for row in env.read_jsonl(tmp_path / "alone/infer/replies.jsonl")] == ["আজ মন ভালো নেই।"]
     stages = env.read_json(tmp_path / "alone/run.json")["stages"]
-    assert {stage: facts["status"] for stage, facts in stages.items()} == dict.fromkeys(env.STAGES, "finished")
+    assert {stage: facts["status"] for stage, facts in stages.items()} == dict.fromkeys(env.MAIN, "finished")
 
 
 @pytest.fixture(params=["conversations", "text"])

@@ -28,13 +28,16 @@ STAGES = {  # stage: (notebook, folder)
     "evaluate": ("03_evaluate", "evaluate"),
     "infer": ("04_infer", "infer"),
     "report": ("05_report", "report"),
+    "export": ("export", "export"),
 }
+MAIN = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
 INPUTS = {  # stage: the files of the run that it reads; their content decides whether a finished stage still holds
     "prepare_data": [],
     "train": ["data/train.jsonl", "data/val.jsonl"],
     "evaluate": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
     "infer": ["train/config.json", "train/adapter/adapter_model.safetensors"],
     "report": ["data/metrics.json", "train/metrics.json", "evaluate/metrics.json", "infer/metrics.json"],
+    "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
 PACKAGES = "torch transformers trl peft accelerate datasets unsloth bitsandbytes evaluate rouge_score sacrebleu".split()
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one

@@ -85,6 +85,42 @@ def replies(
     return env.resumable(batches, answer, **keeping)
 
 
+def talks(
+    model,
+    tokenizer,
+    asked: list[list[str]],
+    system: list[dict] | None,
+    batch_size: int,
+    side: str,
+    keep: Path,
+    hours: float,
+    **decoding,
+) -> list[dict]:
+    """Answers conversations turn by turn, each turn of all conversations together: a model sees its own replies.
+
+    `asked` has the messages of each conversation, `system` is None for plain texts to go on with. A result is one of
+    `replies` with `prompt`, `conversation` and `turn`, in the order asked. `keep` is a folder, below a run's stage.
+    """
+    found = [[] for _ in asked]
+    for turn in range(max(map(len, asked), default=0)):
+        talking = [number for number, messages in enumerate(asked) if len(messages) > turn]
+        conversations = []
+        for number in talking:
+            said = [(asked[number][earlier], one["reply"]) for earlier, one in enumerate(found[number])]
+            pairs = [({"role": "user", "content": a}, {"role": "assistant", "content": b}) for a, b in said]
+            now = {"role": "user", "content": asked[number][turn]}
+            conversations.append(
+                asked[number][turn] if system is None else [*system, *(one for pair in pairs for one in pair), now]
+            )
+        keeping = {"keep": keep / f"{side}_turn{turn}.jsonl", "hours": hours, "what": f"{side} reply"}
+        answers = replies(model, tokenizer, conversations, batch_size=batch_size, **decoding, **keeping)
+        for number, answer in zip(talking, answers, strict=True):
+            found[number].append(
+                {**answer, "prompt": asked[number][turn], "conversation": number + 1, "turn": turn + 1}
+            )
+    return [one for conversation in found for one in conversation]
+
+
 def stream(
     model,
     tokenizer,

@@ -64,7 +64,7 @@ def ratings(settings: dict, pairs: list[dict], seed: int, keep: Path | None, hou
             answer = client.chat.completions.create(
                 model=settings["model"],
                 messages=[{"role": "user", "content": content}],
-                **settings.get("options", {"temperature": 0}),
+                **(settings.get("options") or {"temperature": 0}),
             )
             said = answer.choices[0].message.content or ""
             tuned_first = people.tuned_is_first(pair["id"], seed) != turned

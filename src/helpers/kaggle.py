@@ -290,7 +290,7 @@ def last_output(api, job: Job, found: list[dict]) -> tuple[dict | None, dict]:
 
 def stages_of(record: dict, only: str = "") -> dict[str, str]:
     """Returns the status of every stage in a run.json, "" for one that has not begun; of those `only` with one."""
-    stages = {stage: record.get("stages", {}).get(stage, {}).get("status", "") for stage in env.STAGES}
+    stages = {stage: record.get("stages", {}).get(stage, {}).get("status", "") for stage in env.MAIN}
     return {stage: status for stage, status in stages.items() if status == only or not only}
 
 
@@ -301,7 +301,7 @@ def told(record: dict) -> str:
 
 def finished(record: dict) -> bool:
     """Returns whether all stages of a run.json have finished."""
-    return stages_of(record) == dict.fromkeys(env.STAGES, "finished")
+    return stages_of(record) == dict.fromkeys(env.MAIN, "finished")
 
 
 def progress_of(record: dict) -> list:

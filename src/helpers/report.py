@@ -336,7 +336,7 @@ def write(run: Path, shown: int) -> dict:
         opinions=[(title, opinion, people.table(opinion)) for title, opinion in opinions if opinion],
         replies=infer,
         plan=plan.table(found["train"]["plan"]) if "plan" in found.get("train", {}) else {},
-        missing=[name for name in env.STAGES if name not in found and name != "report"],
+        missing=[name for name in env.MAIN if name not in found and name != "report"],
         embedded=found.get("prepare_data", {}).get("base_model") == "embedded",
     )
     env.write_text(folder / "index.html", html)

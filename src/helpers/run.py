@@ -246,7 +246,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", nargs="+", required=True, metavar="NAME", help="one or more of notebooks/presets")
     parser.add_argument("--run-name", help="folder under outputs; default: the preset's name")
     parser.add_argument("--outputs", default="outputs", metavar="DIR", help="folder of all runs (default: outputs)")
-    parser.add_argument("--stages", default=",".join(env.STAGES), help="comma-separated (default: all)")
+    parser.add_argument(
+        "--stages", default=",".join(env.MAIN), help="comma-separated (default: all but tune and export)"
+    )
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="STAGE.PARAM=VALUE", dest="sets")
     parser.add_argument("--tiny", action="store_true", help="embedded model, a slice of data, a few steps: on a CPU")
     parser.add_argument("--force", action="store_true", help="run finished stages again")

@@ -4,6 +4,7 @@ It shows that the pipeline works; it says nothing about what an 8B model would a
 """
 
 import hashlib
+import math
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,8 @@ from helpers import chat, corpus, env, plan
 VOCABULARY = plan.SHAPES["embedded"]["vocab_size"]
 SHAPE = {name: value for name, value in plan.SHAPES["embedded"].items() if name != "vocab_size"}
 SPECIAL = [chat.BEGIN, chat.END, chat.PAD, chat.HEADER, chat.HEADER_END, chat.END_OF_TEXT]
-STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: steps, rows, tokens a row
+STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: most steps, rows, tokens a row
+TEXTS_A_STEP = 2.8  # fewer texts get fewer steps: more would learn them by heart
 DEFAULT_SPLIT = 0.8, 0.8, 0.1, 3407  # near_duplicate, train share, val share, seed: the parameters cell's
 PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"  # whole Bengali words, vowel signs included
 
@@ -39,11 +41,12 @@ def locate(base_model: str, run: Path) -> str:
     return str(run / "data" / "model")
 
 
-def folder(texts: list[str], steps: int = STEPS) -> Path:
+def folder(texts: list[str], steps: int = 0) -> Path:
     """Returns the folder of the embedded model for these training texts, building it when it is not cached.
 
     The name carries a hash of the texts and of everything above, so that another corpus or recipe gives another model.
     """
+    steps = steps or min(STEPS, math.ceil(len(texts) / TEXTS_A_STEP))
     recipe = repr((VOCABULARY, SHAPE, SPECIAL, steps, BATCH, BLOCK, LEARNING_RATE, PIECES, chat.TEMPLATE, texts))
     target = cache() / f"tiny-llama-{hashlib.blake2b(recipe.encode(), digest_size=6).hexdigest()}"
     if not (target / "config.json").is_file():
