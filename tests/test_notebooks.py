@@ -24,8 +24,8 @@ def read(path):
     return nbformat.read(path.with_suffix(".ipynb"), as_version=4)
 
 
-def test_there_are_five_notebooks_one_to_export_and_one_for_colab():
-    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co", "ex"]
+def test_there_are_five_notebooks_and_those_beside_them():
+    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co", "ex", "tu"]
 
 
 def test_the_colab_notebook_mounts_the_drive_runs_and_goes_on_in_another_session(tmp_path, monkeypatch):

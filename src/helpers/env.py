@@ -24,6 +24,7 @@ except ImportError:  # Windows
 
 STAGES = {  # stage: (notebook, folder)
     "prepare_data": ("01_prepare_data", "data"),
+    "tune": ("tune", "tune"),
     "train": ("02_train", "train"),
     "evaluate": ("03_evaluate", "evaluate"),
     "infer": ("04_infer", "infer"),
@@ -33,6 +34,7 @@ STAGES = {  # stage: (notebook, folder)
 MAIN = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
 INPUTS = {  # stage: the files of the run that it reads; their content decides whether a finished stage still holds
     "prepare_data": [],
+    "tune": ["data/train.jsonl", "data/val.jsonl"],
     "train": ["data/train.jsonl", "data/val.jsonl"],
     "evaluate": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
     "infer": ["train/config.json", "train/adapter/adapter_model.safetensors"],
@@ -293,6 +295,8 @@ def input_hashes(run: Path, stage: str, parameters: dict) -> dict[str, str]:
     found = {name: sha256(run / name) for name in INPUTS[stage]}
     if stage == "prepare_data":
         found["dataset"] = sha256(Path(parameters["dataset"]))
+    if stage == "train" and parameters["sft"].get("settings_from"):
+        found["tune/best.json"] = sha256(run / "tune" / "best.json")
     if stage == "report":  # what people add after an evaluation
         written = [*(run / "evaluate").glob("ratings/*.csv"), *(run / "evaluate").glob("gloss.csv")]
         found |= {str(file.relative_to(run)): sha256(file) for file in sorted(written)}

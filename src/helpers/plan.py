@@ -58,6 +58,7 @@ def configure(parameters: dict) -> dict:
         if name in OWNED:
             raise ValueError(f"sft.{name} is decided by {OWNED[name]}: set it there.")
     config["sft"] = sft = {**DEFAULTS, **config["sft"]}
+    sft.pop("settings_from", None)  # helpers.train has seen to it
     for name in ("eval_strategy", "save_strategy", "logging_strategy"):
         if sft.get(name) is False:  # YAML reads a bare no as false
             sft[name] = "no"

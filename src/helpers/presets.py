@@ -23,7 +23,10 @@ LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name,
 }
 
 
-FURTHER = {"sft": {"early_stopping_patience": "int"}}  # names a dict setting takes besides: of EarlyStoppingCallback
+FURTHER = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the settings that were found
+    "sft": {"early_stopping_patience": "int", "settings_from": "str"}
+}
+FREE = ("space",)  # dict settings whose names are the user's
 
 
 class Refused(Exception):
@@ -103,7 +106,9 @@ def layer(settings: dict, added: dict, where: str, from_text: bool = False) -> N
                     env.check_type(f"{section}.{name}", value, expected)
                 except TypeError as error:
                     raise Refused(f"{where}: {error}") from error
-                if expected is dict and name not in LIBRARY_CLASSES:  # one of our own: the cell has all its names
+                if expected is dict and name in FREE:
+                    pass  # helpers.tune checks it
+                elif expected is dict and name not in LIBRARY_CLASSES:  # one of our own: the cell has all its names
                     own = cells[stage][name][0]
                     for key, part in value.items():
                         if key not in own:

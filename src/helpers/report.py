@@ -179,6 +179,26 @@ def loss_figure(run: Path):
     return figure
 
 
+def search_figure(run: Path):
+    """Returns the validation losses of tune/trials.csv by rung, a line a candidate: who went on, and who did not."""
+    import pandas
+
+    plt = _pyplot()
+    table = pandas.read_csv(run / "tune" / "trials.csv")
+    names = sorted(name for name in table if name.startswith("loss at rung "))
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    best = env.read_json(run / "tune" / "best.json")["candidate"]
+    for row in table.to_dict("records"):
+        points = [(place + 1, row[name]) for place, name in enumerate(names) if row[name] == row[name]]
+        if points:
+            style = {"color": BLUE, "linewidth": 2.5} if row["candidate"] == best else {"color": "0.6", "linewidth": 1}
+            axes.plot(*zip(*points), marker="o" if row["status"] == "finished" else "x", **style)
+    axes.set_xticks(range(1, len(names) + 1))
+    axes.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel="validation loss, nats a token")
+    axes.grid(alpha=0.3)
+    return figure
+
+
 def length_figure(lengths, max_length: int):
     """Returns the histogram of token counts (a sequence of integers), with the share of rows within max_length."""
     import numpy

@@ -31,7 +31,8 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
     for stage in stages:
         folder = env.STAGES[stage][1]
         before = record.get(stage, {})
-        unmade = [name for name in env.INPUTS[stage] if not (run / name).is_file()] if stage != "report" else []
+        needed = [*env.INPUTS[stage], *reads(settings, stage)]
+        unmade = [name for name in needed if not (run / name).is_file()] if stage != "report" else []
         made_in = {name.split("/")[0] for name in unmade}
         makers = [maker for maker, (_, made) in env.STAGES.items() if made in made_in and maker not in stages]
         if makers:
@@ -58,11 +59,16 @@ def plan(settings: dict[str, dict], stages: list[str], force: bool) -> dict[str,
             reasons[stage] = ""
             if before["inputs"] != env.input_hashes(run, stage, settings[stage]):
                 reasons[stage] = "its inputs changed"
-            elif any(name.split("/")[0] in changed for name in env.INPUTS[stage]):
+            elif any(name.split("/")[0] in changed for name in needed):
                 reasons[stage] = "an earlier stage runs again"
         if reasons[stage]:
             changed.add(folder)
     return reasons
+
+
+def reads(settings: dict[str, dict], stage: str) -> list[str]:
+    """Returns what a stage reads besides its INPUTS, as its settings ask for it."""
+    return ["tune/best.json"] if stage == "train" and settings["train"]["sft"].get("settings_from") == "tune" else []
 
 
 # Execution
@@ -246,9 +252,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--preset", nargs="+", required=True, metavar="NAME", help="one or more of notebooks/presets")
     parser.add_argument("--run-name", help="folder under outputs; default: the preset's name")
     parser.add_argument("--outputs", default="outputs", metavar="DIR", help="folder of all runs (default: outputs)")
-    parser.add_argument(
-        "--stages", default=",".join(env.MAIN), help="comma-separated (default: all but tune and export)"
-    )
+    parser.add_argument("--stages", help="comma-separated (default: all but export, and tune where train asks for it)")
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="STAGE.PARAM=VALUE", dest="sets")
     parser.add_argument("--tiny", action="store_true", help="embedded model, a slice of data, a few steps: on a CPU")
     parser.add_argument("--force", action="store_true", help="run finished stages again")
@@ -256,11 +260,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault(env.SESSION_START, str(env.session_start()))
     try:
-        stages = options.stages.split(",")
-        for stage in stages:
+        asked = options.stages.split(",") if options.stages else []
+        for stage in asked:
             if stage not in env.STAGES:
                 raise presets.Refused(f"--stages: no stage {stage!r}.{presets.nearest(stage, env.STAGES)}")
-        stages = [stage for stage in env.STAGES if stage in stages]
         if options.run_name and len(options.preset) > 1:
             raise presets.Refused(
                 f"--run-name names one run, but {len(options.preset)} presets are asked for: leave it out."
@@ -271,9 +274,12 @@ def main(arguments: list[str] | None = None) -> int:
             settings = presets.resolve(preset, run_name, options.outputs, options.sets, options.tiny)
             if not options.dry_run:
                 bring(env.run_folder(options.outputs, run_name), settings["train"]["session"], options.force)
-            jobs.append((preset, settings, {} if options.dry_run else plan(settings, stages, options.force)))
+            searched = ["tune"] if reads(settings, "train") else []
+            stages = [stage for stage in env.STAGES if stage in (asked or [*env.MAIN, *searched])]
+            reasons = dict.fromkeys(stages) if options.dry_run else plan(settings, stages, options.force)
+            jobs.append((preset, settings, reasons))
         if options.dry_run:
-            print("---\n".join(as_yaml(stage, settings[stage]) for _, settings, _ in jobs for stage in stages), end="")
+            print("---\n".join(as_yaml(stage, job[1][stage]) for job in jobs for stage in job[2]), end="")
             return FINISHED
     except presets.Refused as error:
         print(f"error: {error}", file=sys.stderr)

@@ -17,6 +17,7 @@ from pathlib import Path
 from helpers import chat, checkpoints, env, model, plan, text, tiny
 
 EVAL_TOKENS = 4096  # of a validation micro-batch, pads included
+RUNG = "a rung of the search"  # why a candidate of `tune` pauses: config["pause_at"] is reached
 PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
 SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: from 65,536 it is at 1 after 16
 
@@ -27,7 +28,7 @@ def resolve(run: Path) -> dict:
     Raises ValueError as `plan.configure` does, and ModuleNotFoundError for a tracker that is not installed.
     """
     record = env.read_json(run / "run.json")["stages"]
-    config = plan.configure(record["train"]["parameters"])
+    config = plan.configure(from_search(run, record["train"]["parameters"]))
     data = env.read_json(run / "data" / "metrics.json")
     config["max_length"] = record["prepare_data"]["parameters"]["max_length"]
     config["embedded_model"] = data["embedded_model"]  # its name has a hash of all it was made of
@@ -36,6 +37,33 @@ def resolve(run: Path) -> dict:
         raise ModuleNotFoundError(f"sft.report_to is {package!r}, which is not installed: pip install {package}")
     tiny.locate(config["base_model"], run)
     return config
+
+
+def from_search(run: Path, parameters: dict) -> dict:
+    """Returns the stage's parameters, with those of tune/best.json laid over where sft.settings_from says "tune".
+
+    Raises ValueError for another word, FileNotFoundError where no search has finished.
+    """
+    parameters = {**parameters, "sft": dict(parameters["sft"])}
+    source = parameters["sft"].pop("settings_from", "")
+    if not source:
+        return parameters
+    if source != "tune":
+        raise ValueError(f"sft.settings_from is {source!r}: expected 'tune', or nothing.")
+    if not (run / "tune" / "best.json").is_file():
+        raise FileNotFoundError(
+            f"{run / 'tune' / 'best.json'} is not there: finish the stage tune of run {run.name} first."
+        )
+    best = env.read_json(run / "tune" / "best.json")
+    for name, value in best["settings"].items():
+        into, _, name = name.rpartition(".")
+        if into:
+            parameters[into] = {**parameters[into], name: value}
+        else:
+            parameters[name] = value
+    said = ", ".join(f"{name} {value}" for name, value in best["settings"].items())
+    print(f"from the search: {said} (candidate {best['candidate']}, validation loss {best['val_loss']:.4f})")
+    return parameters
 
 
 def warnings_of(config: dict) -> list[str]:
@@ -49,8 +77,11 @@ def warnings_of(config: dict) -> list[str]:
     return found
 
 
-def launch(run: Path, config: dict) -> dict:
-    """Trains and returns the metrics: here, or with `num_gpus` over one as one process a GPU (0 = all)."""
+def launch(run: Path, config: dict, apart: bool = False) -> dict:
+    """Trains and returns the metrics: here, or with `num_gpus` over one as one process a GPU (0 = all).
+
+    `apart`: in a process of its own, which gives a GPU's memory back. Raises RuntimeError when a process fails.
+    """
     env.write_json(run / "train" / "config.json", config)
     (run / "train" / "result.json").unlink(missing_ok=True)
     import torch
@@ -58,18 +89,22 @@ def launch(run: Path, config: dict) -> dict:
     processes = config["num_gpus"] or max(1, torch.cuda.device_count())
     if processes > max(1, torch.cuda.device_count()):
         raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
-    if processes == 1:
+    if processes == 1 and not (apart and torch.cuda.is_available()):
         with checkpoints.mirrored(run, config["session"]):
             return run_training(run)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        print(f"{processes} GPUs, one process each")
     command += ["-m", "helpers.train", str(run / "train" / "config.json")]
-    print(f"{processes} GPUs, one process each")
     with checkpoints.mirrored(run, config["session"]):
         code = env.stream(command, **{env.SESSION_START: str(env.session_start())})
+    result = run / "train" / "result.json"
     if code:
-        raise RuntimeError(f"training ended with exit code {code}: its log stands above.")
-    return env.read_json(run / "train" / "result.json")
+        said = env.read_json(result)["reason"] if result.is_file() else "its log stands above"
+        raise RuntimeError(f"training ended with exit code {code}: {said}.")
+    return env.read_json(result)
 
 
 def examples(run: Path, tokenizer, max_length: int, eval_rows: int, seed: int):
@@ -300,6 +335,8 @@ def trainer_class():
         def asked_to_stop(self) -> bool:
             """Returns whether this process should end after the step, and keeps the reason in `stop`."""
             self.stop = self.stop or self.clock.reason(self.save_seconds + self.copy_seconds())
+            if not self.stop and self.state.global_step + 1 == self.config.get("pause_at"):
+                self.stop = RUNG
             return bool(self.stop)
 
         def _save_checkpoint(self, network, trial):
@@ -461,6 +498,8 @@ def log_callback(run: Path):
             if state.is_world_process_zero:
                 env.progress(state.global_step, state.max_steps, "step")
             control.should_training_stop = control.should_training_stop or bool(self.trainer.stop)
+            if self.trainer.stop == RUNG:  # judged before it is kept: a checkpoint of a rung has its loss
+                control.should_evaluate = control.should_save = True
 
         def on_epoch_end(self, args, state, control, **kwargs):
             if self.trainer.stop and state.global_step % len(self.trainer.steps):  # left midway: not an epoch's end
@@ -596,7 +635,9 @@ def run_training(run: Path) -> dict:
         if first:
             print(f"paused at step {done} of {trainer.state.max_steps}: {trainer.stop}. Run it again to go on.")
         trainer.accelerator.wait_for_everyone()
-        return {"status": "paused", "step": done, "steps": trainer.state.max_steps, "reason": trainer.stop}
+        found = {"status": "paused", "step": done, "steps": trainer.state.max_steps, "reason": trainer.stop}
+        losses = [line["eval_loss"] for line in trainer.logged if "eval_loss" in line and line["step"] == done]
+        return {**found, "val_loss": losses[-1]} if losses else found
     counts, seconds = trainer.total_counts(), trainer.seconds()
     share = trainer.eval_seconds / seconds
     eval_seconds = trainer.eval_seconds
@@ -652,6 +693,11 @@ def save_adapter(network, tokenizer, folder: Path) -> None:
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1]).resolve().parents[1]
-    ended = run_training(folder)
+    try:
+        ended = run_training(folder)
+    except Exception as error:
+        if int(os.environ.get("RANK", 0)) == 0:
+            env.write_json(folder / "train" / "result.json", {"status": "failed", "reason": env.brief(error)})
+        raise
     if int(os.environ.get("RANK", 0)) == 0:
         env.write_json(folder / "train" / "result.json", ended)
