@@ -23,7 +23,7 @@ KEYS = {  # of metrics.json that others rely on
     "effective_batch optimizer_steps epochs train_loss val_loss tokens_seen useful_token_fraction tokens_per_second "
     "peak_memory_gib hours sessions",
     "evaluate": "n base tuned delta topics lengths prompts signatures",
-    "infer": "n tokens_per_second seconds_per_reply",
+    "infer": "n tokens_per_second seconds_per_reply seconds_to_first_word streamed_tokens_per_second",
 }
 FILES = """run.json data/train.jsonl data/val.jsonl data/test.jsonl data/dropped.csv data/README.md
 train/config.json train/log.jsonl

@@ -1,11 +1,14 @@
 """Successive halving: it finds what all of the grid would, goes on where it stopped, and shares its work."""
 
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -118,9 +121,31 @@ def test_killed_at_ten_random_moments_it_finds_the_same_and_logs_no_step_twice(s
     assert finish(killed, search) == (table, best) and losses(killed) == losses(run)
 
 
+@pytest.fixture
+def storage(request):
+    """Returns where a search is kept: SQLite in the run's folder, a journal file, or a PostgreSQL of Debian's."""
+    if request.param != "postgresql":
+        yield {"sqlite": "", "journal": str(Path(tempfile.mkdtemp()) / "drive/study.journal")}[request.param]
+        return
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not found:
+        pytest.skip("no PostgreSQL is installed: apt-get install postgresql")
+    folder, port = Path(tempfile.mkdtemp()), 54329
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []  # it does not run as root
+    if as_user:
+        shutil.chown(folder, "postgres")
+    subprocess.run([*as_user, found[-1], "-D", folder / "data", "-A", "trust", "-U", "searcher"], check=True, cwd="/")
+    control = [*as_user, found[-1].with_name("pg_ctl"), "-D", folder / "data", "-w"]
+    options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1"
+    subprocess.run([*control, "-l", folder / "log", "-o", options, "start"], check=True, cwd="/")
+    yield f"postgresql+psycopg://searcher@127.0.0.1:{port}/postgres"
+    subprocess.run([*control, "-m", "immediate", "stop"], check=True, cwd="/")
+
+
 @pytest.mark.slow
-def test_two_processes_share_a_search_without_losing_or_repeating_a_candidate(searched):
-    run, search = searched("shared")
+@pytest.mark.parametrize("storage", ["sqlite", "journal", "postgresql"], indirect=True)
+def test_two_processes_share_a_search_without_losing_or_repeating_a_candidate(searched, storage):
+    run, search = searched("shared", storage=storage)
     processes = [worker(run) for _ in range(2)]
     said = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said

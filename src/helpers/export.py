@@ -5,6 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
+import urllib.request
 from pathlib import Path
 
 import yaml
@@ -13,7 +16,7 @@ from helpers import env, generate, model, plan, report, tiny
 
 FORMS = ("adapter", "merged", "gguf", "space")
 APART = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
-LLAMA_CPP = ("https://github.com/ggml-org/llama.cpp", "b6900")  # where its converter is from, and which
+LLAMA_CPP = "0c1e57098"  # the commit whose converter was tried, with llama-cpp-python 0.3.36
 QUANTISED = ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "q3_k_m", "q2_k")
 
 
@@ -235,15 +238,21 @@ def _converter(llama_cpp: str, beside: Path) -> Path:
     """Returns a folder with llama.cpp's converter: the one named, else the pinned one, fetched once."""
     if llama_cpp:
         return Path(llama_cpp)
-    folder, (address, tag) = beside / "llama.cpp", LLAMA_CPP
+    folder = beside / f"llama.cpp-{LLAMA_CPP}"
     if not folder.is_dir():
-        command = ["git", "clone", "-q", "--depth", "1", "--branch", tag, address, str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
+        address = f"https://github.com/ggml-org/llama.cpp/archive/{LLAMA_CPP}.tar.gz"
+        try:
+            with tempfile.TemporaryDirectory(dir=beside) as scratch:
+                with urllib.request.urlopen(address, timeout=60) as answer:
+                    (Path(scratch) / "archive").write_bytes(answer.read())
+                with tarfile.open(Path(scratch) / "archive") as tar:
+                    tar.extractall(scratch, filter="data")
+                next(Path(scratch).glob("llama.cpp-*")).rename(folder)
+        except (OSError, tarfile.TarError) as error:
             raise OSError(
-                f"llama.cpp's converter could not be fetched ({done.stderr.strip()[-200:]}): switch the internet on, "
-                f"or set export.llama_cpp to a checkout."
-            )
+                f"llama.cpp's converter could not be fetched from {address} ({env.brief(error)}): switch the internet "
+                f"on, or set export.llama_cpp to a checkout."
+            ) from error
     return folder
 
 
