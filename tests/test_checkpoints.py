@@ -357,6 +357,7 @@ def test_a_run_in_a_thread_trains_without_signals(make):
     assert found and found[0]["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits_and_the_same_replies(tmp_path):
     from benchmarks import kill
 

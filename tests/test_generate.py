@@ -113,6 +113,7 @@ def test_two_processes_evaluate_as_one_does_and_go_on_after_a_kill(demo, tmp_pat
     assert (work / "base_replies-1.jsonl").is_file(), "the second process did nothing"
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_or_pauses_is_told_with_what_it_said(demo, tmp_path):
     run = tmp_path / "demo"
     for name in ("data", "train"):

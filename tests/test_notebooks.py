@@ -28,6 +28,7 @@ def test_there_are_five_notebooks_and_those_beside_them():
     assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co", "ex", "tu"]
 
 
+@pytest.mark.slow
 def test_the_colab_notebook_mounts_the_drive_runs_and_goes_on_in_another_session(tmp_path, monkeypatch):
     """Colab's own module is a stand-in that notes the mount; the rest is what runs there."""
     google = tmp_path / "site/google"
