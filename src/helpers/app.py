@@ -9,6 +9,7 @@ import contextlib
 import html
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 from helpers import care, chat, env, experiments, generate, model, tiny
@@ -99,7 +100,8 @@ def opened(shown: list[dict], message: str, side: str, language: str, with_care:
         new.append(
             {"role": "assistant", "content": care.answer(language), "kind": "care", "side": "", "writing": False}
         )
-    return [*shown, *new, {"role": "assistant", "content": "", "kind": "reply", "side": side, "writing": True}]
+    reply = {"role": "assistant", "content": "", "kind": "reply", "side": side, "writing": True}
+    return [*shown, *new, {**reply, "id": uuid.uuid4().hex}]
 
 
 def written(talker, shown: list[dict], **decoding):
@@ -126,7 +128,11 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here."""
         return [{"role": entry["role"], "content": html.escape(entry["content"]) or "…"} for entry in entries]
 
+    halted = set()  # ids of replies that were stopped: what they still say comes too late
+
     def open_turn(message, entries, side, language):
+        if entries and entries[-1].get("id") in halted:
+            entries = closed(entries)
         now = opened(entries, message, side, language, with_care)
         return shown_as(now), now, message if now is entries else ""
 
@@ -140,6 +146,8 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         problem = ""
         try:
             for now in written(talker, entries, **decoding):
+                if now[-1]["id"] in halted:
+                    return
                 yield shown_as(now), now
         except ValueError as error:
             problem = f"{WORDS[language]['long']} ({error})"
@@ -150,6 +158,10 @@ def build(talker, with_care: bool = True, log: Path | None = None):
             gradio.Warning(problem)
             now = [*entries[:-1], {**entries[-1], "content": f"— {problem}", "kind": "care", "writing": False}]
             yield shown_as(now), now
+
+    def halting(entries):
+        halted.update(one["id"] for one in entries[-1:] if "id" in one)
+        return closed(entries)
 
     def answer(message: str, side: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> str:
         """Answers one message, for programs; a crisis is met with the fixed message alone."""
@@ -241,7 +253,7 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         )
         gradio.api(answer, api_name="reply", concurrency_limit=1, concurrency_id="model")
         private = {"queue": False, "api_visibility": "private"}
-        halt.click(closed, entries, entries, cancels=[writing], **private)
+        halt.click(halting, entries, entries, cancels=[writing], **private)
         clear.click(lambda: ([], []), None, [shown, entries], cancels=[writing], **private)
         shown.clear(list, None, entries, cancels=[writing], **private)
         shown.like(thumb, [entries, *decoding], None, **private)

@@ -25,7 +25,9 @@ def _settings(tokenizer, max_new_tokens: int, temperature: float, top_p: float):
 
     vocabulary = tokenizer.get_vocab()
     ends = [vocabulary[token] for token in (chat.END, chat.END_OF_TEXT, "<|eom_id|>") if token in vocabulary]
-    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0} if temperature else {}
+    sampling = (
+        {"do_sample": True, "temperature": float(temperature), "top_p": float(top_p), "top_k": 0} if temperature else {}
+    )
     pad = tokenizer.pad_token_id
     return GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad, **sampling), ends
 
