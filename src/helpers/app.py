@@ -149,7 +149,7 @@ def build(talker, with_care: bool = True, log: Path | None = None):
                 if now[-1]["id"] in halted:
                     return
                 yield shown_as(now), now
-        except ValueError as error:
+        except chat.TooLong as error:
             problem = f"{WORDS[language]['long']} ({error})"
         except Exception as error:
             print(env.brief(error), file=sys.stderr)

@@ -14,6 +14,10 @@ TEMPLATE = (  # Llama 3's layout, for a tokenizer that brings no template of its
 )
 
 
+class TooLong(ValueError):
+    """A message that no prompt has room for."""
+
+
 def prepare_tokenizer(tokenizer):
     """Sets pad and end tokens and, where there is none, the template. Returns the tokenizer.
 
@@ -58,7 +62,7 @@ def encode_prompt(tokenizer, messages: list[dict] | str) -> list[int]:
 def fit(tokenizer, messages: list[dict], max_tokens: int) -> list[dict]:
     """Returns a conversation without its oldest turns, dropped whole, so that its prompt has at most `max_tokens`.
 
-    The system message and the last message stay. Raises ValueError when those alone are longer.
+    The system message and the last message stay. Raises TooLong when those alone are longer.
     """
     system = [message for message in messages if message["role"] == "system"]
     rest = [message for message in messages if message["role"] != "system"]
@@ -66,7 +70,7 @@ def fit(tokenizer, messages: list[dict], max_tokens: int) -> list[dict]:
         starts = [place for place, message in enumerate(rest) if message["role"] == "user" and place]
         if not starts:
             length = len(encode_prompt(tokenizer, [*system, *rest]))
-            raise ValueError(f"the message has {length} tokens, at most {max_tokens} fit: make it shorter.")
+            raise TooLong(f"the message has {length} tokens, at most {max_tokens} fit: make it shorter.")
         rest = rest[starts[0] :]
     return [*system, *rest]
 
