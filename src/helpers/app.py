@@ -128,6 +128,10 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here."""
         return [{"role": entry["role"], "content": html.escape(entry["content"]) or "…"} for entry in entries]
 
+    def decoded(temperature, top_p, max_new_tokens, seed) -> dict:
+        """Returns what the page's controls say as settings of generate.stream: a number field gives floats."""
+        return {"temperature": temperature, "top_p": top_p, "max_new_tokens": int(max_new_tokens), "seed": int(seed)}
+
     halted = set()  # ids of replies that were stopped: what they still say comes too late
 
     def open_turn(message, entries, side, language):
@@ -137,12 +141,7 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         return shown_as(now), now, message if now is entries else ""
 
     def write(entries, language, temperature, top_p, max_new_tokens, seed):
-        decoding = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": int(max_new_tokens),
-            "seed": int(seed),
-        }
+        decoding = decoded(temperature, top_p, max_new_tokens, seed)
         problem = ""
         try:
             for now in written(talker, entries, **decoding):
@@ -163,16 +162,15 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         halted.update(one["id"] for one in entries[-1:] if "id" in one)
         return closed(entries)
 
+    def emptied(entries):
+        halting(entries)
+        return [], []
+
     def answer(message: str, side: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> str:
         """Answers one message, for programs; a crisis is met with the fixed message alone."""
         if with_care and care.crisis(message):
             return care.answer()
-        decoding = {
-            "temperature": temperature,
-            "top_p": top_p,
-            "max_new_tokens": int(max_new_tokens),
-            "seed": int(seed),
-        }
+        decoding = decoded(temperature, top_p, max_new_tokens, seed)
         return [*talker.reply([{"role": "user", "content": message.strip()}], side, **decoding)][-1]
 
     def thumb(entries, temperature, top_p, max_new_tokens, seed, event: gradio.LikeData):
@@ -180,7 +178,7 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         if not log or not 0 <= place < len(entries) or entries[place]["kind"] != "reply" or event.liked == "":
             return
         turns = [*talker.system, *turns_of(entries[: place + 1])]
-        decoding = {"temperature": temperature, "top_p": top_p, "max_new_tokens": max_new_tokens, "seed": seed}
+        decoding = decoded(temperature, top_p, max_new_tokens, seed)
         experiments.log_thumb(log, talker.run.name, entries[place]["side"], turns, bool(event.liked), decoding)
 
     def about(language):
@@ -254,8 +252,8 @@ def build(talker, with_care: bool = True, log: Path | None = None):
         gradio.api(answer, api_name="reply", concurrency_limit=1, concurrency_id="model")
         private = {"queue": False, "api_visibility": "private"}
         halt.click(halting, entries, entries, cancels=[writing], **private)
-        clear.click(lambda: ([], []), None, [shown, entries], cancels=[writing], **private)
-        shown.clear(list, None, entries, cancels=[writing], **private)
+        clear.click(emptied, entries, [shown, entries], cancels=[writing], **private)
+        shown.clear(emptied, entries, [shown, entries], cancels=[writing], **private)
         shown.like(thumb, [entries, *decoding], None, **private)
         language.change(
             relabel,

@@ -86,10 +86,8 @@ def _size(folder: Path) -> int:
 def card(run: Path) -> str:
     """Returns the model card, made from the run's own files; what was not measured reads so."""
     config, record = env.read_json(run / "train" / "config.json"), env.read_json(run / "run.json")
-    files = {"data": "data", "train": "train", "evaluate": "evaluate"}
-    data, train, judged = (
-        env.read_json(run / name / "metrics.json") if (run / name / "metrics.json").is_file() else {} for name in files
-    )
+    files = [run / name / "metrics.json" for name in ("data", "train", "evaluate")]
+    data, train, judged = (env.read_json(file) if file.is_file() else {} for file in files)
     base = config["base_model"]
     head = {
         "library_name": "peft",
@@ -205,18 +203,7 @@ def gguf(run: Path, source: Path, folder: Path, types: list[str], llama_cpp: str
     with _whole(folder) as beside:
         first = beside / f"{run.name}-f16.gguf"
         path = os.pathsep.join([str(converter.parent / "gguf-py"), os.environ.get("PYTHONPATH", "")])
-        # a tokenizer that the converter does not know, such as the embedded one, splits as Llama 3's does
-        code = (
-            "import runpy, sys; sys.path.insert(0, sys.argv[1]); known = sys.argv[2]; sys.argv = sys.argv[3:]\n"
-            "import conversion.base as base\n"
-            "own = base.TextModel.get_vocab_base_pre\n"
-            "def pre(self, tokenizer):\n"
-            "    try:\n        return own(self, tokenizer)\n"
-            "    except NotImplementedError:\n        return 'llama-bpe'\n"
-            "base.TextModel.get_vocab_base_pre = pre\n"
-            "runpy.run_path(known, run_name='__main__')"
-        )
-        command = [sys.executable, "-c", code, str(converter.parent), str(converter), str(converter), str(source)]
+        command = [sys.executable, "-c", CONVERT, str(converter), str(source)]
         command += ["--outtype", "f16", "--outfile", str(first)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
         if done.returncode:
@@ -256,6 +243,28 @@ def _converter(llama_cpp: str, beside: Path) -> Path:
     return folder
 
 
+CONVERT = '''
+import runpy, sys
+from pathlib import Path
+
+sys.argv = sys.argv[1:]
+sys.path.insert(0, str(Path(sys.argv[0]).parent))
+from conversion.base import TextModel
+
+recognised = TextModel.get_vocab_base_pre
+
+
+def splits_as(self, tokenizer):
+    """Says how a tokenizer splits words: as Llama 3's, where the converter does not know it (the embedded model's)."""
+    try:
+        return recognised(self, tokenizer)
+    except NotImplementedError:
+        return "llama-bpe"
+
+
+TextModel.get_vocab_base_pre = splits_as
+runpy.run_path(sys.argv[0], run_name="__main__")
+'''
 APP = '''"""The chat page of a run, as a Hugging Face Space."""
 
 import sys
