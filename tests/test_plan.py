@@ -198,3 +198,12 @@ def test_quantiles_come_back_as_lengths():
     lengths = plan.spread([(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)], 10_000)
     assert lengths == sorted(lengths) and 70 <= lengths[0] and lengths[-1] <= 2048
     assert lengths[5000] == pytest.approx(219, abs=1) and lengths[9500] == pytest.approx(555, abs=2)
+
+
+def test_an_evaluation_is_shared_by_the_cards_that_there_are(tmp_path):
+    hours = {}
+    for cards in (1, 2):
+        sets = [f"evaluate.num_gpus={cards}", "prepare_data.max_rows=2000"]
+        settings = presets.resolve("kaggle-t4x2", "x", str(tmp_path), sets, tiny=False)
+        hours[cards] = plan.make(settings, tmp_path / "x")["hours"]["evaluate"]
+    assert hours[1] == pytest.approx(2 * hours[2], rel=0.02)
