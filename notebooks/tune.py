@@ -69,15 +69,15 @@ report.text_table(price)
 # ## The search
 
 # %%
-tune.work(run, study, configs, session)
-table = tune.rows(study, configs)
+tune.carry_out(run, study, configs, session)
+table = tune.rows(run, study, configs)
 report.text_table(table)
 
 # %% [markdown]
 # ## What was found
 
 # %%
-best = tune.best(table, study.user_attrs["search"]["candidates"])
+best = tune.best(table, study)
 tune.write(run, table, best)
 report.text_table(best)
 
@@ -92,7 +92,6 @@ metrics = {
     "share_of_all": trained / sum(row["budget_steps"] for row in table if row["budget_steps"]),
     "eliminated": sum(row["status"] == "eliminated" for row in table),
     "failed": sum(row["status"] == "fail" for row in table),
-    "importance": tune.importance(study),
     "price": price,
     "best": best,
 }

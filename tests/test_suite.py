@@ -164,15 +164,16 @@ def test_one_stage_can_be_forced_again(demo, suite):
 @pytest.fixture(scope="module")
 def both_presets(suite, tmp_path_factory):
     outputs = tmp_path_factory.mktemp("both")
-    return outputs, suite("--preset", "demo", "kaggle-t4x2", "--tiny", "--outputs", outputs)
+    return outputs, suite("--preset", "kaggle-t4x2", "ref-e-wikitext-1b", "--tiny", "--outputs", outputs)
 
 
 def test_two_presets_in_one_call_end_with_a_summary(both_presets):
     outputs, done = both_presets
     assert done.returncode == 0, done.said
-    assert re.search(r"finished +\d+:\d\d +demo\nfinished +\d+:\d\d +kaggle-t4x2\n", done.stdout)
-    for preset in ("demo", "kaggle-t4x2"):
+    assert re.search(r"finished +\d+:\d\d +kaggle-t4x2\nfinished +\d+:\d\d +ref-e-wikitext-1b\n", done.stdout)
+    for preset in ("kaggle-t4x2", "ref-e-wikitext-1b"):
         assert (outputs / f"{preset}-tiny/report/index.html").is_file()
+    assert metrics(outputs / "ref-e-wikitext-1b-tiny", "data")["format"] == "text"
 
 
 def test_both_backends_start_at_the_same_loss_and_their_adapters_load_in_plain_peft(both_presets, suite):
@@ -182,11 +183,11 @@ def test_both_backends_start_at_the_same_loss_and_their_adapters_load_in_plain_p
     from transformers import AutoModelForCausalLM
 
     outputs, _ = both_presets
-    arguments = ["--preset", "demo", "--tiny", "--outputs", outputs, "--run-name", "with-peft"]
+    arguments = ["--preset", "kaggle-t4x2", "--tiny", "--outputs", outputs, "--run-name", "with-peft"]
     done = suite(*arguments, "--stages", "prepare_data,train", "--set", "train.backend=peft")
     assert done.returncode == 0, done.said
     first_losses, logits = {}, {}
-    for backend, name in (("unsloth", "demo-tiny"), ("peft", "with-peft")):
+    for backend, name in (("unsloth", "kaggle-t4x2-tiny"), ("peft", "with-peft")):
         folder = outputs / name
         assert metrics(folder, "train")["backend"] == backend
         first_losses[backend] = env.read_jsonl(folder / "train/log.jsonl")[0]["loss"]
@@ -200,10 +201,11 @@ def test_both_backends_start_at_the_same_loss_and_their_adapters_load_in_plain_p
             with network.disable_adapter():
                 assert not torch.equal(logits[backend], network(input_ids=torch.arange(20)[None]).logits)
     assert first_losses["unsloth"] == pytest.approx(first_losses["peft"], rel=0.01)
-    data = [metrics(outputs / name, "data")["sha256"] for name in ("demo-tiny", "with-peft")]
+    data = [metrics(outputs / name, "data")["sha256"] for name in ("kaggle-t4x2-tiny", "with-peft")]
     assert data[0] == data[1]
 
 
+@pytest.mark.slow
 def test_each_notebook_runs_alone_by_plain_papermill_in_order(tmp_path):
     small = {
         "01_prepare_data": ["-p", "max_rows", "64"],
@@ -223,7 +225,7 @@ def test_each_notebook_runs_alone_by_plain_papermill_in_order(tmp_path):
     assert {stage: facts["status"] for stage, facts in stages.items()} == dict.fromkeys(env.MAIN, "finished")
 
 
-@pytest.fixture(params=["text", pytest.param("conversations", marks=pytest.mark.slow)])
+@pytest.fixture(params=["text", "conversations"])
 def other_format(request, tmp_path):
     """A file shaped like FineTome (ShareGPT turns, English, code) or like wikitext (plain lines, many empty)."""
     rng = random.Random(1)
@@ -247,6 +249,7 @@ def other_format(request, tmp_path):
     return path, request.param
 
 
+@pytest.mark.slow
 def test_other_formats_run_through_all_stages(other_format, suite, tmp_path):
     path, kind = other_format
     sets = [f"prepare_data.dataset={path}", "prepare_data.skip_rules=[not Bengali, markup]"]
@@ -267,14 +270,12 @@ def test_other_formats_run_through_all_stages(other_format, suite, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(demo, suite, tmp_path):
-    model = demo.run / "data/model"
-    hashes = []
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        sets = [f"shared.base_model={model}", f"shared.seed={seed}", "prepare_data.max_rows=200"]
-        arguments = ["--preset", "demo", "--stages", "prepare_data", "--run-name", name, "--outputs", tmp_path]
-        done = suite(*arguments, "--set", *sets)
+    hashes = [metrics(demo.run, "data")["sha256"]]
+    for seed in (3407, 2):
+        arguments = ["--preset", "demo", "--stages", "prepare_data", "--run-name", f"seed{seed}"]
+        done = suite(*arguments, "--outputs", tmp_path, "--set", f"shared.seed={seed}")
         assert done.returncode == 0, done.said
-        hashes.append(metrics(tmp_path / name, "data")["sha256"])
+        hashes.append(metrics(tmp_path / f"seed{seed}", "data")["sha256"])
     assert hashes[0] == hashes[1]
     assert all(hashes[0][part] != hashes[2][part] for part in hashes[0])
 

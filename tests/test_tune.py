@@ -44,8 +44,8 @@ def searched(make, embedded_rows, base, tokenizer):
 def finish(run, search):
     study, configs = tune.search(run, search)
     tune.work(run, study, configs, search["session"])
-    table = tune.rows(study, configs)
-    return table, tune.best(table, study.user_attrs["search"]["candidates"])
+    table = tune.rows(run, study, configs)
+    return table, tune.best(table, study)
 
 
 def whole(run, search, folder):
@@ -150,7 +150,7 @@ def test_two_processes_share_a_search_without_losing_or_repeating_a_candidate(se
     said = [process.communicate(timeout=400)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], said
     study, configs = tune.search(run, search)
-    table = tune.rows(study, configs)
+    table = tune.rows(run, study, configs)
     assert [row["candidate"] for row in table] == list(range(8))
     assert {row["status"] for row in table} <= {"finished", "eliminated"}
     workers = {trial.user_attrs["worker"] for trial in study.get_trials()}
@@ -177,7 +177,7 @@ def test_a_candidate_that_diverges_or_runs_out_of_memory_fails_and_the_search_go
     for batch in (4, 2):
         assert by_settings[1e30, batch]["status"] == "fail" and "finite" in by_settings[1e30, batch]["reason"]
     with pytest.raises(ValueError, match="no candidate reached the last rung: .*finite"):
-        tune.best([by_settings[1e30, 4]], [])
+        tune.best([by_settings[1e30, 4]], None)
 
 
 @pytest.mark.parametrize(
@@ -188,6 +188,8 @@ def test_a_candidate_that_diverges_or_runs_out_of_memory_fails_and_the_search_go
         ({"learning_rat": [1e-4]}, "learning_rat.*no setting.*learning_rate"),
         ({"sft.optimizer": ["sgd"]}, "optimizer is no setting of SFTConfig"),
         ({"learning_rate": ["fast"]}, "learning_rate is 'fast'"),
+        ({"sft.max_steps": [30, 60]}, "max_steps cannot be searched: the budget decides it"),
+        ({"eval_rows": [5]}, "eval_rows cannot be searched: losses would not compare"),
     ],
 )
 def test_an_impossible_space_is_refused_by_name(space, said):
@@ -212,6 +214,9 @@ def test_every_candidate_has_the_same_tokens_and_a_rung_is_a_share_of_the_next(s
     configs = tune.configurations(run, base, tune.candidates(search["space"], 0, 1), 36)
     rows = [config["sft"]["max_steps"] * config["sft"]["per_device_train_batch_size"] for config in configs]
     assert max(rows) <= 1.05 * min(rows), rows
+    base["sft"] = {**base["sft"], "warmup_steps": 9}
+    warmed = tune.configurations(run, base, tune.candidates(search["space"], 0, 1), 36)
+    assert {config["sft"]["warmup_steps"] for config in warmed} == {0.25}, "the warm-up's tokens differ"
     assert tune.rungs(27, 3, 3) == [3, 9, 27] and tune.rungs(10, 2, 3) == [2, 5, 10]
     price = tune.price(run, configs, 3, 3)
     assert 0 < price["hours_of_search"] < 0.45 * price["hours_of_all"]

@@ -180,22 +180,30 @@ def loss_figure(run: Path):
 
 
 def search_figure(run: Path):
-    """Returns the validation losses of tune/trials.csv by rung, a line a candidate: who went on, and who did not."""
+    """Returns the validation losses of tune/trials.csv by rung, a line a candidate, and how much each setting decides.
+
+    A cross ends a candidate that was eliminated, a dot one that reached the last rung; the best is blue.
+    """
     import pandas
 
     plt = _pyplot()
     table = pandas.read_csv(run / "tune" / "trials.csv")
     names = sorted(name for name in table if name.startswith("loss at rung "))
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    shares = env.read_json(run / "tune" / "best.json")["importance"] or {}
+    figure, (curves, bars) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained", width_ratios=[3, 2])
     best = env.read_json(run / "tune" / "best.json")["candidate"]
     for row in table.to_dict("records"):
         points = [(place + 1, row[name]) for place, name in enumerate(names) if row[name] == row[name]]
         if points:
-            style = {"color": BLUE, "linewidth": 2.5} if row["candidate"] == best else {"color": "0.6", "linewidth": 1}
-            axes.plot(*zip(*points), marker="o" if row["status"] == "finished" else "x", **style)
-    axes.set_xticks(range(1, len(names) + 1))
-    axes.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel="validation loss, nats a token")
-    axes.grid(alpha=0.3)
+            won = row["candidate"] == best
+            curves.plot(*zip(*points), color=BLUE if won else "0.6", linewidth=2.5 if won else 1, zorder=2 + won)
+            curves.plot(*points[-1], "o" if row["status"] == "finished" else "x", color=BLUE if won else "0.3")
+    curves.set_xticks(range(1, len(names) + 1))
+    curves.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel="validation loss, nats a token")
+    curves.grid(alpha=0.3)
+    bars.barh(list(shares), list(shares.values()), color=BLUE)
+    bars.set(xlabel="share of the first rung's variance (η²)", xlim=(0, 1))
+    bars.invert_yaxis()
     return figure
 
 

@@ -77,10 +77,10 @@ def warnings_of(config: dict) -> list[str]:
     return found
 
 
-def launch(run: Path, config: dict, apart: bool = False) -> dict:
+def launch(run: Path, config: dict) -> dict:
     """Trains and returns the metrics: here, or with `num_gpus` over one as one process a GPU (0 = all).
 
-    `apart`: in a process of its own, which gives a GPU's memory back. Raises RuntimeError when a process fails.
+    Raises RuntimeError when a process fails.
     """
     env.write_json(run / "train" / "config.json", config)
     (run / "train" / "result.json").unlink(missing_ok=True)
@@ -89,15 +89,13 @@ def launch(run: Path, config: dict, apart: bool = False) -> dict:
     processes = config["num_gpus"] or max(1, torch.cuda.device_count())
     if processes > max(1, torch.cuda.device_count()):
         raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
-    if processes == 1 and not (apart and torch.cuda.is_available()):
+    if processes == 1:
         with checkpoints.mirrored(run, config["session"]):
             return run_training(run)
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        print(f"{processes} GPUs, one process each")
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "helpers.train", str(run / "train" / "config.json")]
+    print(f"{processes} GPUs, one process each")
     with checkpoints.mirrored(run, config["session"]):
         code = env.stream(command, **{env.SESSION_START: str(env.session_start())})
     result = run / "train" / "result.json"
@@ -602,7 +600,7 @@ def run_training(run: Path) -> dict:
         data_collator=chat.collator(tokenizer),
         callbacks=[log := log_callback(run)] + [EarlyStoppingCallback(patience)] * bool(patience),
     )
-    clock = Clock(run, functools.partial(env.session_left, config["session"]["hours"]))
+    clock = Clock(run / config.get("part_of", ""), functools.partial(env.session_left, config["session"]["hours"]))
     trainer.prepare(config, steps, val_rows, chat.collator(tokenizer), made, clock)
     log.trainer = trainer
     trainer.remove_callback(PrinterCallback)

@@ -6,6 +6,7 @@ the same budget in tokens; a rung is 1/η of the next.
 
 import contextlib
 import csv
+import gc
 import io
 import itertools
 import math
@@ -19,11 +20,24 @@ from pathlib import Path
 
 from helpers import checkpoints, env, plan, presets, train
 
+PAUSED = 75  # exit code of a process that the session's end paused
+DECIDED = {  # train settings that are no candidate's to choose: why
+    "the budget decides it": ("num_train_epochs", "sft.max_steps"),
+    "the rungs decide it": tuple(
+        f"sft.{name}"
+        for name in "save_strategy save_steps save_total_limit eval_strategy eval_steps logging_steps "
+        "load_best_model_at_end early_stopping_patience".split()
+    ),
+    "losses would not compare": ("base_model", "eval_rows"),
+    "it is the run's": ("run_name", "outputs", "session"),
+}
+
 
 def candidates(space: dict, number: int, seed: int) -> list[dict]:
     """Returns `number` points of the grid that `space` ({train setting: [values]}) spans, drawn by seed, 0: all.
 
-    Raises ValueError for an empty space, a setting 02_train does not have, a value of a wrong type.
+    Raises ValueError for an empty space, a setting 02_train does not have or that is decided otherwise, a value of a
+    wrong type.
     """
     if not space:
         raise ValueError(
@@ -32,6 +46,9 @@ def candidates(space: dict, number: int, seed: int) -> list[dict]:
     for name, values in space.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"tune.space.{name} is {values!r}: expected a list of values.")
+        for why, names in DECIDED.items():
+            if name in names:
+                raise ValueError(f"tune.space.{name} cannot be searched: {why}. Leave it out.")
     points = [dict(zip(space, values)) for values in itertools.product(*space.values())]
     for name, values in space.items():
         for value in values:
@@ -93,8 +110,10 @@ def configurations(run: Path, base: dict, found: list[dict], budget_steps: int) 
             result.append({"refused": str(error)})
             continue
         steps = max(1, round(budget / tokens_a_step(config)))
+        warm_up = config["sft"]["warmup_steps"]
         config["sft"] |= {
             "max_steps": steps,
+            "warmup_steps": min(0.5, warm_up / budget_steps if warm_up >= 1 else warm_up),  # of the same tokens
             "logging_steps": 1,
             "eval_strategy": "no",
             "load_best_model_at_end": False,
@@ -106,7 +125,10 @@ def configurations(run: Path, base: dict, found: list[dict], budget_steps: int) 
 
 
 def price(run: Path, configs: list[dict], eta: int, number: int) -> dict:
-    """Returns the predicted hours on T4s of the search, and of training every candidate to the end."""
+    """Returns the predicted hours on T4s of the search's steps, and of training every candidate to the end.
+
+    `starts`: how often a model is loaded for it, which is not in the hours.
+    """
     data = env.read_json(run / "data" / "metrics.json")
     lengths = plan.spread(data["tokens"]["quantiles"], data["train"])
     random.Random(0).shuffle(lengths)
@@ -117,7 +139,14 @@ def price(run: Path, configs: list[dict], eta: int, number: int) -> dict:
             epochs = plan.schedule(lengths, plan.batch_settings(config), world)
             whole += plan.training_seconds(config, plan.model_shape(config["base_model"]), lengths, epochs) / 3600
     share = sum((eta**k - (eta ** (k - 1) if k else 0)) / eta ** (number - 1) / eta**k for k in range(number))
-    return {"candidates": len(configs), "hours_of_all": whole, "hours_of_search": whole * share, "share": share}
+    starts = round(len(configs) * sum(eta**-rung for rung in range(number)))
+    return {
+        "candidates": len(configs),
+        "hours_of_all": whole,
+        "hours_of_search": whole * share,
+        "share": share,
+        "starts": starts,
+    }
 
 
 # Trials
@@ -208,6 +237,24 @@ def folder_of(run: Path, candidate: int) -> Path:
     return run / "tune" / "trials" / f"{candidate:03d}"
 
 
+def carry_out(run: Path, study, configs: list[dict], session: dict) -> None:
+    """Trains the candidates: on a CPU here, on a GPU in one process for all, which gives the memory back at its end.
+
+    Raises env.Paused as `work` does, RuntimeError when that process fails.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return work(run, study, configs, session)
+    command = [sys.executable, "-m", "helpers.tune", str(run)]
+    code = env.stream(command, **{env.SESSION_START: str(env.session_start())})
+    if code == PAUSED:
+        over = sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
+        raise env.Paused(f"{over} of {len(configs)} candidates are done. Run it again to go on.")
+    if code:
+        raise RuntimeError(f"the search ended with exit code {code}: its log stands above. Run it again to go on.")
+
+
 def work(run: Path, study, configs: list[dict], session: dict) -> None:
     """Trains candidates until none is left, here or in another process. Raises env.Paused at the session's end; the
     same call goes on.
@@ -228,7 +275,7 @@ def work(run: Path, study, configs: list[dict], session: dict) -> None:
             continue
         with lock:
             candidate = trial.params["candidate"]
-            config = {**configs[candidate], "session": session}
+            config = {**configs[candidate], "session": {**session, "mirror": ""}, "part_of": "../../.."}
             try:
                 value = climb(run, trial, config, search["eta"], search["rungs"])
             except env.Paused:
@@ -236,12 +283,22 @@ def work(run: Path, study, configs: list[dict], session: dict) -> None:
             except (ValueError, RuntimeError, FloatingPointError, MemoryError) as error:  # torch's are RuntimeErrors
                 trial.set_user_attr("reason", env.brief(error))
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-                print(f"candidate {candidate}: failed, {env.brief(error)}")
-                continue
-            pruned = value is None
-            study.tell(trial, value, state=optuna.trial.TrialState.PRUNED if pruned else None)
+                print(f"candidate {candidate}: failed, {env.brief(error)}", flush=True)
+            else:
+                study.tell(trial, value, state=optuna.trial.TrialState.PRUNED if value is None else None)
+            free_memory()
             tell(study)
-            shutil.rmtree(folder_of(run, candidate) / "train" / "checkpoints", ignore_errors=True)
+            for name in ("checkpoints", "adapter"):
+                shutil.rmtree(folder_of(run, candidate) / "train" / name, ignore_errors=True)
+
+
+def free_memory() -> None:
+    """Gives back what a training held, so that the next one has all of the card."""
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def climb(run: Path, trial, config: dict, eta: int, number: int) -> float | None:
@@ -280,7 +337,8 @@ def train_to(own: Path, config: dict, step: int) -> float:
         return next(
             line["eval_loss"] for line in env.read_json(kept / "progress.json")["log"][::-1] if "eval_loss" in line
         )
-    result = train.launch(own, config, apart=True)
+    result = train.launch(own, config)
+    free_memory()
     if result["status"] == "paused" and result["reason"] != train.RUNG:
         raise env.Paused(f"candidate {own.name} at step {result['step']}: {result['reason']}. Run it again to go on.")
     return result["val_loss"]
@@ -289,10 +347,12 @@ def train_to(own: Path, config: dict, step: int) -> float:
 # What is written
 
 
-def rows(study, configs: list[dict]) -> list[dict]:
-    """Returns the table of the search, one row a candidate: settings, steps and tokens, losses by rung, status."""
+def rows(run: Path, study, configs: list[dict]) -> list[dict]:
+    """Returns the table of the search, one row a candidate: settings, batch, budget, rows seen, losses, status."""
     import optuna
 
+    data = env.read_json(run / "data" / "metrics.json")
+    lengths = plan.spread(data["tokens"]["quantiles"], data["train"])
     search, found = study.user_attrs["search"], []
     for frozen in study.get_trials(deepcopy=False):
         candidate = frozen.params.get("candidate", frozen.system_attrs.get("fixed_params", {}).get("candidate"))
@@ -301,12 +361,19 @@ def rows(study, configs: list[dict]) -> list[dict]:
         reached = max((n for n in range(search["rungs"]) if f"steps_{n}" in frozen.user_attrs), default=None)
         loss = list(frozen.intermediate_values.values())[-1] if frozen.intermediate_values else None
         status = {optuna.trial.TrialState.PRUNED: "eliminated", optuna.trial.TrialState.COMPLETE: "finished"}
+        steps = frozen.user_attrs[f"steps_{reached}"] if reached is not None else 0
+        batch = None
+        if "refused" not in config:
+            epochs = plan.schedule(lengths, plan.batch_settings(config), config["num_gpus"] or 1)
+            batch = plan.effective_batch(config, epochs)
         found.append(
             {
                 "candidate": candidate,
                 **search["candidates"][candidate],
+                "effective_batch": batch,
                 "budget_steps": config.get("sft", {}).get("max_steps"),
-                "steps": frozen.user_attrs[f"steps_{reached}"] if reached is not None else 0,
+                "steps": steps,
+                "rows_seen": round(steps * batch) if batch else 0,
                 **losses,
                 "val_loss": loss,
                 "perplexity": math.exp(min(loss, 700)) if loss is not None else None,
@@ -317,8 +384,11 @@ def rows(study, configs: list[dict]) -> list[dict]:
     return sorted(found, key=lambda row: row["candidate"])
 
 
-def best(table: list[dict], found: list[dict]) -> dict:
-    """Returns the best of the candidates that reached the last rung. Raises ValueError when none did, with reasons."""
+def best(table: list[dict], study) -> dict:
+    """Returns the best of the candidates that reached the last rung, and what decided the losses.
+
+    Raises ValueError when none did, with the reasons.
+    """
     finished = [row for row in table if row["status"] == "finished"]
     if not finished:
         reasons = "; ".join(sorted({row["reason"] for row in table if row["reason"]}))
@@ -326,10 +396,11 @@ def best(table: list[dict], found: list[dict]) -> dict:
     first = min(finished, key=lambda row: (row["val_loss"], row["candidate"]))
     return {
         "candidate": first["candidate"],
-        "settings": found[first["candidate"]],
+        "settings": study.user_attrs["search"]["candidates"][first["candidate"]],
         "val_loss": first["val_loss"],
         "perplexity": first["perplexity"],
         "steps": first["steps"],
+        "importance": importance(study),
     }
 
 
@@ -395,7 +466,7 @@ def main(arguments: list[str]) -> int:
         work(run, study, configs, settings["session"])
     except env.Paused as error:
         print(error)
-        return 75
+        return PAUSED
     return 0
 
 
