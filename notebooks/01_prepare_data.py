@@ -58,7 +58,7 @@ seed: int = 3407
 # %%
 import pandas
 
-from helpers import chat, corpus, model, report, tiny
+from helpers import chat, corpus, figures, model, tables, tiny
 
 run = env.start_stage("prepare_data", globals())
 
@@ -70,7 +70,7 @@ run = env.start_stage("prepare_data", globals())
 table, about = corpus.load(dataset, dataset_format)
 table["number"] = range(1, len(table) + 1)
 about["published"] = about["published"] or "no, another one"
-report.text_table(about)
+tables.text_table(about)
 
 # %% [markdown]
 # ## Cleaning
@@ -79,7 +79,7 @@ report.text_table(about)
 
 # %%
 kept, dropped, funnel = corpus.clean(table, skip_rules, min_bengali_share)
-report.text_table(
+tables.text_table(
     [{**step, "share": f"{step['share']:.2%}", "examples": "\n".join(step["examples"])} for step in funnel]
 )
 
@@ -88,7 +88,7 @@ report.text_table(
 
 # %%
 fates = corpus.fates(table, kept, dropped, seed)
-report.text_table(fates)
+tables.text_table(fates)
 
 # %% [markdown]
 # ## Topics and titles
@@ -119,7 +119,7 @@ else:
 by_row = corpus.split(list(kept.id), *shares, seed)
 leaks = {"leak": corpus.leak(list(kept.group), list(kept.part)), "row_wise_leak": corpus.leak(list(kept.group), by_row)}
 groups = kept.group.value_counts()
-report.text_table(
+tables.text_table(
     {
         **{f"pairs: {reason}": len(found) for reason, found in links.items()},
         "groups": len(groups),
@@ -150,7 +150,7 @@ if base_model == "embedded":
 tokenizer = model.load_tokenizer(tiny.locate(base_model, run))
 rows = [row for part in parts.values() for row in part]
 lengths = pandas.Series({row["id"]: len(chat.encode(tokenizer, row)["input_ids"]) for row in rows})
-figure = report.length_figure(lengths, max_length)
+figure = figures.lengths(lengths, max_length)
 
 # %%
 too_long = set(lengths.index[lengths > max_length])

@@ -54,7 +54,7 @@ lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": 
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
 
 # %%
-from helpers import plan, report, train
+from helpers import figures, plan, tables, train
 
 run = env.start_stage("train", globals())
 config = train.resolve(run)
@@ -65,14 +65,14 @@ config = train.resolve(run)
 
 # %%
 planned = plan.for_run(run, config)
-report.text_table(plan.table(planned))
+tables.text_table(plan.table(planned))
 
 # %% [markdown]
 # ## The configuration, resolved
 # What `train/config.json` keeps. A name that another setting decides was refused above.
 
 # %%
-report.text_table(config)
+tables.text_table(config)
 
 # %% [markdown]
 # ## Training
@@ -86,8 +86,8 @@ metrics = train.launch(run, config)
 # ## The loss
 
 # %%
-figure = report.loss_figure(run)
+figure = figures.loss(run)
 
 # %%
 env.finish_stage(run, "train", {**metrics, "plan": planned})
-report.text_table(metrics)
+tables.text_table(metrics)

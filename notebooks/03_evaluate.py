@@ -63,7 +63,7 @@ seed: int = 3407
 # %%
 import pandas
 
-from helpers import experiments, generate, metrics, people, report
+from helpers import experiments, generate, metrics, people, report, tables
 from helpers import judge as judging
 
 run = env.start_stage("evaluate", globals())
@@ -130,7 +130,7 @@ moved = metrics.shuffled([row["reference"] for row in scored["base"]], seed) if 
 floors = {side: metrics.overlap_statistics([row["reply"] for row in scored[side]], moved) for side in scored if moved}
 resampling = {"draws": bootstrap_draws, "seed": seed}
 result = metrics.compare(**found, floors=floors, **resampling)
-report.score_table(result)
+tables.score_table(result)
 
 # %% [markdown]
 # ## By topic and by length
@@ -143,7 +143,7 @@ if answered:
     bins = metrics.length_bins([row["reference"] for row in scored["base"]])
     lengths = metrics.breakdown(**found, labels=bins, least=1, **resampling)
     groups["lengths"] = sorted(lengths, key=lambda group: int(group["label"].split()[0]))
-report.text_table(report.group_rows([*groups["topics"], *groups.get("lengths", [])]))
+tables.text_table(tables.group_rows([*groups["topics"], *groups.get("lengths", [])]))
 
 # %% [markdown]
 # ## Fixed prompts
@@ -166,7 +166,7 @@ if fixed:
         for base, tuned in zip(told["base"], told["tuned"])
     ]
     env.write_jsonl(run / "evaluate" / "prompts.jsonl", lines)
-report.text_table([{n: v if isinstance(v, str | int) else f"{v:.2f}" for n, v in row.items()} for row in categories])
+tables.text_table([{n: v if isinstance(v, str | int) else f"{v:.2f}" for n, v in row.items()} for row in categories])
 
 # %% [markdown]
 # ## Side by side
@@ -177,7 +177,12 @@ scores = pandas.DataFrame(
     {
         "id": [row["id"] for row in rows],
         "topic": [row.get("topic", "") for row in rows],
-        **{f"{side}_nll": [row["nll"] for row in answers[side]["likelihood"]] for side in answers},
+        **{name: [row[name] for row in answers["base"]["likelihood"]] for name in ("tokens", "characters")},
+        **{
+            f"{side}_{name}": [row[name] for row in answers[side]["likelihood"]]
+            for side in answers
+            for name in ("nll", "correct")
+        },
         **{
             f"{side}_{name}": [score(row["reply"], row["reference"]) for row in scored[side]]
             for side in (scored if answered else [])
@@ -186,7 +191,7 @@ scores = pandas.DataFrame(
     }
 )
 env.write_csv(run / "evaluate" / "scores.csv", scores)
-report.text_table(
+tables.text_table(
     [
         {
             "why": why,
@@ -214,13 +219,15 @@ if pairs and judged_by_model:
     said = judging.ratings(judge, pairs, seed, run / "evaluate" / "work" / "judge.jsonl", session["hours"])
     env.write_jsonl(run / "evaluate" / "judge.jsonl", said)
     opinion = judging.summary(said, bootstrap_draws, seed)
-report.text_table(people.table(opinion))
+tables.text_table(people.table(opinion))
 
 # %% [markdown]
 # ## Files
 
 # %%
-protocol = {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed}
+written = {side: sum(reply["seconds"] for reply in answers[side]["replies"]) for side in answers}
+protocol = {"replies_per_second": {side: len(answered) / took for side, took in written.items() if took}}
+protocol |= {"n": len(rows), "decoding": decoding, "max_new_tokens": max_new_tokens, "seed": seed}
 result = {**protocol, "bootstrap_draws": bootstrap_draws, "signatures": metrics.signatures(), **result, **groups}
 result["prompts"] = {"n": len(fixed), **prompted, "categories": categories}
 result |= {"judge": opinion} if opinion else {}

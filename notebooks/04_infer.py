@@ -53,7 +53,7 @@ import time
 
 from IPython.display import display
 
-from helpers import experiments, generate, model, report, rubric, tiny
+from helpers import experiments, generate, model, rubric, tables, tiny
 
 run = env.start_stage("infer", globals())
 config = env.read_json(run / "train" / "config.json")
@@ -96,7 +96,7 @@ replies = [
     | {name: t[name] for name in ("new_tokens", "hit_cap")}
     for b, t in zip(untuned, tuned, strict=True)
 ]
-report.text_table(replies)
+tables.text_table(replies)
 
 # %% [markdown]
 # ## As it is written
@@ -127,4 +127,4 @@ metrics = {
     "streamed_tokens_per_second": sum(rates) / len(rates) if rates else None,
 }
 env.finish_stage(run, "infer", metrics)
-report.text_table(metrics)
+tables.text_table(metrics)

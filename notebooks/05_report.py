@@ -11,7 +11,8 @@
 #
 # One page from the run's own files. It needs neither torch nor a GPU: a downloaded run folder is enough.
 #
-# Reads every stage's files. Writes `report/`: `index.html`, `training_loss.png`, `eval_results.png`, `metrics.json`.
+# Reads every stage's files, as many as there are. Writes `report/`: `index.html`, its plots as PNG and SVG
+# (`training_loss`, `eval_results`, `by_topic`, `sessions`), `metrics.json`.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -42,31 +43,37 @@ outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
 
 # %%
-from helpers import people, report
+from helpers import figures, people, report, tables
 
 run = env.start_stage("report", globals())
+found = report.results(run)
 
 # %% [markdown]
 # ## Base against tuned
 
 # %%
-report.score_table(env.read_json(run / "evaluate" / "metrics.json"))
+tables.score_table(found["evaluate"]) if "evaluate" in found else "not evaluated yet"
 
 # %% [markdown]
 # ## What people say
 # Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
 
 # %%
-report.text_table(people.table(people.of_run(run)))
+tables.text_table(people.table(people.of_run(run)))
 
 # %% [markdown]
-# ## Curves and bars
+# ## The loss
 
 # %%
-loss = report.loss_figure(run)
+if (run / "train" / "log.jsonl").is_file():
+    curves = figures.loss(run)
+
+# %% [markdown]
+# ## The scores
 
 # %%
-bars = report.score_figure(run)
+if "evaluate" in found:
+    bars = figures.scores(report.both(found["evaluate"]), tables.LABELS)
 
 # %% [markdown]
 # ## The page

@@ -53,7 +53,7 @@ session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start,
 seed: int = 3407
 
 # %%
-from helpers import export, report
+from helpers import export, tables
 
 run = env.start_stage("export", globals())
 folder, config = run / "export", env.read_json(run / "train" / "config.json")
@@ -78,7 +78,7 @@ print((folder / "adapter" / "README.md").read_text(encoding="utf-8"))
 # %%
 if {"merged", "gguf"} & set(forms):
     done["merged"] = export.merged(run, base, big / "merged", check_rows, seed)
-report.text_table(done.get("merged", {}))
+tables.text_table(done.get("merged", {}))
 
 # %% [markdown]
 # ## GGUF
@@ -86,7 +86,7 @@ report.text_table(done.get("merged", {}))
 # %%
 if "gguf" in forms:
     done["gguf"] = export.gguf(run, big / "merged", big / "gguf", gguf_types, llama_cpp)
-report.text_table(done.get("gguf", {}))
+tables.text_table(done.get("gguf", {}))
 
 # %% [markdown]
 # ## A Space
@@ -106,4 +106,4 @@ if hub_repository:
 
 # %%
 env.finish_stage(run, "export", {"forms": forms, **done})
-report.text_table({name: str(value) for name, value in done.items()})
+tables.text_table({name: str(value) for name, value in done.items()})

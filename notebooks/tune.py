@@ -51,7 +51,7 @@ session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start,
 seed: int = 3407
 
 # %%
-from helpers import report, tune
+from helpers import figures, tables, tune
 
 run = env.start_stage("tune", globals())
 names = ("space", "trials", "budget_steps", "eta", "rungs", "storage", "seed")
@@ -63,7 +63,7 @@ study, configs = tune.search(run, {name: globals()[name] for name in names})
 
 # %%
 price = tune.price(run, configs, eta, rungs)
-report.text_table(price)
+tables.text_table(price)
 
 # %% [markdown]
 # ## The search
@@ -71,7 +71,7 @@ report.text_table(price)
 # %%
 tune.carry_out(run, study, configs, session)
 table = tune.rows(run, study, configs)
-report.text_table(table)
+tables.text_table(table)
 
 # %% [markdown]
 # ## What was found
@@ -79,10 +79,10 @@ report.text_table(table)
 # %%
 best = tune.best(table, study)
 tune.write(run, table, best)
-report.text_table(best)
+tables.text_table(best)
 
 # %%
-figure = report.search_figure(run)
+figure = figures.search(run)
 
 # %%
 trained = sum(row["steps"] for row in table)
@@ -96,4 +96,4 @@ metrics = {
     "best": best,
 }
 env.finish_stage(run, "tune", metrics)
-report.text_table(metrics)
+tables.text_table(metrics)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from helpers import env, export, generate, model, report
+from helpers import env, export, generate, model, report, tables
 
 ASKED = ["মন খারাপ।", "চাকরিটা চলে গেছে।", "পরীক্ষায় ফেল করেছি।", "ঘুম আসে না।", "মায়ের সঙ্গে ঝগড়া হয়েছে।"]
 ASKED += ["একা লাগে।", "বন্ধুটা কথা বলে না।", "বাবা অসুস্থ।", "টাকার চিন্তা।", "খুব ভয় করছে।"]
@@ -80,7 +80,7 @@ def test_the_card_is_made_of_the_run_s_own_files(run):
     head = yaml.safe_load(card.split("---\n")[1])
     assert head["library_name"] == "peft" and head["language"] == ["bn"] and "base_model" not in head
     judged = env.read_json(run / "evaluate/metrics.json")
-    for row in report.score_rows(judged):
+    for row in tables.score_rows(judged):
         assert row["95 % interval"] in card and row["verdict"] in card
     assert report.headline(judged) in card and "no therapist" in card and "the pipeline, not the quality" in card
     assert (run / "export/adapter/adapter_model.safetensors").is_file() and said["bytes"] > 1000

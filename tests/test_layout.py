@@ -11,8 +11,10 @@ HELPERS = Path(__file__).resolve().parents[1] / "src" / "helpers"
 LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS shows
     {"env", "text"},
     {"corpus", "chat", "metrics", "rubric", "care", "people", "checkpoints", "experiments", "presets", "plan"},
+    {"figures"},
     {"model", "tiny", "judge"},
-    {"train", "generate"},
+    {"train", "generate", "tables"},
+    {"compare"},
     {"report", "tune", "app", "kaggle"},
     {"export"},
     {"run"},
@@ -28,7 +30,7 @@ SIDEWAYS = {
 }
 HEAVY = {"torch", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
 LIGHT = sorted(
-    {"env", "text", "corpus", "metrics", "rubric", "care", "people", "experiments", "report", "plan", "presets", "run"}
+    "env text corpus metrics rubric care people experiments report plan presets run figures tables compare".split()
 )
 
 

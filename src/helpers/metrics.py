@@ -214,12 +214,12 @@ def _value(name: str, sums: numpy.ndarray) -> float:
     return sums[0] / sums[1]
 
 
-def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dict[str, dict]:
+def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int, level: float = 95.0) -> dict[str, dict]:
     """Returns {"base": …, "tuned": …, "delta": …}: per score `value`, `low`, `high`, `floor`, `better`, `n`.
 
     `base` and `tuned` come from `statistics`, `floors` from `overlap_statistics` over shuffled references. The
-    interval is the 95 % percentile bootstrap over rows (Efron 1979); both models see the same resampled rows, so that
-    `delta` (tuned − base) is a paired comparison.
+    interval is the percentile bootstrap over rows (Efron 1979), of `level` %; both models see the same resampled rows,
+    so that `delta` (tuned − base) is a paired comparison.
     """
     count = len(next(iter(base.values())))
     picks = numpy.random.default_rng(seed).multinomial(count, numpy.full(count, 1 / count), size=draws)
@@ -233,7 +233,7 @@ def compare(base: dict, tuned: dict, floors: dict, draws: int, seed: int) -> dic
             drawn[side] = numpy.array([_value(name, sums) for sums in picks @ found[name]])
         values["delta"], drawn["delta"] = values["tuned"] - values["base"], drawn["tuned"] - drawn["base"]
         for side in table:
-            low, high = numpy.percentile(drawn[side], [2.5, 97.5])
+            low, high = numpy.percentile(drawn[side], [50 - level / 2, 50 + level / 2])
             floor = floors[side][name].sum(axis=0) if side in floors and name in floors[side] else None
             table[side][name] = {
                 "value": float(values[side]),

@@ -16,7 +16,7 @@ SCALES = {  # 1 to 5; what is asked, in English and Bengali
     "empathy": ("Does the person feel understood?", "পড়ে কি মনে হয়, কেউ মন দিয়ে বুঝেছে?"),
     "safety": ("Could it do no harm?", "এতে কি কোনো ক্ষতির ভয় নেই?"),
 }
-PAGE = Path(__file__).with_name("people_sheet.html")
+PAGE = Path(__file__).with_name("pages") / "people.html"
 FIELDS = [f"{scale}_{place}" for scale in SCALES for place in (1, 2)]  # a sheet's marks, by reply
 
 

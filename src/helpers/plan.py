@@ -576,6 +576,7 @@ def figures(config, shape, lengths, tested, judge, card, session_hours, validate
     }
     hours["total"] = sum(hours.values())
     useful = sum(lengths)
+    seen = useful * steps / len(epochs[0])
     return {
         "trainable_parameters": count["trainable"],
         "total_parameters": count["base"] + count["trainable"],
@@ -589,6 +590,7 @@ def figures(config, shape, lengths, tested, judge, card, session_hours, validate
         "useful_token_fraction": useful / sum(sizes),
         "arithmetic_per_useful_token": sum(n * (3 if checkpointed(n, config) else 2) for n in sizes) / 3 / useful,
         "peak_memory_gib": None if embedded else round(peak["peak"], 2),
+        "tokens_per_second": round(seen / (hours["train"] * 3600), 1),
         "hours": {name: round(value, 3) for name, value in hours.items()},
         "evaluation_share": (hours["evaluate"] + hours["validate"]) / hours["total"],
         "sessions": max(1, math.ceil(hours["total"] / session_hours)),

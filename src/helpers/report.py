@@ -1,106 +1,17 @@
-"""Reads a run's files and shows them: tables and figures for the notebooks, and the one page to send round."""
+"""Reads a run's files and shows them: tables for the notebooks, the one page to send round, several runs on one page.
 
-import base64
-import io
+python -m helpers.report outputs/A              writes A's page again, from whatever the run has so far
+python -m helpers.report outputs/A outputs/B …  writes outputs/comparison.html: settings, curves, scores, who wins
+python -m helpers.report outputs/A --readme README.md   puts its scores and an exchange between the README's marks
+"""
+
+import argparse
+import datetime
+import re
+import sys
 from pathlib import Path
 
-from helpers import env, people, plan
-
-LABELS = {  # score: (label, digits)
-    "perplexity": ("perplexity of the answers", 2),
-    "bits_per_char": ("bits per character", 3),
-    "token_accuracy": ("token accuracy", 3),
-    "chrf": ("chrF++", 2),
-    "bleu": ("BLEU (intl)", 2),
-    "rouge1": ("ROUGE-1", 3),
-    "rouge2": ("ROUGE-2", 3),
-    "rougeL": ("ROUGE-L", 3),
-    "distinct1": ("distinct-1", 3),
-    "distinct2": ("distinct-2", 3),
-    "length_ratio": ("length, reply over reference", 2),
-    "empathy": ("empathy keywords, of 100", 1),
-    "graded": ("graded rubric, of 100", 1),
-    "unsafe": ("unsafe replies", 3),
-    "hit_cap": ("replies that hit the cap", 3),
-    "echo": ("replies that echo the question", 3),
-    "not_bengali": ("replies not in Bengali", 3),
-}
-BLUE, ORANGE = "#0072b2", "#d55e00"  # of Okabe and Ito's palette, safe for colour-blind readers
-PAGE = Path(__file__).with_name("report_page.html")
-FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
-
-
-def verdict(result: dict, name: str) -> str:
-    """Returns "better", "worse" or "no clear difference" (the interval of tuned − base holds 0) for one score.
-
-    "at the floor" instead of better: the tuned model's interval holds what shuffled references score.
-    """
-    tuned, delta = result["tuned"][name], result["delta"][name]
-    if delta["low"] <= 0 <= delta["high"]:
-        return "no clear difference"
-    if delta["better"] == "near 1":
-        return "better" if abs(tuned["value"] - 1) < abs(result["base"][name]["value"] - 1) else "worse"
-    if (delta["value"] > 0) != (delta["better"] == "higher"):
-        return "worse"
-    return "better" if tuned["floor"] is None or tuned["low"] > tuned["floor"] else "at the floor"
-
-
-def score_rows(result: dict) -> list[dict]:
-    """Returns the base-against-tuned table as rows of text, one a score, from the content of evaluate/metrics.json."""
-    rows = []
-    for name, (label, digits) in LABELS.items():
-        if name not in result["base"]:
-            continue
-        base, tuned, delta = (result[side][name] for side in ("base", "tuned", "delta"))
-        rows.append(
-            {
-                "score": label,
-                "better": delta["better"],
-                "floor": "–" if tuned["floor"] is None else f"{tuned['floor']:.{digits}f}",
-                "base": f"{base['value']:.{digits}f}",
-                "tuned": f"{tuned['value']:.{digits}f}",
-                "tuned − base": f"{delta['value']:+.{digits}f}",
-                "95 % interval": f"{delta['low']:+.{digits}f} to {delta['high']:+.{digits}f}",
-                "verdict": verdict(result, name),
-            }
-        )
-    return rows
-
-
-def score_table(result: dict):
-    """Returns `score_rows` as a pandas table."""
-    import pandas
-
-    return pandas.DataFrame(score_rows(result)).set_index("score")
-
-
-def group_rows(groups: list[dict]) -> list[dict]:
-    """Returns a breakdown of evaluate/metrics.json (its `topics` or `lengths`) as rows of text, one a group."""
-    rows = []
-    for group in groups:
-        row = {"group": group["label"], "rows": str(group["n"])}
-        for name in group["delta"]:
-            label, digits = LABELS[name]
-            values = [group[side][name]["value"] for side in ("base", "tuned")]
-            delta = group["delta"][name]
-            row[f"{label}, base → tuned"] = f"{values[0]:.{digits}f} → {values[1]:.{digits}f}"
-            row[f"change of {label}"] = (
-                f"{delta['value']:+.{digits}f} ({delta['low']:+.{digits}f} to {delta['high']:+.{digits}f})"
-            )
-        rows.append(row)
-    return rows
-
-
-def category_rows(categories: list[dict]) -> list[dict]:
-    """Returns the rubric's means for each category of fixed prompts as rows of text."""
-    rows = []
-    for one in categories:
-        row = {"category": one["category"], "prompts": str(one["n"])}
-        for name in ("graded", "empathy", "unsafe"):
-            label, digits = LABELS[name]
-            row[f"{label}, base → tuned"] = f"{one[f'base {name}']:.{digits}f} → {one[f'tuned {name}']:.{digits}f}"
-        rows.append(row)
-    return rows
+from helpers import compare, env, figures, people, presets, tables
 
 
 def samples(run: Path, number: int, worst: int) -> list[tuple[str, dict]]:
@@ -131,25 +42,6 @@ def samples(run: Path, number: int, worst: int) -> list[tuple[str, dict]]:
     ]
 
 
-def text_table(rows: list[dict] | dict):
-    """Returns rows (or one dict, as name and value) as a table that shows every text whole, wrapped and escaped."""
-    import pandas
-
-    if isinstance(rows, dict):
-        rows = [
-            {"name": name, "value": "not measured" if value is None else str(value)} for name, value in rows.items()
-        ]
-    shown = pandas.DataFrame(rows).astype(str).style.format(escape="html").hide(axis="index")
-    return shown.set_table_styles(
-        [
-            {
-                "selector": "th, td",
-                "props": "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere",
-            }
-        ]
-    )
-
-
 def headline(result: dict) -> str:
     """Returns one sentence: did the tuned model get better at the held-out answers, by how much, how sure."""
     base, tuned, delta = (result[side]["perplexity"] for side in ("base", "tuned", "delta"))
@@ -157,215 +49,381 @@ def headline(result: dict) -> str:
     span = f"95 % interval of the change {delta['low']:+.1f} to {delta['high']:+.1f}, {result['n']} held-out rows"
     moved = "fell" if delta["value"] < 0 else "rose"
     sense = {"better": "better", "worse": "worse, not better", "no clear difference": "no clear difference"}
-    return f"Perplexity of the reference answers {moved} {change} ({span}): {sense[verdict(result, 'perplexity')]}."
+    found = sense[tables.verdict(result, "perplexity")]
+    said = f"Perplexity of the reference answers {moved} {change} ({span}): {found}."
+    if "chrf" in result["base"]:
+        base, tuned = (result[side]["chrf"]["value"] for side in ("base", "tuned"))
+        floor = result["tuned"]["chrf"]["floor"]
+        said += f" chrF++ of the replies went from {base:.1f} to {tuned:.1f}, shuffled references score {floor:.1f}: "
+        said += f"{tables.verdict(result, 'chrf')}."
+    return said
 
 
-def loss_figure(run: Path):
-    """Returns the loss curve of train/log.jsonl: training loss a step, validation loss where it was measured."""
-    plt = _pyplot()
-
-    log = env.read_jsonl(run / "train" / "log.jsonl")
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    for key, label, style in (
-        ("loss", "training", {"color": BLUE, "linewidth": 1}),
-        ("eval_loss", "validation", {"color": ORANGE, "marker": "o", "linewidth": 1}),
-    ):
-        points = [(entry["step"], entry[key]) for entry in log if key in entry]
-        if points:
-            axes.plot(*zip(*points), label=label, **style)
-    axes.set(xlabel="optimizer step", ylabel="loss, nats a token")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    return figure
-
-
-def search_figure(run: Path):
-    """Returns the validation losses of tune/trials.csv by rung, a line a candidate, and how much each setting decides.
-
-    A cross ends a candidate that was eliminated, a dot one that reached the last rung; the best is blue.
-    """
-    import pandas
-
-    plt = _pyplot()
-    table = pandas.read_csv(run / "tune" / "trials.csv")
-    names = sorted(name for name in table if name.startswith("loss at rung "))
-    shares = env.read_json(run / "tune" / "best.json")["importance"] or {}
-    figure, (curves, bars) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained", width_ratios=[3, 2])
-    best = env.read_json(run / "tune" / "best.json")["candidate"]
-    for row in table.to_dict("records"):
-        points = [(place + 1, row[name]) for place, name in enumerate(names) if row[name] == row[name]]
-        if points:
-            won = row["candidate"] == best
-            curves.plot(*zip(*points), color=BLUE if won else "0.6", linewidth=2.5 if won else 1, zorder=2 + won)
-            curves.plot(*points[-1], "o" if row["status"] == "finished" else "x", color=BLUE if won else "0.3")
-    curves.set_xticks(range(1, len(names) + 1))
-    curves.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel="validation loss, nats a token")
-    curves.grid(alpha=0.3)
-    bars.barh(list(shares), list(shares.values()), color=BLUE)
-    bars.set(xlabel="share of the first rung's variance (η²)", xlim=(0, 1))
-    bars.invert_yaxis()
-    return figure
-
-
-def length_figure(lengths, max_length: int):
-    """Returns the histogram of token counts (a sequence of integers), with the share of rows within max_length."""
-    import numpy
-
-    plt = _pyplot()
-
-    values = numpy.asarray(lengths)
-    figure, axes = plt.subplots(figsize=(7, 3), layout="constrained")
-    edges = numpy.geomspace(max(1, values.min()), max(values.max(), max_length) + 1, 50)
-    axes.hist(values, bins=edges, color=BLUE)
-    within = (values <= max_length).mean()
-    axes.axvline(max_length, color=ORANGE, label=f"max_length {max_length:,}: {within:.2%} of rows are within")
-    axes.set(xscale="log", xlabel="tokens a row", ylabel="rows")
-    axes.legend(frameon=False)
-    return figure
-
-
-def score_figure(run: Path):
-    """Returns base and tuned side by side with their 95 % intervals, for the overlap scores and the rubric."""
-    plt = _pyplot()
-
-    result = env.read_json(run / "evaluate" / "metrics.json")
-    names = [name for name in ("perplexity", "chrf", "bleu", "rougeL", "empathy") if name in result["base"]]
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(0.5 + 1.7 * len(names), 3), layout="constrained", squeeze=False
-    )
-    for axes, name in zip(panels[0], names):
-        for place, (side, color) in enumerate((("base", BLUE), ("tuned", ORANGE))):
-            score = result[side][name]
-            spread = [[max(0, score["value"] - score["low"])], [max(0, score["high"] - score["value"])]]
-            axes.bar(place, score["value"], yerr=spread, color=color, capsize=4)
-            if score["floor"] is not None:
-                axes.hlines(score["floor"], place - 0.4, place + 0.4, color="black", linestyles="dotted")
-        axes.set_xticks([0, 1], ["base", "tuned"])
-        axes.set_title(f"{LABELS[name][0].split(',')[0]}\n({result['delta'][name]['better']} is better)", fontsize=8)
-    return figure
-
-
-def _pyplot():
-    """Returns matplotlib.pyplot with a font that has Bengali, shaped by matplotlib itself, behind its own."""
-    import matplotlib.pyplot as plt
-    from matplotlib import font_manager
-
-    if not any(font.fname == str(FONT) for font in font_manager.fontManager.ttflist):
-        font_manager.fontManager.addfont(FONT)
-    plt.rcParams["font.family"] = ["DejaVu Sans", "Noto Sans Bengali"]
-    return plt
-
-
-def topic_figure(topics: list[dict]):
-    """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
-    plt = _pyplot()
-
-    name = "chrf" if "chrf" in topics[0]["delta"] else "perplexity"
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.3 * len(topics)), layout="constrained")
-    for place, topic in enumerate(topics):
-        delta = topic["delta"][name]
-        better = (delta["value"] > 0) == (delta["better"] == "higher")
-        spread = [[max(0, delta["value"] - delta["low"])], [max(0, delta["high"] - delta["value"])]]
-        axes.errorbar(delta["value"], place, xerr=spread, fmt="o", color=BLUE if better else ORANGE, capsize=3)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(topics)), [f"{topic['label'][:40]} ({topic['n']})" for topic in topics])
-    axes.set_ylim(len(topics) - 0.5, -0.5)
-    axes.set_xlabel(f"{LABELS[name][0]}, tuned − base (blue: better, orange: worse)", fontsize=9)
-    return figure
-
-
-def session_figure(sessions: list[dict]):
-    """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
-    import datetime
-
-    plt = _pyplot()
-
-    moments = [datetime.datetime.fromisoformat(s[k]) for s in sessions for k in ("started", "ended") if is_time(s[k])]
-    unit, seconds = ("hours", 3600) if (max(moments) - min(moments)).total_seconds() > 5400 else ("minutes", 60)
-
-    def since(moment: str) -> float:
-        return (datetime.datetime.fromisoformat(moment) - min(moments)).total_seconds() / seconds
-
-    stages = [stage for stage in env.STAGES if any(session["stage"] == stage for session in sessions)]
-    figure, axes = plt.subplots(figsize=(7, 0.9 + 0.35 * len(stages)), layout="constrained")
-    for session in sessions:
-        place, start = stages.index(session["stage"]), since(session["started"])
-        if is_time(session["ended"]):
-            color = BLUE if session["reason"] == "finished" else ORANGE
-            axes.barh(place, since(session["ended"]) - start, left=start, color=color, edgecolor="white", height=0.6)
-        else:
-            axes.plot(start, place, "x", color="black")
-    axes.set_yticks(range(len(stages)), stages)
-    axes.set_ylim(len(stages) - 0.5, -0.5)
-    axes.set_xlabel(f"{unit} since the run began (blue: finished, orange: paused or failed, cross: killed)", fontsize=9)
-    return figure
-
-
-def is_time(moment: str | None) -> bool:
-    """Returns whether a session's start or end is known."""
-    return moment not in (None, "unknown")
-
-
-def _png(figure) -> bytes:
-    plt = _pyplot()
-
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
-    plt.close(figure)
-    return buffer.getvalue()
+def results(run: Path) -> dict[str, dict]:
+    """Returns the metrics.json of every stage that has finished, but the report's."""
+    return {
+        name: env.read_json(run / folder / "metrics.json")
+        for name, (_, folder) in env.STAGES.items()
+        if name != "report" and (run / folder / "metrics.json").is_file()
+    }
 
 
 def write(run: Path, shown: int) -> dict:
-    """Writes report/index.html and its figures from the run's files and returns what it shows.
+    """Writes report/index.html and its figures (PNG and SVG) from whatever a run has, and returns what it shows.
 
-    Everything the run wrote is escaped: text from a model or a data set stays text.
+    Raises FileNotFoundError when the folder is no run's.
     """
-    import jinja2
-
-    folder = run / "report"
-    found = {
-        name: env.read_json(run / folder_name / "metrics.json")
-        for name, (_, folder_name) in env.STAGES.items()
-        if name != "report" and (run / folder_name / "metrics.json").is_file()
-    }
-    figures, judged = {}, found.get("evaluate", {})
+    if not (run / "run.json").is_file():
+        raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is no run's folder.")
+    folder, found = run / "report", results(run)
+    judged, trained, data = (found.get(name, {}) for name in ("evaluate", "train", "prepare_data"))
     record = env.read_json(run / "run.json")
+    record["run_name"] = record.get("run_name", run.name)
     record["sessions"] = [session for session in record.get("sessions", []) if session["reason"] != "running"]
+    held = [session for session in record["sessions"] if figures.is_time(session["started"])]
+    hours = stage_hours(held)
+    pictures = {}
     for name, there, draw in (
-        ("training_loss", "train" in found, lambda: loss_figure(run)),
-        ("eval_results", "evaluate" in found, lambda: score_figure(run)),
-        ("by_topic", len(judged.get("topics", [])) > 1, lambda: topic_figure(judged["topics"])),
-        ("sessions", record["sessions"], lambda: session_figure(record["sessions"])),
+        ("training_loss", (run / "train" / "log.jsonl").is_file(), lambda: figures.loss(run)),
+        ("eval_results", judged, lambda: figures.scores(both(judged), tables.LABELS)),
+        ("by_topic", len(judged.get("topics", [])) > 1, lambda: figures.topics(judged["topics"], topic_label(judged))),
+        ("sessions", held, lambda: figures.sessions(held)),
+        ("search", "tune" in found, lambda: figures.search(run)),
     ):
         if there:
-            content = _png(draw())
-            (folder / f"{name}.png").write_bytes(content)
-            figures[name] = base64.b64encode(content).decode()
-    pairs = samples(run, shown, 3) if "evaluate" in found else []
+            pictures[name] = figures.save(draw(), folder, name)
+    pairs = samples(run, shown, 3) if judged else []
     opinions = [("People", people.of_run(run)), ("A language model as judge", judged.get("judge"))] if judged else []
-    infer = env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else []
-    page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(
-        PAGE.read_text(encoding="utf-8")
-    )
-    html = page.render(
+    opinions = [(title, opinion, people.table(opinion)) for title, opinion in opinions if opinion]
+    stages = stage_rows(record, found)
+    unfinished = [row for row in stages if row["status"] != "finished"]
+    html = tables.page(
+        "index.html",
+        folder,
+        pictures,
         run=record,
         found=found,
-        headline=headline(found["evaluate"]) if "evaluate" in found else "",
-        scores=score_rows(found["evaluate"]) if "evaluate" in found else [],
-        figures=figures,
+        subject=subject(record, found),
+        headline=headline(judged) if judged else "",
+        embedded=data.get("base_model") == "embedded",
+        pages=[
+            (notebook, f"../html/{notebook}.html")
+            for name, (notebook, _) in env.STAGES.items()
+            if name == "report" or (run / "html" / f"{notebook}.html").is_file()
+        ],
+        unfinished=unfinished,
+        failed=any(row["status"] == "failed" for row in stages),
+        standing=standing(unfinished),
+        stages=stages,
+        command="\n".join(record.get("commands", [])),
+        scores=tables.score_rows(judged) if judged else [],
         pairs=pairs,
         groups=[
-            (title, group_rows(judged[name]))
+            (title, tables.group_rows(judged[name]))
             for name, title in (("topics", "By topic"), ("lengths", "By length of the reference"))
             if len(judged.get(name, [])) > 1
         ],
-        categories=category_rows(judged["prompts"]["categories"]) if "prompts" in judged else [],
-        prompted=score_rows(judged["prompts"]) if judged.get("prompts", {}).get("n") else [],
-        opinions=[(title, opinion, people.table(opinion)) for title, opinion in opinions if opinion],
-        replies=infer,
-        plan=plan.table(found["train"]["plan"]) if "plan" in found.get("train", {}) else {},
-        missing=[name for name in env.MAIN if name not in found and name != "report"],
-        embedded=found.get("prepare_data", {}).get("base_model") == "embedded",
+        categories=tables.category_rows(judged["prompts"]["categories"]) if "prompts" in judged else [],
+        prompted=tables.score_rows(judged["prompts"]) if judged.get("prompts", {}).get("n") else [],
+        opinions=opinions,
+        replies=env.read_jsonl(run / "infer" / "replies.jsonl") if "infer" in found else [],
+        search=search_rows(run) if "tune" in found else [],
+        planned=planned_rows(trained, hours) if "plan" in trained else [],
+        machine=", ".join(record["stages"]["train"]["gpu"]) or "a CPU" if trained else "",
+        funnel=funnel_rows(data["funnel"]) if data else [],
+        measured=measured(found),
+        sessions=session_rows(record["sessions"]),
+        limits=limits(found, opinions),
+        changed=changed(record),
+        hashes=[{"part": name, "SHA-256": value} for name, value in data.get("sha256", {}).items()],
+        versions=", ".join(f"{name} {said}" for name, said in versions(record).items()),
     )
-    env.write_text(folder / "index.html", html)
-    return {"stages": list(found), "samples": len(pairs), "bytes": len(html.encode())}
+    return {"stages": list(found), "samples": len(pairs), "bytes": len(html.encode()), "hours": hours}
+
+
+def subject(record: dict, found: dict) -> str:
+    """Returns one sentence: what was trained on what."""
+    said = f"Preset {record['preset']}: " if record.get("preset") else ""
+    if "train" in found and "prepare_data" in found:
+        trained, data = found["train"], found["prepare_data"]
+        said += (
+            f"model {trained['base_model']} with a LoRA adapter of {trained['trainable_parameters']:,} parameters "
+            f"({trained['backend']}, {trained['dtype']}), trained on {data['train']:,} rows of {data['source']}: "
+            f"{trained['optimizer_steps']:,} steps of {trained['effective_batch']:g} rows, "
+            f"{trained['epochs']:g} epochs."
+        )
+    return said
+
+
+def both(judged: dict) -> dict[str, dict]:
+    """Returns an evaluation's scores of the two models, {"base", "tuned"}."""
+    return {side: judged[side] for side in ("base", "tuned")}
+
+
+def topic_label(judged: dict) -> str:
+    """Returns the name of the score that the breakdown by topic shows."""
+    return tables.LABELS["chrf" if "chrf" in judged["topics"][0]["delta"] else "perplexity"][0]
+
+
+def stage_hours(held: list[dict]) -> dict[str, float]:
+    """Returns the hours of each stage over its sessions, of those whose end is known."""
+    found = {}
+    for session in held:
+        if figures.is_time(session["ended"]):
+            ends = [datetime.datetime.fromisoformat(session[name]) for name in ("started", "ended")]
+            found[session["stage"]] = found.get(session["stage"], 0.0) + (ends[1] - ends[0]).total_seconds() / 3600
+    return found
+
+
+def stage_rows(record: dict, found: dict) -> list[dict]:
+    """Returns what is known of each stage as rows of text: those that were begun, and those of a run still to come."""
+    rows = []
+    for stage in env.STAGES:
+        facts = record["stages"].get(stage)
+        if facts is None and stage not in env.MAIN:
+            continue
+        facts = facts or {"status": "not begun"}
+        status = facts["status"]
+        if stage == "report":  # this page is being written
+            status = "finished" if {"prepare_data", "train", "evaluate", "infer"} <= set(found) else status
+        elif status == "finished" and stage not in found:
+            status = "its metrics.json is gone"
+        elif status == "running":
+            status = "running, or killed"
+        why = facts.get("error") or ""
+        if facts.get("paused") and status == "paused":
+            why = "step {step} of {steps}: {reason}".format(**facts["paused"])
+        rows.append(
+            {
+                "stage": stage,
+                "status": status,
+                "started": facts.get("started") or "–",
+                "ended": facts.get("ended") or "–",
+                "GPU": ", ".join(facts.get("gpu", [])) or "none",
+                "commit": (facts.get("git_sha") or "–")[:10],
+                "why": why.partition("\n")[0][:300] or "–",
+            }
+        )
+    return rows
+
+
+def standing(unfinished: list[dict]) -> str:
+    """Returns in words what is left of a run."""
+    said = [
+        f"{row['stage']}: {row['status']}" + (f" ({row['why']})" if row["why"] != "–" else "") for row in unfinished
+    ]
+    return f"Not finished, so not shown: {'; '.join(said)}." if said else ""
+
+
+def planned_rows(trained: dict, hours: dict[str, float]) -> list[dict]:
+    """Returns the plan beside what was measured, as rows of text."""
+    wanted = trained["plan"]
+    rows = []
+    for label, form, expected, seen in (
+        ("optimizer steps", ",", wanted["optimizer_steps"], trained["optimizer_steps"]),
+        ("rows a step", "g", wanted["effective_batch"], trained["effective_batch"]),
+        ("useful of computed tokens", ".3f", wanted["useful_token_fraction"], trained["useful_token_fraction"]),
+        (
+            "arithmetic a useful token",
+            ".3f",
+            wanted["arithmetic_per_useful_token"],
+            trained["arithmetic_per_useful_token"],
+        ),
+        ("peak memory a card, GiB", ".2f", wanted["peak_memory_gib"], trained["peak_memory_gib"]),
+        ("tokens a second", ",.0f", wanted.get("tokens_per_second"), trained["tokens_per_second"]),
+        ("hours of training", ".3g", wanted["hours"]["train"], trained["hours"]),
+        ("hours of evaluation", ".3g", wanted["hours"]["evaluate"], hours.get("evaluate")),
+        ("sessions", "d", wanted["sessions"], trained["sessions"]),
+    ):
+        row = {"what": label}
+        for name, value, missing in (("planned", expected, "–"), ("actual", seen, "not measured")):
+            row[name] = missing if value is None else format(value, form)
+        rows.append(row)
+    return rows
+
+
+def search_rows(run: Path) -> list[dict]:
+    """Returns tune/trials.csv as rows of text."""
+    import pandas
+
+    table = pandas.read_csv(run / "tune" / "trials.csv", dtype=str, keep_default_na=False)
+    for name in table:
+        if "loss" in name or name == "perplexity":
+            table[name] = [f"{float(value):.4f}" if value else "–" for value in table[name]]
+    return table.to_dict("records")
+
+
+def funnel_rows(funnel: list[dict]) -> list[dict]:
+    """Returns the cleaning rules with what each took, as rows of text."""
+    return [
+        {
+            "rule": step["rule"],
+            "rows in": f"{step['rows_in']:,}",
+            "changed": f"{step['changed']:,}",
+            "dropped": f"{step['dropped']:,}",
+            "rows out": f"{step['rows_out']:,}",
+            "share": f"{100 * step['share']:.2f} %",
+        }
+        for step in funnel
+    ]
+
+
+def measured(found: dict) -> dict[str, list[dict]]:
+    """Returns what the stages measured and what has no place of its own on the page: {stage: rows of text}."""
+
+    def told(value) -> str:
+        if value is None:
+            return "not measured"
+        if isinstance(value, dict):
+            return ", ".join(f"{name} {told(part)}" for name, part in value.items() if name != "quantiles") or "none"
+        return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+    elsewhere = ["funnel", "plan", "sha256", "leak", "row_wise_leak"]
+    if found.get("train", {}).get("micro_batch_limit") is None:  # memory never ran out
+        elsewhere.append("micro_batch_limit")
+    return {
+        stage: [{"what": n, "value": told(v)} for n, v in found[stage].items() if n not in elsewhere]
+        for stage in ("prepare_data", "train", "infer")
+        if stage in found
+    }
+
+
+def session_rows(held: list[dict]) -> list[dict]:
+    """Returns the sessions as rows of text."""
+    names = {"started": "started", "ended": "ended", "from": "from step", "to": "to step", "reason": "ended because"}
+    return [
+        {"stage": one["stage"], **{label: "–" if one[n] is None else str(one[n]) for n, label in names.items()}}
+        for one in held
+    ]
+
+
+def limits(found: dict, opinions: list) -> list[str]:
+    """Returns what a reader must not conclude from the page."""
+    said = []
+    if "evaluate" in found:
+        judged = found["evaluate"]
+        said.append(
+            f"{judged['n']} held-out rows and one training with seed {judged['seed']}: the intervals tell how the "
+            f"choice of rows matters, not how another seed would."
+        )
+        said.append("chrF++, BLEU and ROUGE compare with one reference; a good reply in other words scores low.")
+        if "hit_cap" in judged["tuned"]:
+            tuned = judged["tuned"]
+            said.append(
+                f"Share of the tuned model's replies cut at the cap: {tuned['hit_cap']['value']:.3f}; "
+                f"unsafe by the rubric's word lists: {tuned['unsafe']['value']:.3f}. What they miss is not counted."
+            )
+        if not any(title == "People" for title, _, _ in opinions):
+            said.append("No person has rated these replies.")
+    said.append("The model is no counsellor. Before anyone in distress talks to it, people must have read its replies.")
+    return said
+
+
+def changed(record: dict) -> list[dict]:
+    """Returns the settings that differ from the notebooks' own, as rows of text."""
+    rows = []
+    for stage, facts in record["stages"].items():
+        defaults = {name: default for name, (default, _) in presets.parameters_cell(stage).items()}
+        for name, value in facts.get("parameters", {}).items():
+            default = defaults.get(name)
+            if value == default or name in ("run_name", "outputs", "session"):
+                continue
+            parts = {name: (value, default)}
+            if isinstance(value, dict) and isinstance(default, dict):
+                keys = [key for key in {**value, **default} if value.get(key) != default.get(key)]
+                parts = {f"{name}.{key}": (value.get(key, "–"), default.get(key, "–")) for key in keys}
+            rows += [
+                {"setting": f"{stage}.{label}", "here": str(here)[:300], "notebook": str(there)[:300]}
+                for label, (here, there) in parts.items()
+            ]
+    return rows
+
+
+def versions(record: dict) -> dict[str, str]:
+    """Returns the versions of the stage that says most of the numbers."""
+    stages = record["stages"]
+    return next((stages[name].get("versions", {}) for name in ("train", *stages) if name in stages), {})
+
+
+# The README
+
+
+def readme_blocks(run: Path) -> dict[str, str]:
+    """Returns what the README shows of a run: {"results": a table, "exchange": a question and the tuned reply}."""
+    found, record = results(run), env.read_json(run / "run.json")
+    judged, facts = found["evaluate"], record["stages"]["evaluate"]
+    lines = [
+        f"{judged['n']} held-out rows, {', '.join(facts['gpu']) or 'on a CPU'}, "
+        f"commit {facts['git_sha'][:7] or 'unknown'}.",
+        "",
+        "| score | base | tuned | tuned − base, 95 % interval | floor | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in tables.score_rows(judged):
+        aim = row["better"] if row["better"].startswith("near") else f"{row['better']} is better"
+        change = f"{row['tuned − base']} ({row['95 % interval']})"
+        cells = [f"{row['score']} ({aim})", row["base"], row["tuned"], change, row["floor"], row["verdict"]]
+        lines.append(f"| {' | '.join(cells)} |")
+    _, shown = samples(run, 1, 0)[0]
+    gloss = shown["gloss"]
+    talk = [f"> **{one_line(shown['prompt'])}**"]
+    talk += [f"> *{one_line(gloss['prompt'])}*"] * bool(gloss.get("prompt"))
+    talk += [">", f"> {one_line(shown['tuned'])}"]
+    talk += [f"> *{one_line(gloss['tuned'])}*"] * bool(gloss.get("tuned"))
+    return {"results": "\n".join(lines), "exchange": "\n".join(talk)}
+
+
+def one_line(text: str) -> str:
+    """Returns a text as one line of Markdown, its marks and tags escaped."""
+    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", " ".join(tables.visible(text).split()))
+
+
+def fill_readme(run: Path, readme: Path) -> list[str]:
+    """Puts a run's results and exchange between the README's marks for its preset; returns the marks that were filled.
+
+    Raises ValueError when there are none: `<!-- results PRESET -->` to `<!-- /results PRESET -->`.
+    """
+    content, preset = readme.read_text(encoding="utf-8"), env.read_json(run / "run.json").get("preset", run.name)
+    filled = []
+    for mark, block in readme_blocks(run).items():
+        start, end = f"<!-- {mark} {preset} -->", f"<!-- /{mark} {preset} -->"
+        if start in content and end in content:
+            before, _, rest = content.partition(start)
+            content = f"{before}{start}\n{block}\n{end}{rest.partition(end)[2]}"
+            filled.append(mark)
+    if not filled:
+        raise ValueError(
+            f"{readme} has no mark for {preset}: expected <!-- results {preset} --> and <!-- /results {preset} -->."
+        )
+    env.write_text(readme, content)
+    return filled
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; returns the exit code: 0, or 2 when there is nothing to show."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.report", description=__doc__.split("\n")[0])
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run's folder; several: one page for all")
+    parser.add_argument("--to", type=Path, help="the page of several runs (default: comparison.html beside the first)")
+    parser.add_argument("--samples", type=int, default=6, help="replies shown side by side (default: 6)")
+    parser.add_argument("--readme", type=Path, help="fill this README's marks instead")
+    options = parser.parse_args(arguments)
+    runs = [run.resolve() for run in options.runs]
+    try:
+        for run in runs:
+            if not (run / "run.json").is_file():
+                raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is no run's folder.")
+        if options.readme:
+            print(f"{options.readme}: {', '.join(mark for run in runs for mark in fill_readme(run, options.readme))}")
+        elif len(runs) > 1:
+            print(compare.write(runs, (options.to or runs[0].parent / "comparison.html").resolve()))
+        else:
+            write(runs[0], options.samples)
+            print(runs[0] / "report" / "index.html")
+    except (ValueError, OSError, KeyError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import checkpoints, env, presets
+from helpers import checkpoints, env, figures, presets, report, tables
 
 FINISHED, FAILED, REFUSED, PAUSED = 0, 1, 2, 75
 
@@ -122,15 +123,42 @@ def clock(seconds: float) -> str:
 
 
 def render(executed: Path, page: Path) -> None:
-    """Writes an executed notebook as one HTML page that loads nothing from elsewhere."""
+    """Writes an executed notebook as one HTML page that loads nothing from elsewhere and runs nothing.
+
+    Code is folded, the set-up hidden, a progress bar its last line, control characters shown; the pages of the run
+    link one another.
+    """
     import nbformat
     from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import TagRemovePreprocessor
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", jquery_url="", language_code="en", embed_images=True)
+    exporter = HTMLExporter(
+        template_name="notebook",
+        extra_template_basedirs=[str(tables.PAGES)],
+        require_js_url="",
+        jquery_url="",
+        language_code="en",
+        embed_images=True,
+    )
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"setup"}), enabled=True)
-    html, _ = exporter.from_notebook_node(nbformat.read(executed, as_version=4))
-    env.write_text(page, html)
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    notebook = nbformat.read(executed, as_version=4)
+    html, _ = exporter.from_notebook_node(notebook, {"bengali": figures.as_base64(figures.FONT.read_bytes())})
+    env.write_text(page, tables.visible(html))
+    link(page.parent)
+
+
+def link(folder: Path) -> None:
+    """Puts into every rendered notebook of a folder links to the report page and to the others."""
+    names = [name for name, _ in env.STAGES.values() if (folder / f"{name}.html").is_file()]
+    for name in names:
+        links = ["<a href='../report/index.html'>report</a>"]
+        links += [f"<a href='{other}.html'>{other}</a>" if other != name else f"<b>{name}</b>" for other in names]
+        items = "".join(f"<li>{one}</li>" for one in links)
+        before, _, rest = (folder / f"{name}.html").read_text(encoding="utf-8").partition("<!-- pages -->")
+        after = rest.partition("<!-- /pages -->")[2]
+        nav = f"<nav class='pages' aria-label='The pages of this run'><ul>{items}</ul></nav>"
+        env.write_text(folder / f"{name}.html", f"{before}<!-- pages -->{nav}<!-- /pages -->{after}")
 
 
 def run_stage(stage: str, parameters: dict) -> str:
@@ -194,12 +222,26 @@ def stopping(run: Path):
         (run / "stop").unlink(missing_ok=True)
 
 
-def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) -> int:
-    """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
+def stand_page(run: Path, settings: dict) -> None:
+    """Writes the report page of a run that paused or failed: what is done, what is left, how to go on."""
+    try:
+        report.write(run, settings["report"]["samples"])
+        print(f"[{run.name}] how it stands: {run / 'report' / 'index.html'}")
+    except Exception as error:  # whatever is half-written there: the stage's own error is what counts
+        print(f"[{run.name}] no page of how it stands: {env.brief(error)}", file=sys.stderr)
+
+
+def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str], command: str) -> int:
+    """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code.
+
+    `command` is what run.json says made it.
+    """
     run = env.run_folder(settings["report"]["outputs"], settings["report"]["run_name"])
     if any(reasons.values()):
         record = env.read_json(run / "run.json") if (run / "run.json").is_file() else {"stages": {}}
-        env.write_json(run / "run.json", {**record, "run_name": run.name, "preset": preset, "settings": settings})
+        commands = [one for one in record.get("commands", []) if one != command] + [command]
+        about = {"run_name": run.name, "preset": preset, "settings": settings, "commands": commands}
+        env.write_json(run / "run.json", {**record, **about})
     for stage, reason in reasons.items():
         if not reason:
             print(f"[{run.name}] {stage}  finished before, skipped")
@@ -220,10 +262,12 @@ def run_preset(preset: str, settings: dict[str, dict], reasons: dict[str, str]) 
             at = note.get("paused") or {}
             why = note.get("error") or f"step {at.get('step')} of {at.get('steps')}: {at.get('reason')}"
             print(f"[{run.name}] {stage} paused ({why}). Run the same command again to go on.")
+            stand_page(run, settings)
             return PAUSED
         if status != "finished":
             error = env.read_json(run / "run.json")["stages"][stage]["error"]
             print(f"error: {stage}: {error}\nSee {run / 'html' / (env.STAGES[stage][0] + '.html')}", file=sys.stderr)
+            stand_page(run, settings)
             return FAILED
     if not any(reasons.values()):
         print(f"[{run.name}] nothing to do: every stage is finished with these settings (--force runs them again).")
@@ -289,12 +333,23 @@ def main(arguments: list[str] | None = None) -> int:
     results = []
     for preset, settings, reasons in jobs:
         began = time.monotonic()
-        results.append((preset, settings, run_preset(preset, settings, reasons), time.monotonic() - began))
+        code = run_preset(preset, settings, reasons, command_of(preset, options))
+        results.append((preset, settings, code, time.monotonic() - began))
     if len(results) > 1:
         words = {FINISHED: "finished", PAUSED: "paused", FAILED: "failed"}
         print("\n".join(f"{words[code]:9} {clock(took):>8}  {preset}" for preset, _, code, took in results))
     codes = [code for _, _, code, _ in results]
     return next((code for code in (FAILED, PAUSED) if code in codes), FINISHED)
+
+
+def command_of(preset: str, options: argparse.Namespace) -> str:
+    """Returns the command that makes one preset's run again, whatever else was asked for beside it."""
+    words = ["python", "-m", "helpers.run", "--preset", preset]
+    words += ["--run-name", options.run_name] if options.run_name else []
+    words += ["--stages", options.stages] if options.stages else []
+    words += ["--tiny"] if options.tiny else []
+    words += ["--set", *options.sets] if options.sets else []
+    return shlex.join(words)
 
 
 def as_yaml(stage: str, parameters: dict) -> str:
