@@ -45,10 +45,18 @@ def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch, request):
         keep = shutil.ignore_patterns("checkpoints")
         shutil.copytree(request.getfixturevalue("demo").run, tmp_path / "out/demo", ignore=keep)
         words += ["--outputs", str(tmp_path / "out")]
+    elif "helpers.report" in words:
+        for name in [word for word in words if word.startswith("outputs/")]:
+            keep = shutil.ignore_patterns("checkpoints", "adapter", "model")
+            shutil.copytree(request.getfixturevalue("demo").run, tmp_path / name, ignore=keep)
+            words[words.index(name)] = str(tmp_path / name)
+        if "README.md" in words:
+            shutil.copy(ROOT / "README.md", tmp_path)
+            words[words.index("README.md")] = str(tmp_path / "README.md")
     elif "helpers.kaggle" in words:
         assert drive(words[3:], tmp_path, monkeypatch) == 0
         return
-    elif "--dry-run" not in words and "helpers.plan" not in words:
+    elif "--dry-run" not in words and "helpers.plan" not in words and "helpers.report" not in words:
         assert words[:3] == ["python", "-m", "helpers.run"]
         words += [word for word in small if word not in words]
         words += ["--stages", "prepare_data"]  # training with such settings is the suite's own test

@@ -54,7 +54,7 @@ def score(run, base, tuned):
 def verdicts(page):
     """Returns {score: (class of its verdict, verdict)} of the page's first table."""
     table = page.split("<table>")[1].split("</table>")[0]
-    cells = re.findall(r'<tr><th scope="row">([^<]+)</th>.*?<td class="([^"]*)">([^<]*)</td></tr>', table)
+    cells = re.findall(r'<tr><th scope="row">([^<]+)</th><td class="([^"]*)">([^<]*)</td>', table)
     return {name: (kind, said) for name, kind, said in cells}
 
 

@@ -99,7 +99,7 @@ def test_the_report_shows_the_runs_own_numbers_and_loads_nothing(demo):
     found = metrics(demo.run, "evaluate")
     for side in ("base", "tuned"):
         assert f"{found[side]['perplexity']['value']:.2f}" in page
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/svg+xml;base64,") == 3
     for row in env.read_jsonl(demo.run / "evaluate/tuned.jsonl")[:6]:
         assert row["prompt"].split("'")[0] in page
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", page)

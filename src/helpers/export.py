@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from helpers import env, generate, model, plan, report, tiny
+from helpers import env, generate, model, plan, report, tables, tiny
 
 FORMS = ("adapter", "merged", "gguf", "space")
 APART = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
@@ -126,7 +126,7 @@ def card(run: Path) -> str:
         lines += [
             f"| {row['score']} ({row['better']}) | {row['base']} | {row['tuned']} | {row['tuned − base']} "
             f"({row['95 % interval']}) | {row['verdict']} |"
-            for row in report.score_rows(judged)
+            for row in tables.score_rows(judged)
         ]
     else:
         lines += ["Not measured."]
