@@ -105,7 +105,11 @@ def strangers(page, folder):
             room = 0.5 * 10.0**-digits * 1.001 if "e" not in shown else abs(value) * 0.05
             if shown.lstrip("+-") in PROSE or shown in texts:
                 continue
-            if not any(abs(one * scale - value) <= (room if digits else 1e-9) for one in known for scale in (1, 100)):
+            if not any(
+                abs(one * scale - value) <= (room if digits or abs(value) > 999 else 1e-9)
+                for one in known
+                for scale in (1, 100)
+            ):
                 found.append(shown)
     return found
 
@@ -151,7 +155,7 @@ def test_hostile_text_is_inert_and_visible_on_every_page(copied):
         assert not [one for one in page.addresses if one.startswith("javascript")], path.name
         assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u202a-\u202e]", html), path.name
         if path.name != "both.html":
-            assert "[U+202E]উল্টো ক্ষ\u200dর\u200cড়" in html and "<script>alert(1)" in "".join(page.said), path.name
+            assert "[U+202E]উল্টো ক্ষ\u200dর\u200cড়" in html and "&lt;script&gt;alert(1)" in html, path.name
 
 
 def stand(copied, stage, **facts):
@@ -229,7 +233,8 @@ def test_a_browser_finds_nothing_wrong_at_any_width_in_any_light(copied, browser
                 page.goto(path.as_uri())
                 assert said == [] and [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
                 assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-                assert page.evaluate('document.fonts.check("16px \\"Report Bengali\\"", "ক্ষ")')
+                if path.name == "index.html":
+                    assert page.evaluate('document.fonts.check("16px \\"Report Bengali\\"", "ক্ষ")')
                 found = Axe().run(page).response["violations"]
                 bad = [
                     (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
@@ -269,7 +274,7 @@ def test_a_rendered_notebook_folds_its_code_links_its_pages_and_keeps_the_last_o
     nbformat.write(notebook, copied / "notebooks/04_infer.ipynb")
     run.render(copied / "notebooks/04_infer.ipynb", copied / "html/04_infer.html")
     html, page = (copied / "html/04_infer.html").read_text("utf-8"), read(copied / "html/04_infer.html")
-    assert "100%|#| done" in html and "50%" not in html and "set_up()" not in html
+    assert "100%|#| done" in html and " 50%|" not in html and "set_up()" not in html
     assert page.tags.count("details") == 1 and "script" not in page.tags
     for path in sorted((copied / "html").glob("*.html")):
         links = [one for one in read(path).addresses if one.endswith(".html")]
@@ -327,7 +332,7 @@ def test_the_readme_shows_what_a_demo_gives_today(copied, tmp_path):
              for mark, block in (("shown", shown), ("today", today))}  # fmt: skip
     assert [line.split("|")[1] for line in lines["shown"]] == [line.split("|")[1] for line in lines["today"]], mend
     judged = env.read_json(copied / "evaluate/metrics.json")
-    for line, name in zip(lines["shown"][2:], [name for name in tables.LABELS if name in judged["base"]]):
+    for line, name in zip(lines["shown"][2:], [name for name in tables.LABELS if name in report.README_SCORES]):
         for side, cell in (("base", line.split("|")[2]), ("tuned", line.split("|")[3])):
             score = judged[side][name]
             slack = 0.5 * 10.0 ** -tables.LABELS[name][1]

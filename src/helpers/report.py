@@ -348,18 +348,22 @@ def versions(record: dict) -> dict[str, str]:
 # The README
 
 
+README_SCORES = "perplexity bits_per_char chrf bleu rougeL distinct2 empathy graded unsafe hit_cap".split()
+
+
 def readme_blocks(run: Path) -> dict[str, str]:
     """Returns what the README shows of a run: {"results": a table, "exchange": a question and the tuned reply}."""
     found, record = results(run), env.read_json(run / "run.json")
     judged, facts = found["evaluate"], record["stages"]["evaluate"]
     lines = [
         f"{judged['n']} held-out rows, {', '.join(facts['gpu']) or 'on a CPU'}, "
-        f"commit {facts['git_sha'][:7] or 'unknown'}.",
+        f"commit {facts['git_sha'][:7] or 'unknown'}; the other scores are in its report.",
         "",
         "| score | base | tuned | tuned − base, 95 % interval | floor | verdict |",
         "|---|---|---|---|---|---|",
     ]
-    for row in tables.score_rows(judged):
+    wanted = {tables.LABELS[name][0] for name in README_SCORES}
+    for row in [row for row in tables.score_rows(judged) if row["score"] in wanted]:
         aim = row["better"] if row["better"].startswith("near") else f"{row['better']} is better"
         change = f"{row['tuned − base']} ({row['95 % interval']})"
         cells = [f"{row['score']} ({aim})", row["base"], row["tuned"], change, row["floor"], row["verdict"]]
@@ -367,9 +371,9 @@ def readme_blocks(run: Path) -> dict[str, str]:
     _, shown = samples(run, 1, 0)[0]
     gloss = shown["gloss"]
     talk = [f"> **{one_line(shown['prompt'])}**"]
-    talk += [f"> *{one_line(gloss['prompt'])}*"] * bool(gloss.get("prompt"))
+    talk += [f"> *{one_line(gloss['prompt'])}*"] if gloss.get("prompt") else []
     talk += [">", f"> {one_line(shown['tuned'])}"]
-    talk += [f"> *{one_line(gloss['tuned'])}*"] * bool(gloss.get("tuned"))
+    talk += [f"> *{one_line(gloss['tuned'])}*"] if gloss.get("tuned") else []
     return {"results": "\n".join(lines), "exchange": "\n".join(talk)}
 
 

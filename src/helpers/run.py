@@ -143,7 +143,8 @@ def render(executed: Path, page: Path) -> None:
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"setup"}), enabled=True)
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
     notebook = nbformat.read(executed, as_version=4)
-    html, _ = exporter.from_notebook_node(notebook, {"bengali": figures.as_base64(figures.FONT.read_bytes())})
+    given = {"metadata": {"name": executed.stem}, "bengali": figures.as_base64(figures.FONT.read_bytes())}
+    html, _ = exporter.from_notebook_node(notebook, given)
     env.write_text(page, tables.visible(html))
     link(page.parent)
 

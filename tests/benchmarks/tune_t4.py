@@ -19,7 +19,7 @@ import train_t4
 from helpers import env, model, plan, presets, train, tune
 
 
-def prepare(work: Path, sets: list[str], hours: float) -> tuple[Path, dict]:
+def prepare(work: Path, sets: list[str], hours: float, rows: int) -> tuple[Path, dict]:
     """Writes a run's folder with rows of the corpus's lengths, and returns it with all stages' settings."""
     base = train_t4.base_model(work, "1B")
     sets = [f"shared.base_model={base}", "train.sft.fp16=true", *sets]
@@ -28,14 +28,14 @@ def prepare(work: Path, sets: list[str], hours: float) -> tuple[Path, dict]:
     run = work / "search"
     if not (run / "data" / "metrics.json").is_file():
         tokenizer = model.load_tokenizer(str(base))
-        train_t4.make_data(run / "data", tokenizer, train_t4.ROWS, settings["prepare_data"])
+        train_t4.make_data(run / "data", tokenizer, rows, settings["prepare_data"])
         lengths, _ = train_t4.lengths_of(run, {"base_model": str(base)})
         lengths.sort()
         quantiles = [[share / 100, lengths[min(len(lengths) - 1, share * len(lengths) // 100)]] for share in range(101)]
-        data = {"tokens": {"quantiles": quantiles}, "train": len(lengths), "base_model": str(base)}
-        rows = env.read_jsonl(run / "data" / "train.jsonl")
-        env.write_jsonl(run / "data" / "val.jsonl", rows[-200:])
-        env.write_jsonl(run / "data" / "train.jsonl", rows[:-200])
+        data = {"tokens": {"quantiles": quantiles}, "train": len(lengths) - 200, "base_model": str(base)}
+        made = env.read_jsonl(run / "data" / "train.jsonl")
+        env.write_jsonl(run / "data" / "val.jsonl", made[-200:])
+        env.write_jsonl(run / "data" / "train.jsonl", made[:-200])
         env.write_json(run / "data" / "metrics.json", {**data, "embedded_model": ""})
     stages = {name: {"parameters": settings[name]} for name in ("prepare_data", "tune", "train")}
     env.write_json(run / "run.json", {"run_name": "search", "settings": settings, "stages": stages})
@@ -87,10 +87,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", type=float, default=14.56, help="GiB a process may use")
     parser.add_argument("--hours", type=float, default=0.0, help="after which it pauses, 0: never")
+    parser.add_argument("--rows", type=int, default=train_t4.ROWS)
     parser.add_argument("--set", nargs="+", default=[], dest="sets")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     options = parser.parse_args()
-    run, settings = prepare(options.work, options.sets, options.hours)
+    run, settings = prepare(options.work, options.sets, options.hours, options.rows)
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory / 2**30
@@ -98,7 +99,8 @@ def main() -> int:
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,{share}"  # for the process started from here
     found = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}"}
     try:
-        found |= searched(run, settings)
+        if not (run / "tune" / "best.json").is_file():  # a search that ended is not made again
+            found |= searched(run, settings)
     except env.Paused as error:
         print(error)
         return 75
