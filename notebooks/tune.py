@@ -12,8 +12,8 @@
 # Successive halving: every candidate trains for a few steps, the better ones for η times as many, and so on, each from
 # its own checkpoint. All candidates have the same budget in tokens. Optuna keeps the search and decides who goes on.
 #
-# Reads `data/`. Writes `tune/`: `trials.csv`, `best.json`, curves, `metrics.json`. Not part of a run unless asked for:
-# `--stages tune`. More processes may help at any time: `python -m helpers.tune outputs/NAME`.
+# Reads `data/`. Writes `tune/`: `trials.csv`, `best.json`, `search.png` and `.svg`, `metrics.json`. Not part of a run
+# unless asked for: `--stages tune`. More processes may help at any time: `python -m helpers.tune outputs/NAME`.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -83,6 +83,7 @@ tables.text_table(best)
 
 # %%
 figure = figures.search(run)
+drawn = figures.save(figure, run / "tune", "search", close=False)
 
 # %%
 trained = sum(row["steps"] for row in table)

@@ -183,6 +183,8 @@ def test_a_paused_stage_ends_the_run_with_75(tmp_path, monkeypatch):
     monkeypatch.setattr("papermill.execute_notebook", pause)
     assert run.main(["--preset", "demo", "--outputs", str(tmp_path)]) == 75
     assert list(env.read_json(tmp_path / "demo/run.json")["stages"]) == ["prepare_data"]
+    page = (tmp_path / "demo/report/index.html").read_text(encoding="utf-8")
+    assert "prepare_data: paused" in page and "python -m helpers.run --preset demo" in page
 
 
 def test_progress_tells_step_and_time_left(tmp_path, monkeypatch):

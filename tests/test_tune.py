@@ -1,5 +1,6 @@
 """Successive halving: it finds what all of the grid would, goes on where it stopped, and shares its work."""
 
+import csv
 import json
 import os
 import random
@@ -248,4 +249,7 @@ def test_the_reference_s_preset_runs_tiny_through_every_stage(suite, tmp_path):
     best = json.loads((run / "tune/best.json").read_text("utf-8"))
     config = env.read_json(run / "train/config.json")
     assert config["learning_rate"] == best["settings"]["learning_rate"]
-    assert (run / "export/merged/config.json").is_file() and (run / "tune/trials.csv").is_file()
+    assert (run / "export/merged/config.json").is_file() and (run / "tune/search.svg").is_file()
+    rows = list(csv.DictReader(open(run / "tune/trials.csv", encoding="utf-8")))
+    page = (run / "report/index.html").read_text(encoding="utf-8")
+    assert "The search for settings" in page and all(f">{float(row['val_loss']):.4f}<" in page for row in rows)

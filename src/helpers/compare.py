@@ -57,12 +57,10 @@ def best_of(name: str, judged: list[dict], pairs: dict) -> tuple[int, bool] | No
     """Returns which run has the best value of a score, and whether it beats every other one significantly; None where
     no best can be named."""
     better = judged[0]["tuned"][name]["better"]
-    if better == "near 1" or not all((at, other) in pairs and name in pairs[at, other] for at, other in pairs):
+    if better == "near 1" or not pairs or any(name not in found for found in pairs.values()):
         return None
     sign = 1 if better == "higher" else -1
     first = max(range(len(judged)), key=lambda at: sign * judged[at]["tuned"][name]["value"])
-    if not pairs:
-        return None
     gains = [pairs[other, first][name] for other in range(len(judged)) if other != first]
     sure = all((gain["low"] if sign > 0 else -gain["high"]) > 0 for gain in gains)
     return first, sure

@@ -40,14 +40,15 @@ def _pyplot():
     return plt
 
 
-def save(figure, folder: Path, name: str) -> bytes:
-    """Writes a figure as name.png and name.svg into a folder, closes it, and returns the SVG."""
+def save(figure, folder: Path, name: str, close: bool = True) -> bytes:
+    """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
     plt = _pyplot()
     for kind in ("png", "svg"):
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
         env.write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
-    plt.close(figure)
+    if close:
+        plt.close(figure)
     return buffer.getvalue()
 
 

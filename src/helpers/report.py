@@ -184,8 +184,8 @@ def stage_rows(record: dict, found: dict) -> list[dict]:
             continue
         facts = facts or {"status": "not begun"}
         status = facts["status"]
-        if stage == "report":  # this page is being written
-            status = "finished" if {"prepare_data", "train", "evaluate", "infer"} <= set(found) else status
+        if stage == "report":
+            status = "finished"  # with this page
         elif status == "finished" and stage not in found:
             status = "its metrics.json is gone"
         elif status == "running":

@@ -122,7 +122,8 @@ def text_table(rows: list[dict] | dict):
             {
                 "selector": "th, td",
                 "props": "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere",
-            }
+            },
+            {"selector": "td:first-child", "props": "min-width: 8rem"},
         ]
     )
 
