@@ -116,7 +116,11 @@ def write(runs: list[Path], target: Path) -> Path:
         target.parent,
         pictures,
         names=names,
-        pages=[(run.name, relative(run / "report" / "index.html", target.parent)) for run in runs],
+        pages=[
+            (run.name, Path(os.path.relpath(run / "report" / "index.html", target.parent)).as_posix())
+            for run in runs
+            if (run / "report" / "index.html").is_file()
+        ],
         headline=several_headline(names, judged, pairs, number),
         settings=differing(runs),
         scores=rows,
@@ -127,15 +131,12 @@ def write(runs: list[Path], target: Path) -> Path:
     return target
 
 
-def relative(path: Path, folder: Path) -> str:
-    """Returns a link from a folder to a file."""
-    return Path(os.path.relpath(path, folder)).as_posix()
-
-
 def verdict_of(delta: dict) -> str:
     """Returns "better", "worse" or "no clear difference" for one difference between two runs."""
-    if delta["low"] <= 0 <= delta["high"] or delta["better"] == "near 1":
-        return "no clear difference" if delta["better"] != "near 1" else "–"
+    if delta["better"] == "near 1":
+        return "–"
+    if delta["low"] <= 0 <= delta["high"]:
+        return "no clear difference"
     return "better" if (delta["value"] > 0) == (delta["better"] == "higher") else "worse"
 
 

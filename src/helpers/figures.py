@@ -155,7 +155,8 @@ def scores(results: dict[str, dict], labels: dict[str, tuple[str, int]]):
     plt = _pyplot()
 
     first = next(iter(results.values()))
-    names = [name for name in ("perplexity", "chrf", "bleu", "rougeL", "empathy") if name in first]
+    shown = ("perplexity", "chrf", "bleu", "rougeL", "empathy")
+    names = [name for name in shown if all(name in scores for scores in results.values())]
     size = (0.5 + (1.3 + 0.2 * len(results)) * len(names), 3)
     figure, panels = plt.subplots(1, len(names), figsize=size, layout="constrained", squeeze=False)
     for axes, name in zip(panels[0], names):
