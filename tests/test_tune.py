@@ -70,13 +70,16 @@ def compared(searched, tmp_path, seed, **changes):
     return table, best, whole(run, search, tmp_path / f"whole{seed}"), steps
 
 
-def test_halving_finds_the_best_and_its_losses_are_those_uninterrupted(searched, tmp_path):
+def test_halving_finds_the_best_and_its_losses_are_those_uninterrupted(searched, tmp_path, monkeypatch):
+    started, real = [], train.launch
+    monkeypatch.setattr(train, "launch", lambda own, *rest: started.append(own) or real(own, *rest))
     space = {"learning_rate": [0.01, 0.05, 0.2, 0.8]}
     table, best, all_of_it, steps = compared(searched, tmp_path, 1, space=space, budget_steps=4, rungs=2)
     assert best["val_loss"] <= 1.02 * min(all_of_it.values()) and steps < 0.8, (best, all_of_it, steps)
     finished = [row for row in table if row["status"] == "finished"]
     assert finished and all(row["val_loss"] == all_of_it[row["candidate"]] for row in finished), "not bit for bit"
     assert {row["status"] for row in table} == {"finished", "eliminated"} and len(table) == 4
+    assert len(started) == 2 * 4, "a candidate that goes on was loaded again"  # the search, and all of it
     for row in table:
         assert row["steps"] in tune.rungs(row["budget_steps"], 3, 2)
 
@@ -166,10 +169,10 @@ def test_a_candidate_that_diverges_or_runs_out_of_memory_fails_and_the_search_go
     run, search = searched("broken", space=space)
     real = train.launch
 
-    def small(own, config, **how):
+    def small(own, config, *judge):
         if config["sft"]["per_device_train_batch_size"] == 2 and config["learning_rate"] < 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(own, config, **how)
+        return real(own, config, *judge)
 
     monkeypatch.setattr(train, "launch", small)
     table, best = finish(run, search)

@@ -34,13 +34,7 @@ def fingerprint(run_id: str, config: dict, data: dict[str, str], world_size: int
     settings = {f"train.{name}": value for name, value in config.items() if name not in ("sft", "lora", "session")}
     settings |= {f"lora.{name}": value for name, value in config["lora"].items()}
     settings |= {f"sft.{name}": value for name, value in config["sft"].items() if name not in HARMLESS}
-    for name in (
-        "num_gpus",
-        "eval_rows",
-        "pause_at",
-        "part_of",
-        "base_model_path",
-    ):  # the last is a place of this machine
+    for name in ("num_gpus", "eval_rows", "pause_at", "part_of"):
         settings.pop(f"train.{name}", None)
     settings.pop("train.base_model_path", None)  # a place of this machine
     settings["processes"] = world_size

@@ -77,9 +77,10 @@ def warnings_of(config: dict) -> list[str]:
     return found
 
 
-def launch(run: Path, config: dict) -> dict:
+def launch(run: Path, config: dict, judge=None) -> dict:
     """Trains and returns the metrics: here, or with `num_gpus` over one as one process a GPU (0 = all).
 
+    `judge`, of a search: see `log_callback`; several processes pause at config["pause_at"] instead.
     Raises RuntimeError when a process fails.
     """
     env.write_json(run / "train" / "config.json", config)
@@ -91,7 +92,7 @@ def launch(run: Path, config: dict) -> dict:
         raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
     if processes == 1:
         with checkpoints.mirrored(run, config["session"]):
-            return run_training(run)
+            return run_training(run, judge)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), "--multi_gpu"]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["-m", "helpers.train", str(run / "train" / "config.json")]
@@ -333,7 +334,7 @@ def trainer_class():
         def asked_to_stop(self) -> bool:
             """Returns whether this process should end after the step, and keeps the reason in `stop`."""
             self.stop = self.stop or self.clock.reason(self.save_seconds + self.copy_seconds())
-            if not self.stop and self.state.global_step + 1 == self.config.get("pause_at"):
+            if not self.stop and self.state.global_step + 1 == self.config.get("pause_at") != self.state.max_steps:
                 self.stop = RUNG
             return bool(self.stop)
 
@@ -465,12 +466,13 @@ class Clock:
         return ""
 
 
-def log_callback(run: Path):
+def log_callback(run: Path, judge=None):
     """Returns the callback that appends every log to log.jsonl, prints about twenty lines, tells the runner the step,
     and stops when `trainer.stop` says so. Its `trainer` is set once there is one.
 
     log.jsonl counts seconds of training, over all sessions. A checkpoint is written where an epoch is left, after the
-    evaluation that is due there, so that nothing of it is lost to a kill.
+    evaluation that is due there, so that nothing of it is lost to a kill. At a rung of a search judge(step, validation
+    loss) returns the step of the next rung, 0 for none, or None to end here.
     """
     from transformers import TrainerCallback
 
@@ -499,6 +501,14 @@ def log_callback(run: Path):
             if self.trainer.stop == RUNG:  # judged before it is kept: a checkpoint of a rung has its loss
                 control.should_evaluate = control.should_save = True
 
+        def on_save(self, args, state, control, **kwargs):
+            if judge and self.trainer.stop == RUNG:
+                loss = next(line["eval_loss"] for line in self.trainer.logged[::-1] if "eval_loss" in line)
+                following = judge(state.global_step, loss)
+                if following is not None:
+                    self.trainer.stop, self.trainer.config["pause_at"] = "", following
+                    control.should_training_stop = False
+
         def on_epoch_end(self, args, state, control, **kwargs):
             if self.trainer.stop and state.global_step % len(self.trainer.steps):  # left midway: not an epoch's end
                 control.should_evaluate = self.trainer.ended() and control.should_evaluate
@@ -524,7 +534,7 @@ def start_log(run: Path, checkpoint: Path | None, passed: list[str], made: dict)
     env.write_jsonl(log, env.read_json(checkpoint / "progress.json")["log"])
 
 
-def run_training(run: Path) -> dict:
+def run_training(run: Path, judge=None) -> dict:
     """Trains by train/config.json, writes adapter/, log.jsonl and metrics.json, and returns the metrics.
 
     Runs in every process of a launch; the first writes.
@@ -598,7 +608,7 @@ def run_training(run: Path) -> dict:
         train_dataset=train_set,
         eval_dataset=train_set.select([]),  # `evaluate` takes the validation rows
         data_collator=chat.collator(tokenizer),
-        callbacks=[log := log_callback(run)] + [EarlyStoppingCallback(patience)] * bool(patience),
+        callbacks=[log := log_callback(run, judge)] + [EarlyStoppingCallback(patience)] * bool(patience),
     )
     clock = Clock(run / config.get("part_of", ""), functools.partial(env.session_left, config["session"]["hours"]))
     trainer.prepare(config, steps, val_rows, chat.collator(tokenizer), made, clock)

@@ -127,7 +127,7 @@ def configurations(run: Path, base: dict, found: list[dict], budget_steps: int) 
 def price(run: Path, configs: list[dict], eta: int, number: int) -> dict:
     """Returns the predicted hours on T4s of the search's steps, and of training every candidate to the end.
 
-    `starts`: how often a model is loaded for it, which is not in the hours.
+    Loading the model, once a candidate, is not in the hours.
     """
     data = env.read_json(run / "data" / "metrics.json")
     lengths = plan.spread(data["tokens"]["quantiles"], data["train"])
@@ -139,13 +139,11 @@ def price(run: Path, configs: list[dict], eta: int, number: int) -> dict:
             epochs = plan.schedule(lengths, plan.batch_settings(config), world)
             whole += plan.training_seconds(config, plan.model_shape(config["base_model"]), lengths, epochs) / 3600
     share = sum((eta**k - (eta ** (k - 1) if k else 0)) / eta ** (number - 1) / eta**k for k in range(number))
-    starts = round(len(configs) * sum(eta**-rung for rung in range(number)))
     return {
         "candidates": len(configs),
         "hours_of_all": whole,
         "hours_of_search": whole * share,
         "share": share,
-        "starts": starts,
     }
 
 
@@ -302,46 +300,59 @@ def free_memory() -> None:
 
 
 def climb(run: Path, trial, config: dict, eta: int, number: int) -> float | None:
-    """Trains one candidate from rung to rung and returns its validation loss at the last, None when it was pruned."""
+    """Trains one candidate from rung to rung and returns its validation loss at the last, None when it was pruned.
+
+    In one process it goes on in memory, else, or after a kill, from its checkpoint. Raises env.Paused when the session
+    ends before, RuntimeError with what the training said when it failed.
+    """
     if "refused" in config:
         raise ValueError(config["refused"])
-    candidate = trial.params["candidate"]
-    own, told = folder_of(run, candidate), trial.storage.get_trial(trial._trial_id).intermediate_values
+    own = folder_of(run, trial.params["candidate"])
     if not (own / "data").exists():
         try:
             (own / "data").symlink_to(Path(os.path.relpath(run / "data", own)), target_is_directory=True)
         except OSError:  # a file system without links
             shutil.copytree(run / "data", own / "data")
     steps = rungs(config["sft"]["max_steps"], eta, number)
-    for place, step in enumerate(steps):
-        resource = eta**place
-        if resource not in told:
-            loss = train_to(own, config, step)
+
+    def losses() -> dict[int, float]:
+        return trial.storage.get_trial(trial._trial_id).intermediate_values
+
+    def judge(step: int, loss: float) -> int | None:
+        """Tells the study the loss at a rung; returns the next rung's step, 0 at the last, None for a pruned one."""
+        place = steps.index(step)
+        if eta**place not in losses():
             if not math.isfinite(loss):
                 raise FloatingPointError(f"the validation loss at step {step} is not finite.")
-            trial.report(loss, step=resource)
+            trial.report(loss, step=eta**place)
             trial.set_user_attr(f"steps_{place}", step)
-        if place < len(steps) - 1 and trial.should_prune():
-            return None
-    return trial.storage.get_trial(trial._trial_id).intermediate_values[resource]
+        if place == len(steps) - 1:
+            return 0
+        if f"goes_on_{place}" not in trial.user_attrs:  # the pruner must not be asked twice
+            trial.set_user_attr(f"goes_on_{place}", not trial.should_prune())
+        return steps[place + 1] if trial.user_attrs[f"goes_on_{place}"] else None
+
+    step = steps[0]
+    while step:
+        loss = losses().get(eta ** steps.index(step), kept_loss(own, step))
+        if loss is None:
+            result = train.launch(own, {**config, "pause_at": step}, judge)
+            free_memory()
+            if result["status"] == "paused" and result["reason"] != train.RUNG:
+                raise env.Paused(
+                    f"candidate {own.name} at step {result['step']}: {result['reason']}. Run it again to go on."
+                )
+            step, loss = result.get("step", steps[-1]), result["val_loss"]
+        step = judge(step, loss)
+    return None if step is None else losses()[eta ** (len(steps) - 1)]
 
 
-def train_to(own: Path, config: dict, step: int) -> float:
-    """Trains a candidate to a step, from its checkpoint if it has one, and returns its validation loss there.
-
-    Raises env.Paused when the session ends before, RuntimeError with what the training said when it failed.
-    """
-    config = {**config, "pause_at": step}
+def kept_loss(own: Path, step: int) -> float | None:
+    """Returns the loss in a candidate's checkpoint of a rung, which was written before a kill; None without one."""
     kept = own / "train" / "checkpoints" / f"checkpoint-{step}"
-    if kept.is_dir() and not checkpoints.verify(kept):  # killed after it was written, before it was told
-        return next(
-            line["eval_loss"] for line in env.read_json(kept / "progress.json")["log"][::-1] if "eval_loss" in line
-        )
-    result = train.launch(own, config)
-    free_memory()
-    if result["status"] == "paused" and result["reason"] != train.RUNG:
-        raise env.Paused(f"candidate {own.name} at step {result['step']}: {result['reason']}. Run it again to go on.")
-    return result["val_loss"]
+    if not kept.is_dir() or checkpoints.verify(kept):
+        return None
+    return next(line["eval_loss"] for line in env.read_json(kept / "progress.json")["log"][::-1] if "eval_loss" in line)
 
 
 # What is written
