@@ -10,9 +10,9 @@ setup: $(STAMP)
 $(STAMP): requirements.txt requirements-unsloth.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python {v[0]}.{v[1]}: expected 3.11 to 3.13. Try: make PYTHON=python3.12 setup")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q torch==2.13.0 -r requirements.txt
-	$(BIN)/python -m pip install -q --no-deps -r requirements-unsloth.txt
-	$(BIN)/python -m pip install -q --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile torch==2.13.0 -r requirements.txt
+	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements-unsloth.txt
+	$(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]'
 	@touch $@
 
 demo: setup
