@@ -13,6 +13,7 @@ $(STAMP): requirements.txt requirements-unsloth.txt pyproject.toml
 	$(BIN)/python -m pip install -q --no-compile torch==2.13.0 -r requirements.txt
 	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements-unsloth.txt
 	$(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]'
+	$(BIN)/python -m compileall -q -j 0 .venv/lib || true  # on all cores; some packages hold files of other Pythons
 	@touch $@
 
 demo: setup

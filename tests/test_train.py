@@ -137,6 +137,7 @@ def over_two(run):
     return env.read_json(run / "train/result.json"), said[0]
 
 
+@pytest.mark.slow
 def test_two_machines_train_the_adapter_of_one_process(make):
     alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
     single = train.run_training(alone)

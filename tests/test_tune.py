@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -160,6 +161,38 @@ def test_two_processes_share_a_search_without_losing_or_repeating_a_candidate(se
     assert {row["status"] for row in table} <= {"finished", "eliminated"}
     workers = {trial.user_attrs["worker"] for trial in study.get_trials()}
     assert len(workers) == 2, "one process did everything"
+
+
+@pytest.mark.parametrize("storage", ["", "elsewhere.journal"])
+def test_a_paused_search_goes_on_on_another_machine(searched, tmp_path, monkeypatch, storage):
+    storage = storage and str(tmp_path / storage)
+    few = {"space": {"learning_rate": [0.05, 0.2]}, "budget_steps": 4, "rungs": 2, "storage": storage}
+    run, search = searched("moved", **few)
+    study, configs = tune.search(run, search)
+    (run / "stop").touch()
+    with pytest.raises(env.Paused, match="stop was asked for"):
+        tune.work(run, study, configs, search["session"])
+    assert losses(run) and not (run / "tune/best.json").exists()
+    (run / "stop").unlink()
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    table, _ = finish(run, search)
+    whole, _ = finish(*searched("unmoved", **{**few, "storage": ""}))
+    assert table == whole
+
+
+def test_a_trial_of_another_machine_is_left_alone_until_it_falls_silent(searched, tmp_path, monkeypatch):
+    few = {"space": {"learning_rate": [0.05, 0.2]}, "budget_steps": 4, "rungs": 2}
+    run, search = searched("shared", storage=str(tmp_path / "drive.journal"), **few)
+    study, _ = tune.search(run, search)
+    first, lock = tune.next_trial(study, run)
+    lock.release()  # the other machine has a lock of its own, which is not seen here
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    second, other = tune.next_trial(study, run)
+    assert second.number != first.number and tune.next_trial(study, run) == (None, None)
+    monkeypatch.setattr(tune, "SILENT", -1.0)
+    again, _ = tune.next_trial(study, run)
+    assert again.number == first.number, "the second is locked here"
+    other.release()
 
 
 def test_a_candidate_that_diverges_or_runs_out_of_memory_fails_and_the_search_goes_on(searched, monkeypatch):

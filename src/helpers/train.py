@@ -498,7 +498,7 @@ def log_callback(run: Path, judge=None):
             if state.is_world_process_zero:
                 env.progress(state.global_step, state.max_steps, "step")
             control.should_training_stop = control.should_training_stop or bool(self.trainer.stop)
-            if self.trainer.stop == RUNG:  # judged before it is kept: a checkpoint of a rung has its loss
+            if state.global_step == self.trainer.config.get("pause_at"):  # a checkpoint of a rung has its loss
                 control.should_evaluate = control.should_save = True
 
         def on_save(self, args, state, control, **kwargs):

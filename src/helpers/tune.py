@@ -15,11 +15,13 @@ import random
 import shutil
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 from helpers import checkpoints, env, plan, presets, train
 
+SILENT = 600.0  # seconds without a word after which a process on another machine counts as gone
 PAUSED = 75  # exit code of a process that the session's end paused
 DECIDED = {  # train settings that are no candidate's to choose: why
     "the budget decides it": ("num_train_epochs", "sft.max_steps"),
@@ -181,6 +183,7 @@ def open_study(run: Path, storage: str, eta: int, number: int, found: list[dict]
         if "search" not in study.user_attrs:
             for candidate in range(len(found)):
                 study.enqueue_trial({"candidate": candidate})
+            study.set_user_attr("own", not storage)  # in the run's folder, so that no other machine sees it
             study.set_user_attr("search", search)
         elif study.user_attrs["search"] != search:
             raise ValueError(f"the storage of study {run.name} holds another search: take another run_name or storage.")
@@ -197,25 +200,65 @@ def turn(run: Path):
         yield
 
 
+def abandoned(study, frozen, run: Path) -> bool:
+    """Says whether a running trial may be taken over by a process that gets its lock.
+
+    A search kept in the run's folder has no other machine. Elsewhere it may still be trained on another one, unless its
+    process paused, or has not been heard of for SILENT seconds.
+    """
+    if study.user_attrs["own"]:
+        return True
+    here = (frozen.user_attrs.get("host"), frozen.user_attrs.get("folder")) == (socket.gethostname(), str(run))
+    return here or time.time() - frozen.user_attrs.get("seen", 0.0) > SILENT
+
+
+@contextlib.contextmanager
+def heard(trial):
+    """While it lasts, other machines hear that this one trains the trial; a pause gives it free at once."""
+    over = threading.Event()
+
+    def tell_again():
+        while not over.wait(SILENT / 10):
+            trial.storage.set_trial_user_attr(trial._trial_id, "seen", time.time())
+
+    trial.set_user_attr("seen", time.time())
+    telling = threading.Thread(target=tell_again, daemon=True)
+    telling.start()
+    try:
+        yield
+    except env.Paused:
+        trial.set_user_attr("seen", 0.0)
+        raise
+    finally:
+        over.set()
+        telling.join()
+
+
 def next_trial(study, run: Path):
-    """Returns (trial, its lock), one that waits or one whose process on this machine is gone; (None, None) at the end.
+    """Returns (trial, its lock), one that waits or one whose process is gone; (None, None) at the end.
 
     A trial is trained under a lock of its folder, which the system frees when its process ends.
     """
     import optuna
     from filelock import FileLock, Timeout
 
+    last = len(study.user_attrs["search"]["candidates"]) - 1
     with turn(run):
         for frozen in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            if frozen.user_attrs.get("host") == socket.gethostname() and frozen.user_attrs.get("folder") == str(run):
-                lock = FileLock(folder_of(run, frozen.params["candidate"]) / ".lock")
+            if abandoned(study, frozen, run):
+                folder = folder_of(run, candidate_of(frozen))
+                folder.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(folder / ".lock")
                 with contextlib.suppress(Timeout):
                     lock.acquire(timeout=0)  # freed by the system: its process is gone
-                    return optuna.trial.Trial(study, frozen._trial_id), lock
+                    trial = optuna.trial.Trial(study, frozen._trial_id)
+                    trial.suggest_int("candidate", 0, last)  # unless it was killed before
+                    introduce(trial, run)
+                    return trial, lock
         if not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
             return None, None
         trial = study.ask()
-        number = trial.suggest_int("candidate", 0, len(study.user_attrs["search"]["candidates"]) - 1)
+        number = trial.suggest_int("candidate", 0, last)
         earlier = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number]
         if any(one.params.get("candidate") == number for one in earlier):  # two machines began the search at once
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -224,10 +267,20 @@ def next_trial(study, run: Path):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         lock.acquire(timeout=60)
-        trial.set_user_attr("host", socket.gethostname())
-        trial.set_user_attr("worker", f"{socket.gethostname()} {os.getpid()}")
-        trial.set_user_attr("folder", str(run))
+        introduce(trial, run)
         return trial, lock
+
+
+def candidate_of(frozen) -> int:
+    """Returns the number of a trial's candidate; one that has not begun has it enqueued."""
+    return frozen.params.get("candidate", frozen.system_attrs.get("fixed_params", {}).get("candidate"))
+
+
+def introduce(trial, run: Path) -> None:
+    """Notes in the storage who trains a trial."""
+    facts = {"host": socket.gethostname(), "folder": str(run), "seen": time.time()}
+    for name, value in (facts | {"worker": f"{socket.gethostname()} {os.getpid()}"}).items():
+        trial.set_user_attr(name, value)
 
 
 def folder_of(run: Path, candidate: int) -> Path:
@@ -275,7 +328,8 @@ def work(run: Path, study, configs: list[dict], session: dict) -> None:
             candidate = trial.params["candidate"]
             config = {**configs[candidate], "session": {**session, "mirror": ""}, "part_of": "../../.."}
             try:
-                value = climb(run, trial, config, search["eta"], search["rungs"])
+                with heard(trial):
+                    value = climb(run, trial, config, search["eta"], search["rungs"])
             except env.Paused:
                 raise
             except (ValueError, RuntimeError, FloatingPointError, MemoryError) as error:  # torch's are RuntimeErrors
@@ -352,7 +406,8 @@ def kept_loss(own: Path, step: int) -> float | None:
     kept = own / "train" / "checkpoints" / f"checkpoint-{step}"
     if not kept.is_dir() or checkpoints.verify(kept):
         return None
-    return next(line["eval_loss"] for line in env.read_json(kept / "progress.json")["log"][::-1] if "eval_loss" in line)
+    log = env.read_json(kept / "progress.json")["log"]
+    return next((line["eval_loss"] for line in log[::-1] if "eval_loss" in line and line["step"] == step), None)
 
 
 # What is written
@@ -366,7 +421,9 @@ def rows(run: Path, study, configs: list[dict]) -> list[dict]:
     lengths = plan.spread(data["tokens"]["quantiles"], data["train"])
     search, found = study.user_attrs["search"], []
     for frozen in study.get_trials(deepcopy=False):
-        candidate = frozen.params.get("candidate", frozen.system_attrs.get("fixed_params", {}).get("candidate"))
+        if frozen.state == optuna.trial.TrialState.FAIL and "reason" not in frozen.user_attrs:
+            continue  # enqueued a second time by another machine
+        candidate = candidate_of(frozen)
         config = configs[candidate]
         losses = {f"loss at rung {round(math.log(s, search['eta']))}": v for s, v in frozen.intermediate_values.items()}
         reached = max((n for n in range(search["rungs"]) if f"steps_{n}" in frozen.user_attrs), default=None)
