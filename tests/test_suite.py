@@ -336,7 +336,7 @@ def test_a_failed_stage_gives_its_page_a_clear_error_and_exit_one_and_can_be_men
     mended = suite(*call[:-1], "prepare_data,report")
     assert mended.returncode == 0, mended.said
     page = (folder / "report/index.html").read_text(encoding="utf-8")
-    assert "FileNotFoundError" not in page and "train: not begun" in page and "Cleaning" in page
+    assert "prepare_data: failed" not in page and "train: not begun" in page and "Cleaning" in page
 
 
 @pytest.mark.slow
