@@ -10,7 +10,7 @@
 # # Tune
 #
 # Successive halving: every candidate trains for a few steps, the better ones for η times as many, and so on, each from
-# its own checkpoint. All candidates have the same budget in tokens. Optuna keeps the search and decides who goes on.
+# where it stood. All candidates have the same budget in tokens. Optuna keeps the search and decides who goes on.
 #
 # Reads `data/`. Writes `tune/`: `trials.csv`, `best.json`, `search.png` and `.svg`, `metrics.json`. Not part of a run
 # unless asked for: `--stages tune`. More processes may help at any time: `python -m helpers.tune outputs/NAME`.

@@ -1,4 +1,4 @@
-"""Successive halving with Optuna: many candidates for a few steps, the better ones for more, from their checkpoints.
+"""Successive halving with Optuna: many candidates for a few steps, the better ones for more, from where they stood.
 
 Jamieson and Talwalkar 2016; here Optuna's asynchronous form (Li et al. 2020), whose pruner decides. Every candidate has
 the same budget in tokens; a rung is 1/η of the next.
