@@ -235,40 +235,43 @@ def heard(trial):
 
 
 def next_trial(study, run: Path):
-    """Returns (trial, its lock), one that waits or one whose process is gone; (None, None) at the end.
+    """Returns (trial, its lock), one whose process is gone or one that waits; (None, None) at the end.
 
-    A trial is trained under a lock of its folder, which the system frees when its process ends.
+    A trial is trained under a lock of its candidate's folder, which the system frees when its process ends.
     """
     import optuna
     from filelock import FileLock, Timeout
 
+    running, waiting = optuna.trial.TrialState.RUNNING, optuna.trial.TrialState.WAITING
     last = len(study.user_attrs["search"]["candidates"]) - 1
     with turn(run):
-        for frozen in study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.RUNNING]):
-            if abandoned(study, frozen, run):
-                folder = folder_of(run, candidate_of(frozen))
-                folder.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(folder / ".lock")
+        for frozen in study.get_trials(deepcopy=False, states=[running]):
+            lock = FileLock(folder_of(run, candidate_of(frozen)) / ".lock")
+            if again(study, frozen.number, candidate_of(frozen)):
+                study.tell(frozen.number, state=optuna.trial.TrialState.FAIL)
+            elif abandoned(study, frozen, run):
                 with contextlib.suppress(Timeout):
                     lock.acquire(timeout=0)  # freed by the system: its process is gone
                     trial = optuna.trial.Trial(study, frozen._trial_id)
                     trial.suggest_int("candidate", 0, last)  # unless it was killed before
                     introduce(trial, run)
                     return trial, lock
-        if not study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.WAITING]):
-            return None, None
-        trial = study.ask()
-        number = trial.suggest_int("candidate", 0, last)
-        earlier = [one for one in study.get_trials(deepcopy=False) if one.number < trial.number]
-        if any(one.params.get("candidate") == number for one in earlier):  # two machines began the search at once
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            return next_trial(study, run)
-        folder = folder_of(run, number)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock")
-        lock.acquire(timeout=60)
-        introduce(trial, run)
-        return trial, lock
+        while study.get_trials(deepcopy=False, states=[waiting]):
+            trial = study.ask()
+            number = trial.suggest_int("candidate", 0, last)
+            if again(study, trial.number, number):
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+                continue
+            lock = FileLock(folder_of(run, number) / ".lock")
+            lock.acquire(timeout=60)
+            introduce(trial, run)
+            return trial, lock
+        return None, None
+
+
+def again(study, number: int, candidate: int) -> bool:
+    """Says whether a trial before this number has the candidate: two machines, or a kill, had all enqueued twice."""
+    return any(candidate_of(one) == candidate for one in study.get_trials(deepcopy=False) if one.number < number)
 
 
 def candidate_of(frozen) -> int:
@@ -284,8 +287,10 @@ def introduce(trial, run: Path) -> None:
 
 
 def folder_of(run: Path, candidate: int) -> Path:
-    """Returns a candidate's folder: a run's, whose data are those of the whole run."""
-    return run / "tune" / "trials" / f"{candidate:03d}"
+    """Returns a candidate's folder, made if it is missing: a run's, whose data are those of the whole run."""
+    folder = run / "tune" / "trials" / f"{candidate:03d}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def carry_out(run: Path, study, configs: list[dict], session: dict) -> None:
