@@ -158,6 +158,20 @@ def test_hostile_text_is_inert_and_visible_on_every_page(copied):
             assert "[U+202E]উল্টো ক্ষ\u200dর\u200cড়" in html and "&lt;script&gt;alert(1)" in html, path.name
 
 
+def test_the_password_of_a_storage_is_on_no_page(copied):
+    url = "postgresql+psycopg://searcher:s3cret-word@db.example:5432/studies"
+    record = env.read_json(copied / "run.json")
+    record["stages"]["tune"] = {**record["stages"]["train"], "parameters": {"storage": url}}
+    env.write_json(copied / "run.json", {**record, "commands": [f"python -m helpers.run --set tune.storage={url}"]})
+    report.write(copied, 6)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f'storage = "{url}"')])
+    nbformat.write(notebook, copied / "notebooks/02_train.ipynb")
+    run.render(copied / "notebooks/02_train.ipynb", copied / "html/02_train.html")
+    for name in ("report/index.html", "html/02_train.html"):
+        html = (copied / name).read_text("utf-8")
+        assert "s3cret" not in html and "searcher:…@db.example" in html, name
+
+
 def stand(copied, stage, **facts):
     """Makes a run that stands at a stage: what comes after has not begun."""
     stages = list(env.MAIN)

@@ -143,11 +143,11 @@ def write(run: Path, shown: int) -> dict:
 
 def subject(record: dict, found: dict) -> str:
     """Returns one sentence: what was trained on what."""
-    said = f"Preset {record['preset']}: " if record.get("preset") else ""
+    said = f"Preset {record['preset']}. " if record.get("preset") else ""
     if "train" in found and "prepare_data" in found:
         trained, data = found["train"], found["prepare_data"]
         said += (
-            f"model {trained['base_model']} with a LoRA adapter of {trained['trainable_parameters']:,} parameters "
+            f"Model {trained['base_model']} with a LoRA adapter of {trained['trainable_parameters']:,} parameters "
             f"({trained['backend']}, {trained['dtype']}), trained on {data['train']:,} rows of {data['source']}: "
             f"{trained['optimizer_steps']:,} steps of {trained['effective_batch']:g} rows, "
             f"{trained['epochs']:g} epochs."

@@ -1,5 +1,6 @@
 """Rows of text from a run's numbers, for notebooks and pages, and pages in which nothing that a run wrote can act."""
 
+import re
 from pathlib import Path
 
 from helpers import env, figures
@@ -30,9 +31,15 @@ UNSEEN = {char: chr(shown) for char, shown in PICTURES.items()} | {char: f"[U+{c
 UNSEEN |= {char: f"[U+{char:04X}]" for char in range(0x80, 0xA0)}
 
 
+PASSWORD = re.compile(r"(://[^\s/:@<>\"']*):[^\s/@<>\"']+@")  # of a database's URL, as tune.storage may be
+
+
 def visible(text: str) -> str:
-    """Returns a text with its control and direction characters written out; joiners, which shape Bengali, stay."""
-    return text.translate(UNSEEN)
+    """Returns a text as a page may show it: its control and direction characters written out, a URL's password not.
+
+    Joiners, which shape Bengali, stay.
+    """
+    return PASSWORD.sub(r"\1:…@", text.translate(UNSEEN))
 
 
 def verdict(result: dict, name: str) -> str:
