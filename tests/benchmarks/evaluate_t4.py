@@ -7,6 +7,7 @@ goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs
 """
 
 import argparse
+import gc
 import json
 import os
 import time
@@ -140,6 +141,7 @@ def main() -> None:
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,{share}"  # for the processes started from here
     torch.cuda.set_per_process_memory_fraction(options.memory / total)
     found = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **batches(run)}
+    gc.collect()  # the model measured above is in cycles: the next would not fit beside it
     torch.cuda.empty_cache()
     if torch.cuda.device_count() > 1:
         found["processes"] = processes(run)
