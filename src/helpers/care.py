@@ -61,8 +61,9 @@ def answer(language: str = "bn") -> str:
 
 
 def numbers() -> set[str]:
-    """Returns the helplines' numbers as digits 0 to 9."""
-    found = {regex.sub(r"\D", "", text.latin_digits(line["number"])) for line in data()["helplines"]}
+    """Returns the helplines' numbers, other ones of the same line included, as digits 0 to 9."""
+    written = [number for line in data()["helplines"] for number in (line["number"], line.get("also", ""))]
+    found = {regex.sub(r"\D", "", text.latin_digits(number)) for number in written}
     return {number for number in found if number}
 
 
