@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from helpers import chat, env, generate, model, presets, tiny
+from helpers import chat, env, generate, model, plan, presets, tiny
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_likelihood_equals_transformers_own_loss_and_does_not_depend_on_the_batc
 
 def test_pieces_of_the_answer_positions_give_the_same_sum(small, tokenizer, embedded_rows, monkeypatch):
     whole = model.likelihood(small, tokenizer, embedded_rows[:4], 4)
-    monkeypatch.setattr(model, "POSITIONS", 7)
+    monkeypatch.setattr(plan, "POSITIONS", 7)
     for a, b in zip(model.likelihood(small, tokenizer, embedded_rows[:4], 4), whole):
         assert a["nll"] == pytest.approx(b["nll"], rel=1e-6)
 

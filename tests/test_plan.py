@@ -150,6 +150,15 @@ def test_predicted_memory_is_what_was_measured():
     assert plan.memory(flagship, plan.SHAPES["8B"], {2048})["peak"] == pytest.approx(float(rows[0][1]), abs=0.01)
     rows = {**flagship, "max_tokens": 0, "backend": "peft"}
     assert plan.memory(rows, plan.SHAPES["8B"], {2178})["peak"] == pytest.approx(7.10, abs=0.01)
+    of_presets = re.findall(
+        r"^\| `(ref-[\w-]+)`.*\| ([\d.]+) \| ([\d.]+) \|$", results.read_text("utf-8"), re.MULTILINE
+    )
+    assert len(of_presets) == 4
+    for name, measured, predicted in of_presets:  # their peak is the validation's
+        config = plan.configure(presets.resolve(name, "r", "outputs", [], False)["train"])
+        found = plan.memory(config, plan.SHAPES["1B" if name.endswith("1b") else "8B"], {972})["peak"]
+        assert found == pytest.approx(float(predicted), abs=0.01)
+        assert abs(found / float(measured) - 1) < 0.05
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in (presets.NOTEBOOKS / "presets").glob("*.yaml")))

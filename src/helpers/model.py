@@ -7,8 +7,6 @@ from pathlib import Path
 
 from helpers import chat, env, plan
 
-POSITIONS = 512  # answer tokens whose logits exist at one time: 512 × 128,256 × 4 B = 0.24 GiB
-
 
 def _keep_memory_whole() -> None:
     """Lets CUDA's allocator grow its segments; set before the first tensor is on a card.
@@ -157,9 +155,9 @@ def likelihood(
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
 
     Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
-    hidden states of answer tokens pass through the output layer POSITIONS at a time, in float32. Rows are batched by
-    length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order. `keeping`
-    is what `env.resumable` takes.
+    hidden states of answer tokens pass through the output layer plan.POSITIONS at a time, in float32. Rows are batched
+    by length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
+    `keeping` is what `env.resumable` takes.
     """
     import torch
 
@@ -176,8 +174,8 @@ def likelihood(
             targets = batch["labels"][:, 1:].to(hidden.device)  # t predicts t + 1; a split model ends on another card
             row_of, at = (targets != chat.IGNORED).nonzero(as_tuple=True)
             nll, correct = [], []
-            for piece in range(0, len(at), POSITIONS):
-                here = slice(piece, piece + POSITIONS)
+            for piece in range(0, len(at), plan.POSITIONS):
+                here = slice(piece, piece + plan.POSITIONS)
                 logits = causal.lm_head(hidden[row_of[here], at[here]]).float()  # (positions, vocabulary)
                 target = targets[row_of[here], at[here]].to(logits.device)
                 nll.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from helpers import env, presets, rubric
 
+EVAL_TOKENS = 4096  # of a validation micro-batch in training, pads included
+POSITIONS = 512  # answer tokens that are scored at one time: their logits are 512 × 128,256 × 4 B = 0.24 GiB
 HELD = 32_768  # tokens of a batch that is answered, prompts and replies to come: 4 GiB of keys and values of an 8B
 POOL = 2048  # rows that are sorted by length together; more pads less, fewer mixes rows better
 BACKENDS = ("unsloth", "peft")
@@ -375,7 +377,7 @@ def activation_bytes(shape: dict, backend: str) -> tuple[float, float]:
 def memory(config: dict, shape: dict, sizes: set[int]) -> dict[str, float]:
     """Returns predicted GiB a card: `weights`, `adapter` (with gradients and optimizer), `activations`, and `peak`.
 
-    `sizes` are the tokens of the run's micro-batches, pads included.
+    `sizes` are the tokens of the run's micro-batches, pads included. Where they are small, the validation has the peak.
     """
     count = parameters(shape, config["lora"])
     cards = 2 if config["device_map"] else 1
@@ -390,9 +392,12 @@ def memory(config: dict, shape: dict, sizes: set[int]) -> dict[str, float]:
         tokens * (kept + working + on_card if checkpointed(tokens, config) else kept * layers + working)
         for tokens in sizes
     )
-    buffers = 0.12 * GIB * min(1, count["base"] / 1e9)
     if config["load_in_4bit"]:
-        buffers += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
+        activations += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
+    validation = 2 * 4 * POSITIONS * shape["vocab_size"]  # logits and their logarithms
+    validation += EVAL_TOKENS * activation_bytes(shape, "unsloth")[1]  # nothing is kept
+    activations = max(activations, validation)
+    buffers = 0.12 * GIB * min(1, count["base"] / 1e9)
     parts = {"weights": weights, "adapter": adapter, "activations": activations + buffers}
     found = {name: value / GIB for name, value in parts.items()}
     return {**found, "peak": sum(found.values()) * RESERVED}

@@ -16,7 +16,6 @@ from pathlib import Path
 
 from helpers import chat, checkpoints, env, model, plan, text, tiny
 
-EVAL_TOKENS = 4096  # of a validation micro-batch, pads included
 RUNG = "a rung of the search"  # why a candidate of `tune` pauses: config["pause_at"] is reached
 PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
 SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: from 65,536 it is at 1 after 16
@@ -411,7 +410,7 @@ def trainer_class():
             mine = self.val_rows[self.args.process_index :: self.args.world_size]
             with self.accelerator.autocast():
                 scored = model.likelihood(
-                    self.model, self.processing_class, mine, max_tokens=EVAL_TOKENS, what="validation row"
+                    self.model, self.processing_class, mine, max_tokens=plan.EVAL_TOKENS, what="validation row"
                 )
             sums = [sum(row[name] for row in scored) for name in ("nll", "tokens")]
             sums = self.accelerator.reduce(torch.tensor(sums, dtype=torch.double, device=self.args.device), "sum")
