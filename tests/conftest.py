@@ -9,7 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from helpers import env
+
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: before any test module
+env.set_threads()
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -119,7 +122,7 @@ def base(tokenizer, tmp_path_factory):
 @pytest.fixture
 def make(base, embedded_rows, tmp_path):
     """Returns a function that writes a run's data and configuration and returns its folder."""
-    from helpers import env, plan, presets
+    from helpers import plan, presets
 
     def call(name, rows=24, sft=None, **changes):
         run = tmp_path / name

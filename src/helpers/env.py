@@ -43,7 +43,11 @@ INPUTS = {  # stage: the files of the run that it reads; their content decides w
 }
 PACKAGES = "torch transformers trl peft accelerate datasets unsloth bitsandbytes evaluate rouge_score sacrebleu".split()
 ROOT = Path(__file__).resolve().parents[2]  # the checkout, where there is one
-REPRODUCIBLE = {"MKL_CBWR": "AUTO,STRICT", "MKL_DYNAMIC": "FALSE"}  # MKL: the same bits in every process of a CPU
+THREADS = {
+    "MKL_CBWR": "AUTO,STRICT",  # the same bits in every process of a CPU
+    "MKL_DYNAMIC": "FALSE",
+    "OMP_WAIT_POLICY": "PASSIVE",  # a thread that waits leaves its core to another process
+}
 KAGGLE = Path(os.environ.get("SAHANUBHUTI_KAGGLE", "/kaggle"))  # where Kaggle's input and working folders are
 
 
@@ -57,11 +61,16 @@ def platform() -> str:
 def set_up() -> None:
     """Makes a notebook's Python ready: installs what the platform lacks, silences notes that are no user's concern."""
     install_missing()
-    for name, value in REPRODUCIBLE.items():
-        os.environ.setdefault(name, value)
+    set_threads()
     warnings.filterwarnings("ignore", message="IProgress not found")
     for name in ("torch.utils._pytree", "torchao", "torchao.kernel.intmm", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def set_threads() -> None:
+    """Sets how a CPU's threads compute and wait; read when torch is imported, so before that."""
+    for name, value in THREADS.items():
+        os.environ.setdefault(name, value)
 
 
 def install_missing() -> None:

@@ -699,6 +699,7 @@ def save_adapter(network, tokenizer, folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    env.set_threads()
     folder = Path(sys.argv[1]).resolve().parents[1]
     try:
         ended = run_training(folder)

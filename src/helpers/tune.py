@@ -532,6 +532,7 @@ def search(run: Path, settings: dict) -> tuple:
 
 def main(arguments: list[str]) -> int:
     """`python -m helpers.tune RUN`: one more process that helps with a search which the notebook has begun."""
+    env.set_threads()
     run = Path(arguments[0])
     settings = env.read_json(run / "run.json")["stages"]["tune"]["parameters"]
     study, configs = search(run, settings)
