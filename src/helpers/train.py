@@ -596,7 +596,9 @@ def run_training(run: Path, judge=None) -> dict:
     steps = Steps(train_set, config, arguments.process_index, arguments.world_size)
     kept = run / "train" / "checkpoints"
     data = {f"data/{part}.jsonl": env.sha256(run / "data" / f"{part}.jsonl") for part in ("train", "val")}
-    made = checkpoints.fingerprint(env.run_id(run), config, data, arguments.world_size)
+    with arguments.main_process_first(local=False):  # else each would make the run's id, and the last one's would stay
+        identity = env.run_id(run)
+    made = checkpoints.fingerprint(identity, config, data, arguments.world_size)
     checkpoint, passed = checkpoints.newest(kept, made)
     if first:
         start_log(run, checkpoint, passed, made)
