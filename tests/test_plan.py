@@ -154,7 +154,7 @@ def test_predicted_memory_is_what_was_measured():
         r"^\| `(ref-[\w-]+)`.*\| ([\d.]+) \| ([\d.]+) \|$", results.read_text("utf-8"), re.MULTILINE
     )
     assert len(of_presets) == 4
-    for name, measured, predicted in of_presets:  # their peak is the validation's
+    for name, measured, predicted in of_presets:  # by the plan their peak is the validation's
         config = plan.configure(presets.resolve(name, "r", "outputs", [], False)["train"])
         found = plan.memory(config, plan.SHAPES["1B" if name.endswith("1b") else "8B"], {972})["peak"]
         assert found == pytest.approx(float(predicted), abs=0.01)

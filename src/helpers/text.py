@@ -11,11 +11,10 @@ _CONTROL = regex.compile(r"[[\p{Cc}\p{Cf}]--[\n\t\u200c\u200d]]", regex.VERSION1
 _BREAK = regex.compile(r"\r\n|[\r\u2028\u2029]")
 _BLANKS = regex.compile(r"[^\S\n]+")
 _DIGITS = {ord("০") + digit: str(digit) for digit in range(10)}
-_TOLL_FREE = r"(?!1?[\s-]*800[\s-]*(?:891[\s-]*4416|599[\s-]*0019))"  # but India's Tele MANAS and Kiran
+_INDIAN = r"1?[\s-]*800[\s-]*(?:891[\s-]*4416|599[\s-]*0019)"  # toll-free, in the same form: Tele MANAS, Kiran
 _FOREIGN_CRISIS = regex.compile(  # numbers of the United States
-    r"(?<![\d-])(?:911|988|741\s?-?\s?741|"
-    + _TOLL_FREE
-    + r"1?[\s-]*\(?8(?:00|33|44|55|66|77|88)\)?[\s-]*\d{3}[\s-]*\d{4})(?![\d-])"
+    rf"(?<![\d-])(?!{_INDIAN})"
+    r"(?:911|988|741\s?-?\s?741|1?[\s-]*\(?8(?:00|33|44|55|66|77|88)\)?[\s-]*\d{3}[\s-]*\d{4})(?![\d-])"
 )
 _LINES = regex.compile(r" ?\n[ \n]*\n ?| ?\n ?")
 
