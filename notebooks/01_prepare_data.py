@@ -9,8 +9,9 @@
 # %% [markdown]
 # # 1 · Prepare data
 #
-# Reads the corpus, drops what cannot be learnt from, puts rows that belong together into one group, and splits by
-# group. A question with several answers, the turns of one dialogue, and near-duplicates never stand on two sides.
+# Reads the corpus, drops rows that a model should not be trained on, puts rows that belong together into one group, and
+# splits by group. A question with several answers, the turns of one dialogue, and near-duplicates never end up in
+# different parts. Needs no GPU: about a minute for the embedded corpus, a few minutes for the published one.
 #
 # Reads the data set. Writes `data/`: `train.jsonl`, `val.jsonl`, `test.jsonl`, `dropped.csv`, `README.md` (the data
 # card), `metrics.json`.
@@ -24,8 +25,10 @@ from pathlib import Path
 
 REPOSITORY = ""  # from pyproject.toml, [project.urls]
 folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
-folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
-sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+folders += [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path("/kaggle/input").glob(depth)]
+sources = [
+    folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/platforms/environment.py").is_file()
+]
 if not sources and importlib.util.find_spec("helpers") is None:
     if not REPOSITORY:
         raise ModuleNotFoundError(
@@ -34,9 +37,9 @@ if not sources and importlib.util.find_spec("helpers") is None:
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
     sources = [Path.cwd() / "sahanubhuti/src"]
 sys.path[:0] = map(str, sources[:1])
-from helpers import env
+from helpers.platforms.environment import set_up
 
-env.set_up()
+set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -58,19 +61,30 @@ seed: int = 3407
 # %%
 import pandas
 
-from helpers import chat, corpus, figures, model, tables, tiny
+from helpers.data.card import data_card, data_metrics
+from helpers.data.clean import clean_table, example_fates
+from helpers.data.group import link_rows, measure_title_agreement
+from helpers.data.load import load_table
+from helpers.data.rows import join_dialogues, make_parts
+from helpers.data.sampling import sample_rows
+from helpers.data.split import count_overlap, split_corpus
+from helpers.models.chat import decode_labels, encode_row
+from helpers.models.embedded import embedded_model_for, keep_embedded_model, locate_base_model
+from helpers.models.loading import load_tokenizer
+from helpers.reporting.figures import draw_lengths
+from helpers.reporting.tables import text_table
+from helpers.runs.files import write_csv, write_jsonl, write_text
+from helpers.runs.record import start_stage
 
-run = env.start_stage("prepare_data", globals())
+run = start_stage("prepare_data", globals())
 
 # %% [markdown]
 # ## The table
-# Its identity is git's SHA-1 of the file. Another file than the published one is used all the same.
+# Its identity is git's SHA-1 of the file. Any file with the right columns will do.
 
 # %%
-table, about = corpus.load(dataset, dataset_format)
-table["number"] = range(1, len(table) + 1)
-about["published"] = about["published"] or "no, another one"
-tables.text_table(about)
+table, source = load_table(dataset, dataset_format)
+text_table({**source.as_json(), "rows": len(table)})
 
 # %% [markdown]
 # ## Cleaning
@@ -78,17 +92,18 @@ tables.text_table(about)
 # others drop it; each dropped row keeps its rule in `dropped.csv`.
 
 # %%
-kept, dropped, funnel = corpus.clean(table, skip_rules, min_bengali_share)
-tables.text_table(
-    [{**step, "share": f"{step['share']:.2%}", "examples": "\n".join(step["examples"])} for step in funnel]
-)
+corpus = clean_table(table, skip_rules, min_bengali_share)
+counts = corpus.dropped.rule.value_counts()
+most = f"; most, {counts.max():,}, by the rule {counts.idxmax()!r}" if len(counts) else ""
+print(f"{counts.sum():,} of {len(table):,} rows were dropped{most}")
+funnel = pandas.DataFrame([{**step.as_json(), "examples": "\n".join(step.examples)} for step in corpus.funnel])
+text_table(funnel.assign(share=funnel.share.map("{:.2%}".format)).to_dict("records"))
 
 # %% [markdown]
 # Three rows, raw, and what became of them.
 
 # %%
-fates = corpus.fates(table, kept, dropped, seed)
-tables.text_table(fates)
+text_table(example_fates(table, corpus, seed))
 
 # %% [markdown]
 # ## Topics and titles
@@ -96,45 +111,30 @@ tables.text_table(fates)
 # trained on.
 
 # %%
-agreement = corpus.title_agreement(kept, seed)
-for whose, share in (agreement or {}).items():
-    print(f"{share:.1%} of the titles share a word with {whose} question")
-kept.topic.value_counts().head(12).to_frame("rows")
+for question, share in measure_title_agreement(corpus.kept, seed).items():
+    print(f"{share:.1%} of the titles share a word with {question} question")
+corpus.kept.topic.value_counts().head(12).to_frame("rows")
 
 # %% [markdown]
 # ## Groups and the split
-# Connected rows are one group and go to one part. The check afterwards is another method than the one that grouped.
+# Connected rows are one group and go to one part. A row's twin is another row of its group; a data set that brings a
+# split of its own keeps it.
 
 # %%
-links = corpus.links(kept, near_duplicate)
-shares = (train_share, val_share)
-pairs = [pair for found in links.values() for pair in found]
-if (kept.published != "").all():  # a split of its own: kept, but for what stands in two parts
-    kept, twice = corpus.as_published(kept)
-    kept["group"] = corpus.groups(kept, [pair for pair in pairs if not set(pair) & set(twice.id)])
-    funnel.append(corpus.step("in an earlier part too", len(kept) + len(twice), dropped=len(twice)))
-    dropped = pandas.concat([dropped, twice.assign(rule="in an earlier part too")[list(dropped.columns)]])
-else:
-    kept["group"], kept["part"] = corpus.divide(kept, pairs, shares, seed, near_duplicate)
-by_row = corpus.split(list(kept.id), *shares, seed)
-leaks = {"leak": corpus.leak(list(kept.group), list(kept.part)), "row_wise_leak": corpus.leak(list(kept.group), by_row)}
-groups = kept.group.value_counts()
-tables.text_table(
-    {
-        **{f"pairs: {reason}": len(found) for reason, found in links.items()},
-        "groups": len(groups),
-        "rows of the largest group": groups.max(),
-        "held-out rows with a twin in train, split by group": f"{leaks['leak']:.1%}",
-        "held-out rows with a twin in train, split by row": f"{leaks['row_wise_leak']:.1%}",
-    }
-)
+links = link_rows(corpus.kept, near_duplicate)
+corpus, leaks = split_corpus(corpus, links, (train_share, val_share), seed, near_duplicate)
+groups = corpus.kept.group.value_counts()
+facts = {f"pairs: {reason}": len(pairs) for reason, pairs in links.items()}
+facts |= {"groups": len(groups), "rows of the largest group": groups.max()}
+for split, leak in (("as it is", leaks["leak"]), ("row by row", leaks["row_wise_leak"])):
+    facts[f"held-out rows with a twin in train, split {split}"] = f"{leak:.1%}"
+text_table(facts)
 
 # %%
-if join_turns:
-    kept = corpus.join_turns(kept)
-kept = corpus.sample(kept, max_rows, seed)
-label = "embedded" if dataset == "embedded" else dataset.split("/")[-1]
-parts = {part: corpus.data_rows(kept[kept.part == part], system_prompt, label) for part in ("train", "val", "test")}
+kept = join_dialogues(corpus.kept) if join_turns else corpus.kept
+corpus = corpus._replace(kept=sample_rows(kept, max_rows, seed))
+parts = make_parts(corpus.kept, system_prompt, dataset)
+print(", ".join(f"{part}: {len(rows):,} rows" for part, rows in parts.items()))
 
 # %% [markdown]
 # ## Length, in tokens of the model's own tokenizer
@@ -144,69 +144,52 @@ parts = {part: corpus.data_rows(kept[kept.part == part], system_prompt, label) f
 # %%
 embedded_model = ""
 if base_model == "embedded":
-    embedded = tiny.folder_for(dataset, parts["train"])
+    embedded = embedded_model_for(dataset, parts["train"])
     embedded_model = embedded.name
-    tiny.keep(embedded, run)
-tokenizer = model.load_tokenizer(tiny.locate(base_model, run))
-rows = [row for part in parts.values() for row in part]
-lengths = pandas.Series({row["id"]: len(chat.encode(tokenizer, row)["input_ids"]) for row in rows})
-figure = figures.lengths(lengths, max_length)
-
-# %%
-too_long = set(lengths.index[lengths > max_length])
-funnel.append(corpus.step("too long", len(lengths), dropped=len(too_long)))
-cut = kept[kept.id.isin(too_long)].assign(rule="too long")
-dropped = pandas.concat([dropped, cut.reindex(columns=dropped.columns)], ignore_index=True)
-parts = {part: [row for row in rows if row["id"] not in too_long] for part, rows in parts.items()}
-lengths = lengths.drop(list(too_long))
-empty = [part for part, rows in parts.items() if not rows]
-if empty:
-    raise ValueError(f"max_length is {max_length} tokens: no row of {empty} is that short. Raise shared.max_length.")
-overlap = corpus.overlap(parts)
-assert overlap == 0, f"{overlap} rows of val or test have a question that stands in another part"
-print(f"{len(too_long)} rows over {max_length} tokens dropped; {len(lengths):,} rows, {lengths.sum():,} tokens left")
+    keep_embedded_model(embedded, run)
+tokenizer = load_tokenizer(locate_base_model(base_model, run))
+rows = [*parts["train"], *parts["val"], *parts["test"]]
+lengths = pandas.Series({row["id"]: len(encode_row(tokenizer, row)["input_ids"]) for row in rows})
+figure = draw_lengths(lengths, max_length)
 
 # %% [markdown]
-# ## What the model will learn
+# The check that no question of val or test stands in another part reads the rows themselves, whatever grouped them.
+
+# %%
+corpus = corpus.drop("too long", lengths.index[lengths > max_length])
+lengths = lengths[lengths <= max_length]
+parts = make_parts(corpus.kept, system_prompt, dataset)
+overlap = count_overlap(parts)
+assert overlap == 0, f"{overlap} rows of val or test have a question that stands in another part"
+too_long = f"{corpus.funnel[-1].dropped} rows over {max_length} tokens dropped"
+print(f"{too_long}; {len(lengths):,} rows, {lengths.sum():,} tokens left")
+
+# %% [markdown]
+# ## What the model will be trained on
 # One row as the trainer sees it. Only the second text carries labels, and it ends with `<|eot_id|>`.
 
 # %%
-example = chat.encode(tokenizer, parts["train"][0])
+example = encode_row(tokenizer, parts["train"][0])
 print(tokenizer.decode(example["input_ids"]))
-print("\nlabels:", chat.supervised_text(tokenizer, example))
+print("\nlabels:", decode_labels(tokenizer, example))
 
 # %% [markdown]
 # ## Files
 
 # %%
 for part, rows in parts.items():
-    env.write_jsonl(run / "data" / f"{part}.jsonl", rows)
-env.write_csv(run / "data" / "dropped.csv", dropped[["number", "rule", "topic", "title", "question", "answer"]])
-metrics = {
-    "dataset": dataset,
-    **{name: about[name] for name in ("source", "format", "blob_sha1", "published")},
-    "base_model": base_model,
-    "embedded_model": embedded_model,
-    "rows_in": len(table),
-    "rows_out": len(lengths),
-    "dropped": {rule: int(count) for rule, count in dropped.rule.value_counts().items()},
-    "groups": len({row["group"] for rows in parts.values() for row in rows}),
-    **{part: len(rows) for part, rows in parts.items()},
-    "overlap": overlap,
-    **leaks,
-    "tokens": {
-        "mean": float(lengths.mean()),
-        **{f"p{p}": float(lengths.quantile(p / 100)) for p in (50, 95, 99)},
-        "max": int(lengths.max()),
-        "total": int(lengths.sum()),
-        "quantiles": [[share / 100, float(lengths.quantile(share / 100))] for share in range(101)],
-    },
-    "funnel": [{name: value for name, value in step.items() if name != "examples"} for step in funnel],
-    "sha256": {part: env.sha256(run / "data" / f"{part}.jsonl") for part in parts},
-}
-card = corpus.data_card(about, metrics, funnel)
-env.write_text(run / "data" / "README.md", card)
+    write_jsonl(run / "data" / f"{part}.jsonl", rows)
+write_csv(run / "data" / "dropped.csv", corpus.dropped[["number", "rule", "topic", "title", "question", "answer"]])
+models = {"base_model": base_model, "embedded_model": embedded_model}
+checks = {"overlap": overlap, **leaks}
+metrics = data_metrics(run / "data", source, corpus, parts, lengths, models, checks)
+card = data_card(source, metrics)
+write_text(run / "data" / "README.md", card)
 print(card)
 
 # %%
-env.finish_stage(run, "prepare_data", metrics)
+run.finish_stage("prepare_data", metrics)
+
+# %% [markdown]
+# Next: `02_train` trains on `data/train.jsonl` and validates on `data/val.jsonl`; `03_evaluate` is the first to read
+# `data/test.jsonl`.

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # 4 · Infer
 #
-# The tuned model's replies to five fixed messages, or to your own, beside the untuned model's.
+# The tuned model's replies to five fixed messages, or to your own, beside the base model's.
 #
 # Reads `train/adapter/`. Writes `infer/`: `replies.jsonl`, `metrics.json`.
 
@@ -22,8 +22,10 @@ from pathlib import Path
 
 REPOSITORY = ""  # from pyproject.toml, [project.urls]
 folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
-folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
-sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+folders += [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path("/kaggle/input").glob(depth)]
+sources = [
+    folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/platforms/environment.py").is_file()
+]
 if not sources and importlib.util.find_spec("helpers") is None:
     if not REPOSITORY:
         raise ModuleNotFoundError(
@@ -32,16 +34,16 @@ if not sources and importlib.util.find_spec("helpers") is None:
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
     sources = [Path.cwd() / "sahanubhuti/src"]
 sys.path[:0] = map(str, sources[:1])
-from helpers import env
+from helpers.platforms.environment import set_up
 
-env.set_up()
+set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
 prompts: list = []  # your own messages, a list for several turns of one conversation; none: fixed ones
 batch_size: int = 8  # messages
-max_new_tokens: int = 256  # tokens a reply
+max_new_tokens: int = 256  # tokens per reply
 temperature: float = 0.7  # 0: greedy
 top_p: float = 0.9
 streamed: int = 1  # messages whose reply is shown as it is written
@@ -53,78 +55,69 @@ import time
 
 from IPython.display import display
 
-from helpers import experiments, generate, model, rubric, tables, tiny
+from helpers.data.prompts import five_prompts, prompt_data
+from helpers.inference.generate import generate_conversations, measure_replies, stream_reply, system_messages
+from helpers.inference.loaded_model import LoadedModel
+from helpers.reporting.tables import text_table
+from helpers.runs.experiments import log_replies
+from helpers.runs.files import read_jsonl, write_jsonl
+from helpers.runs.record import start_stage
 
-run = env.start_stage("infer", globals())
-config = env.read_json(run / "train" / "config.json")
-
-# %% [markdown]
-# ## The model
-
-# %%
-dtype, dtype_reason = env.pick_dtype()
-print(f"dtype {dtype}: {dtype_reason}")
-base = tiny.locate(config["base_model"], run)
-tokenizer = model.load_tokenizer(base)
-adapter = run / "train" / "adapter"
-tuned_model = model.load_for_inference(base, adapter, config["load_in_4bit"], dtype, config["device_map"])
+run = start_stage("infer", globals())
+model = LoadedModel(run)
 
 # %% [markdown]
 # ## Replies
 # The system prompt is the one of the training rows. Each model answers with its own earlier replies in view. A model of
-# plain text goes on with the text.
+# plain text continues the text.
 
 # %%
-first_row = env.read_jsonl(run / "data" / "train.jsonl")[0]
-if "messages" in first_row:
-    system = generate.system_of(run)
-    asked = [one if isinstance(one, list) else [one] for one in prompts or [*rubric.five(), rubric.data()["turns"]]]
+conversational = "messages" in read_jsonl(run / "data" / "train.jsonl")[0]
+system = system_messages(run) if conversational else None
+if conversational:
+    prompts = prompts or [*five_prompts(), prompt_data()["turns"]]
 else:
-    system = None
-    texts = env.read_jsonl(run / "data" / "test.jsonl")[:5]
-    asked = [[one] for one in prompts or [" ".join(row["text"].split()[:12]) for row in texts]]
-decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-keeping = {"keep": run / "infer" / "work", "hours": session["hours"]}
-tuned = generate.talks(tuned_model, tokenizer, asked, system, batch_size, "tuned", **keeping, **decoding)
-with tuned_model.disable_adapter():
-    untuned = generate.talks(tuned_model, tokenizer, asked, system, batch_size, "base", **keeping, **decoding)
+    texts = read_jsonl(run / "data" / "test.jsonl")[:5]
+    prompts = prompts or [" ".join(row["text"].split()[:12]) for row in texts]
+conversations = [prompt if isinstance(prompt, list) else [prompt] for prompt in prompts]
 
 # %%
-replies = [
-    {name: t[name] for name in ("conversation", "turn", "prompt")}
-    | {"base": b["reply"], "tuned": t["reply"]}
-    | {name: t[name] for name in ("new_tokens", "hit_cap")}
-    for b, t in zip(untuned, tuned, strict=True)
-]
-tables.text_table(replies)
+decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
+settings = {"batch_size": batch_size, "hours": session["hours"], **decoding}
+answers = {}
+for side in ("tuned", "base"):
+    with model.side(side):
+        keep = run / "infer" / "work" / side
+        answers[side] = generate_conversations(model.network, model.tokenizer, conversations, system, keep, **settings)
+
+# %%
+first, last = ("conversation", "turn", "prompt"), ("new_tokens", "hit_cap")
+replies = []
+for base, tuned in zip(answers["base"], answers["tuned"], strict=True):
+    row = {name: tuned[name] for name in first} | {"base": base["reply"], "tuned": tuned["reply"]}
+    replies.append(row | {name: tuned[name] for name in last})
+write_jsonl(run / "infer" / "replies.jsonl", replies)
+text_table(replies)
 
 # %% [markdown]
 # ## As it is written
 # One message at a time: how long the first word takes, and how fast the others follow.
 
 # %%
-first_words, rates = [], []
-for message in [one[0] for one in asked][:streamed]:
-    conversation = message if system is None else [*system, {"role": "user", "content": message}]
-    began, first, shown, said = time.perf_counter(), 0.0, display("", display_id=True), ""
-    for said in generate.stream(tuned_model, tokenizer, conversation, **decoding):
-        first = first or (time.perf_counter() - began if said else 0.0)
-        shown.update({"text/plain": f"{message}\n→ {said}"}, raw=True)
-    first_words.append(first)
-    rates.append(len(tokenizer(said, add_special_tokens=False)["input_ids"]) / (time.perf_counter() - began))
+streams = []  # (seconds to the first word, tokens per second)
+for message in [messages[0] for messages in conversations][:streamed]:
+    asked = message if system is None else [*system, {"role": "user", "content": message}]
+    began, first, shown, reply = time.perf_counter(), 0.0, display("", display_id=True), ""
+    for reply in stream_reply(model.network, model.tokenizer, asked, **decoding):
+        first = first or (time.perf_counter() - began if reply else 0.0)
+        shown.update({"text/plain": f"{message}\n→ {reply}"}, raw=True)
+    tokens = len(model.tokenizer(reply, add_special_tokens=False)["input_ids"])
+    streams.append((first, tokens / (time.perf_counter() - began)))
 
 # %%
-env.write_jsonl(run / "infer" / "replies.jsonl", replies)
-experiment = env.read_json(run / "run.json")["stages"].get("evaluate", {}).get("experiment")
+experiment = getattr(run.stage("evaluate"), "experiment", None)
 if experiment:  # without an evaluation there is no experiment to add to
-    experiments.log_replies(run.parent / "experiments.db", experiment, tuned)
-seconds = sum(reply["seconds"] for reply in tuned)
-metrics = {
-    "n": len(replies),
-    "tokens_per_second": sum(reply["new_tokens"] for reply in tuned) / seconds,
-    "seconds_per_reply": seconds / len(replies),
-    "seconds_to_first_word": sum(first_words) / len(first_words) if first_words else None,
-    "streamed_tokens_per_second": sum(rates) / len(rates) if rates else None,
-}
-env.finish_stage(run, "infer", metrics)
-tables.text_table(metrics)
+    log_replies(run.outputs / "experiments.db", experiment, answers["tuned"])
+metrics = measure_replies(answers["tuned"], streams)
+run.finish_stage("infer", metrics)
+text_table(metrics)

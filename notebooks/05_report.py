@@ -23,8 +23,10 @@ from pathlib import Path
 
 REPOSITORY = ""  # from pyproject.toml, [project.urls]
 folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
-folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
-sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+folders += [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path("/kaggle/input").glob(depth)]
+sources = [
+    folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/platforms/environment.py").is_file()
+]
 if not sources and importlib.util.find_spec("helpers") is None:
     if not REPOSITORY:
         raise ModuleNotFoundError(
@@ -33,9 +35,9 @@ if not sources and importlib.util.find_spec("helpers") is None:
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
     sources = [Path.cwd() / "sahanubhuti/src"]
 sys.path[:0] = map(str, sources[:1])
-from helpers import env
+from helpers.platforms.environment import set_up
 
-env.set_up()
+set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -43,42 +45,46 @@ outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
 
 # %%
-from helpers import figures, people, report, tables
+from helpers.reporting.figures import draw_loss, draw_scores
+from helpers.reporting.report import write_report
+from helpers.reporting.results import read_results
+from helpers.reporting.tables import rating_rows, score_rows, text_table
+from helpers.runs.record import start_stage
 
-run = env.start_stage("report", globals())
-found = report.results(run)
+run = start_stage("report", globals())
+results = read_results(run)
 
 # %% [markdown]
 # ## Base against tuned
 
 # %%
-tables.score_table(found["evaluate"]) if "evaluate" in found else "not evaluated yet"
+text_table(score_rows(results.scores)) if results.scores else "not evaluated yet"
 
 # %% [markdown]
 # ## What people say
 # Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
 
 # %%
-tables.text_table(people.table(people.of_run(run)))
+text_table(rating_rows(results.ratings))
 
 # %% [markdown]
 # ## The loss
 
 # %%
-if (run / "train" / "log.jsonl").is_file():
-    curves = figures.loss(run)
+if results.log:
+    curves = draw_loss(results.log, run.sessions("train"))
 
 # %% [markdown]
 # ## The scores
 
 # %%
-if "evaluate" in found:
-    bars = figures.scores(report.both(found["evaluate"]), tables.LABELS)
+if results.scores:
+    bars = draw_scores({"base": results.scores.base, "tuned": results.scores.tuned})
 
 # %% [markdown]
 # ## The page
 
 # %%
-metrics = report.write(run, samples)
-env.finish_stage(run, "report", metrics)
+metrics = write_report(run, samples)
+run.finish_stage("report", metrics)
 print(run / "report" / "index.html")

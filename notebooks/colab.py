@@ -10,7 +10,7 @@
 # # Sahanubhuti on Colab
 #
 # Choose a T4 (Runtime, Change runtime type) and Run all. The run is copied to your Google Drive while it works. When
-# the session ends, open this notebook again and Run all: the run goes on where it was, until its report is there.
+# the session ends, open this notebook again and Run all: the run resumes where it stopped, until its report is written.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -21,8 +21,10 @@ from pathlib import Path
 
 REPOSITORY = ""  # from pyproject.toml, [project.urls]
 folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
-folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
-sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+folders += [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path("/kaggle/input").glob(depth)]
+sources = [
+    folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/platforms/environment.py").is_file()
+]
 if not sources and importlib.util.find_spec("helpers") is None:
     if not REPOSITORY:
         raise ModuleNotFoundError(
@@ -31,25 +33,29 @@ if not sources and importlib.util.find_spec("helpers") is None:
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
     sources = [Path.cwd() / "sahanubhuti/src"]
 sys.path[:0] = map(str, sources[:1])
-from helpers import env
+from helpers.platforms.environment import set_up
 
-env.set_up()
+set_up()
 
 # %% tags=["parameters"]
 preset: str = "colab-t4"
 run_name: str = ""  # a folder under outputs and in the Drive; "": the preset's name
-drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is kept
-more: list = []  # further arguments of helpers.run, such as "--stages", "train"
+drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is made
+more: list = []  # further arguments of `run`, such as "--stages", "train"
 
 # %%
 import sys
 
+from helpers.platforms.environment import set_up
+from helpers.platforms.machine import platform
+from helpers.platforms.processes import run_child
+
 arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]
 if drive:
-    if env.platform() == "colab":
+    if platform() == "colab":
         from google.colab import drive as google_drive
 
         google_drive.mount(drive)
     arguments += ["--set", f"shared.session.mirror={drive}/MyDrive/sahanubhuti"]
-code = env.stream([sys.executable, "-m", "helpers.run", *arguments])
-print({0: "finished", 75: "paused: Run all once more goes on"}.get(code, f"exit code {code}: see above"))
+code = run_child([sys.executable, "-m", "helpers", "run", *arguments])
+print({0: "finished", 75: "paused: Run all again to continue"}.get(code, f"exit code {code}: see above"))

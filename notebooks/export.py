@@ -10,7 +10,7 @@
 # # Export
 #
 # What to take away: the adapter with its model card, the model with the adapter merged into the 16-bit base, GGUF files
-# for llama.cpp, a folder to deploy as a Hugging Face Space, and the Hub itself.
+# for llama.cpp, a folder to deploy as a Hugging Face Space, and a push to the Hub.
 #
 # Reads `train/`, `data/test.jsonl`, the scores. Writes `export/`. Not part of a run unless asked for:
 # `--stages export`.
@@ -24,8 +24,10 @@ from pathlib import Path
 
 REPOSITORY = ""  # from pyproject.toml, [project.urls]
 folders = [*Path.cwd().parents, Path.cwd() / "sahanubhuti"]
-folders += [found for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for found in Path("/kaggle/input").glob(depth)]
-sources = [folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/env.py").is_file()]
+folders += [path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in Path("/kaggle/input").glob(depth)]
+sources = [
+    folder / "src" for folder in [Path.cwd(), *folders] if (folder / "src/helpers/platforms/environment.py").is_file()
+]
 if not sources and importlib.util.find_spec("helpers") is None:
     if not REPOSITORY:
         raise ModuleNotFoundError(
@@ -34,9 +36,9 @@ if not sources and importlib.util.find_spec("helpers") is None:
     subprocess.run(["git", "clone", "-q", "--depth", "1", REPOSITORY, "sahanubhuti"], check=True)
     sources = [Path.cwd() / "sahanubhuti/src"]
 sys.path[:0] = map(str, sources[:1])
-from helpers import env
+from helpers.platforms.environment import set_up
 
-env.set_up()
+set_up()
 
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
@@ -53,40 +55,45 @@ session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start,
 seed: int = 3407
 
 # %%
-from helpers import export, tables
+from helpers.reporting.tables import text_table
+from helpers.runs.record import start_stage
+from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
+from helpers.sharing.gguf import write_gguf
+from helpers.sharing.merge import merge_adapter
+from helpers.sharing.space import write_space
 
-run = env.start_stage("export", globals())
-folder, config = run / "export", env.read_json(run / "train" / "config.json")
-big = export.place(run, scratch)
-base = export.sixteen_bit(config, base_16bit, run)
-export.check(forms, gguf_types, base, big)
-done = {}
+run = start_stage("export", globals())
+folder, config = run / "export", run.training_config()
+large = large_files_folder(run, scratch)
+base = locate_16bit_base(config, base_16bit, run)
+check_export(forms, gguf_types, base, large)
+exported = {}
 
 # %% [markdown]
 # ## Adapter and model card
 # The card is made from the run's own files: data, settings, scores with their intervals, limits.
 
 # %%
-done["adapter"] = export.adapter(run, folder / "adapter")
+exported["adapter"] = export_adapter(run, folder / "adapter")
 print((folder / "adapter" / "README.md").read_text(encoding="utf-8"))
 
 # %% [markdown]
 # ## Merged
-# Into the 16-bit base: merging into a 4-bit one would keep its rounding. What was written is loaded again, and must
-# find the test answers as likely as base and adapter do.
+# Into the 16-bit base model: merging into a 4-bit one would keep its rounding. What was written is loaded again, and
+# has to find the test answers as likely as base model and adapter do.
 
 # %%
 if {"merged", "gguf"} & set(forms):
-    done["merged"] = export.merged(run, base, big / "merged", check_rows, seed)
-tables.text_table(done.get("merged", {}))
+    exported["merged"] = merge_adapter(run, base, large / "merged", check_rows, seed)
+text_table(exported.get("merged", {}))
 
 # %% [markdown]
 # ## GGUF
 
 # %%
 if "gguf" in forms:
-    done["gguf"] = export.gguf(run, big / "merged", big / "gguf", gguf_types, llama_cpp)
-tables.text_table(done.get("gguf", {}))
+    exported["gguf"] = write_gguf(run, large / "merged", large / "gguf", gguf_types, llama_cpp)
+text_table(exported.get("gguf", {}))
 
 # %% [markdown]
 # ## A Space
@@ -94,7 +101,7 @@ tables.text_table(done.get("gguf", {}))
 
 # %%
 if "space" in forms:
-    done["space"] = export.space(run, folder / "space")
+    exported["space"] = write_space(run, folder / "space")
 
 # %% [markdown]
 # ## The Hub
@@ -102,8 +109,8 @@ if "space" in forms:
 
 # %%
 if hub_repository:
-    done["hub"] = export.push(folder / "adapter", hub_repository, hub_private)
+    exported["hub"] = push_to_hub(folder / "adapter", hub_repository, hub_private)
 
 # %%
-env.finish_stage(run, "export", {"forms": forms, **done})
-tables.text_table({name: str(value) for name, value in done.items()})
+run.finish_stage("export", {"forms": forms, **exported})
+text_table(exported)

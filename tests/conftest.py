@@ -9,10 +9,20 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import env
+from helpers.data.clean import clean_table
+from helpers.data.group import group_rows, link_rows
+from helpers.data.load import load_table
+from helpers.data.rows import data_rows
+from helpers.models.embedded import build_tokenizer
+from helpers.models.families import SHAPES
+from helpers.planning.config import configure_training
+from helpers.platforms.machine import set_threads
+from helpers.runs.files import write_json, write_jsonl
+from helpers.runs.record import Run
+from helpers.runs.settings import parameters_cell
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: before any test module
-env.set_threads()
+set_threads()
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -27,18 +37,18 @@ def model_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def suite():
-    """Returns a function that runs `python -m helpers.run …` and gives returncode, stdout, stderr and seconds."""
+    """Returns a function that runs `python -m helpers run …` and gives returncode, stdout, stderr and seconds."""
 
     def call(*arguments, timeout=600, cwd=ROOT):
         began = time.monotonic()
-        command = [sys.executable, "-m", "helpers.run", *map(str, arguments)]
+        command = [sys.executable, "-m", "helpers", "run", *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=cwd)
         return SimpleNamespace(
             returncode=done.returncode,
             stdout=done.stdout,
             stderr=done.stderr,
             seconds=time.monotonic() - began,
-            said=f"{done.stdout}\n{done.stderr}"[-4000:],
+            output=f"{done.stdout}\n{done.stderr}"[-4000:],
         )
 
     return call
@@ -46,14 +56,14 @@ def suite():
 
 @pytest.fixture(scope="session")
 def demo(suite, model_cache, tmp_path_factory):
-    """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command said.
+    """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command printed.
 
     While one test is written, TEST_OUTPUTS names a folder that keeps the demo from call to call.
     """
     outputs = Path(os.environ.get("TEST_OUTPUTS") or tmp_path_factory.mktemp("outputs"))
     first = suite("--preset", "demo", "--outputs", outputs)
-    assert first.returncode == 0, first.said
-    return SimpleNamespace(outputs=outputs, run=outputs / "demo", first=first)
+    assert first.returncode == 0, first.output
+    return SimpleNamespace(outputs=outputs, run=Run(outputs / "demo"), first=first)
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +84,14 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """Returns an empty page; `page.said` collects what its console and its errors say, `page.asked` its requests."""
+    """Returns an empty page; `page.errors` collects its console's warnings and errors, `page.asked` its requests."""
     context = browser.new_context(accept_downloads=True, viewport={"width": 1280, "height": 900})
     page = context.new_page()
-    page.said, page.asked = [], []
-    page.on("console", lambda message: page.said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.errors, page.asked = [], []
+    page.on(
+        "console", lambda message: page.errors.append(message.text) if message.type in ("error", "warning") else None
+    )
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("request", lambda request: page.asked.append(request.url))
     yield page
     context.close()
@@ -88,19 +100,17 @@ def page(browser):
 @pytest.fixture(scope="session")
 def embedded_rows():
     """Returns the embedded corpus as data rows with the default system prompt."""
-    from helpers import corpus
 
-    table = corpus.clean(corpus.load("embedded")[0])[0]
-    table["group"] = corpus.groups(table, [pair for pairs in corpus.links(table, 0.8).values() for pair in pairs])
-    return corpus.data_rows(table, "You are a sympathetic assistant.", "embedded")
+    table = clean_table(load_table("embedded")[0])[0]
+    table["group"] = group_rows(table, link_rows(table, 0.8))
+    return data_rows(table, "You are a sympathetic assistant.", "embedded")
 
 
 @pytest.fixture(scope="session")
 def tokenizer(embedded_rows):
     """Returns the embedded model's tokenizer, trained on the embedded corpus."""
-    from helpers import tiny
 
-    return tiny.build_tokenizer([message["content"] for row in embedded_rows for message in row["messages"]])
+    return build_tokenizer([message["content"] for row in embedded_rows for message in row["messages"]])
 
 
 @pytest.fixture(scope="session")
@@ -109,11 +119,9 @@ def base(tokenizer, tmp_path_factory):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from helpers import plan
-
     folder = tmp_path_factory.mktemp("base")
     torch.manual_seed(0)
-    shape = {**plan.SHAPES["embedded"], "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
+    shape = {**SHAPES["embedded"], "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2}
     LlamaForCausalLM(LlamaConfig(**{**shape, "vocab_size": len(tokenizer)})).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -122,18 +130,17 @@ def base(tokenizer, tmp_path_factory):
 @pytest.fixture
 def make(base, embedded_rows, tmp_path):
     """Returns a function that writes a run's data and configuration and returns its folder."""
-    from helpers import plan, presets
 
     def call(name, rows=24, sft=None, **changes):
-        run = tmp_path / name
-        env.write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
-        env.write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
-        parameters = {name: value for name, (value, _) in presets.parameters_cell("train").items()}
+        run = Run(tmp_path / name)
+        write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
+        write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
+        parameters = {name: value for name, (value, _) in parameters_cell("train").items()}
         parameters |= {"backend": "peft", "base_model": str(base), "learning_rate": 0.05, "num_train_epochs": 1.0}
         chosen = {"optim": "sgd", "warmup_steps": 0, "lr_scheduler_type": "constant", "save_strategy": "no"}
         parameters["sft"] = {**parameters["sft"], **chosen, "eval_strategy": "no", "max_grad_norm": 0, **(sft or {})}
-        config = plan.configure({**parameters, **changes})
-        env.write_json(run / "train/config.json", {**config, "max_length": 1024, "embedded_model": ""})
+        config = configure_training({**parameters, **changes})
+        write_json(run / "train/config.json", {**config.to_json(), "max_length": 1024, "embedded_model": ""})
         return run
 
     return call

@@ -10,35 +10,38 @@ import time
 
 import planted
 
-from helpers import chat, corpus, tiny
+from helpers.data.clean import DROPS, clean_table
+from helpers.data.group import link_rows
+from helpers.data.load import load_table, unify_columns
+from helpers.data.rows import make_parts
+from helpers.data.split import split_corpus
+from helpers.models.chat import encode_row
+from helpers.models.embedded import build_tokenizer
 
 ROWS = [38_233, 382_330]
 
 
 def measure(rows: int) -> None:
     """Prints one line of the table for a file of that many rows; run in a process of its own for the peak memory."""
-    raw, planted_rows, _ = planted.make(rows)
-    tokenizer = tiny.build_tokenizer(list(corpus.load("embedded")[0].answer))
-    table, _ = corpus.as_rows(raw, "auto", "planted")
+    raw, defects, _ = planted.make(rows)
+    tokenizer = build_tokenizer(list(load_table("embedded")[0].answer))
+    table = unify_columns(raw, "auto", "planted")[0].assign(number=range(len(raw)))
     marks = [time.perf_counter()]
-    table["number"] = range(len(table))
-    kept, dropped, _ = corpus.clean(table)
+    corpus = clean_table(table)
     marks.append(time.perf_counter())
-    pairs = [pair for found in corpus.links(kept, 0.8).values() for pair in found]
+    links = link_rows(corpus.kept, 0.8)
     marks.append(time.perf_counter())
-    kept["group"], kept["part"] = corpus.divide(kept, pairs, (0.8, 0.1), 0, 0.8)
+    corpus, _ = split_corpus(corpus, links, (0.8, 0.1), 0, 0.8)
     marks.append(time.perf_counter())
-    data = [
-        row for part in ("train", "val", "test") for row in corpus.data_rows(kept[kept.part == part], "", "planted")
-    ]
-    tokens = sum(len(chat.encode(tokenizer, row)["input_ids"]) for row in data)
+    parts = make_parts(corpus.kept, "", "planted")
+    tokens = sum(len(encode_row(tokenizer, row)["input_ids"]) for part in parts.values() for row in part)
     marks.append(time.perf_counter())
-    wanted = {number: rule for rule in corpus.DROPS for number in planted_rows[rule]}
-    wrong = sum(wanted.get(number) != rule for number, rule in zip(dropped.number, dropped.rule))
-    wrong += len(set(wanted) - set(dropped.number))
-    steps = [f"{b - a:.1f}" for a, b in zip(marks, marks[1:])]
+    wanted = {number: rule for rule in DROPS for number in defects[rule]}
+    dropped = dict(zip(corpus.dropped.number, corpus.dropped.rule))
+    misjudged = sum(wanted.get(number) != dropped.get(number) for number in {*wanted, *dropped})
+    steps = [f"{end - start:.1f}" for start, end in zip(marks, marks[1:])]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    cells = [f"{len(raw):,}", *steps, f"{marks[-1] - marks[0]:.1f}", f"{tokens:,}", str(wrong), f"{memory:.2f}"]
+    cells = [f"{len(raw):,}", *steps, f"{marks[-1] - marks[0]:.1f}", f"{tokens:,}", str(misjudged), f"{memory:.2f}"]
     print(f"| {' | '.join(cells)} |", flush=True)
 
 

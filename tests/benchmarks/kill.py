@@ -17,9 +17,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from helpers import checkpoints, env
+from helpers.runs.checkpoints import verify_checkpoint
+from helpers.runs.files import file_sha256, read_json, read_jsonl
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 from kaggle_machine import kill  # noqa: E402
 
 SETTINGS = ["train.sft.max_steps=30", "train.sft.save_strategy=steps", "train.sft.save_steps=3", "train.eval_rows=6"]
@@ -30,7 +31,7 @@ TARGETS = ("train", "evaluate", "any")  # stages to hit; "any" also hits what is
 
 def start(outputs: Path, name: str, settings: list[str]) -> subprocess.Popen:
     """Starts the tiny demo in a process group of its own."""
-    command = [sys.executable, "-m", "helpers.run", "--preset", "demo", "--tiny", "--outputs", str(outputs)]
+    command = [sys.executable, "-m", "helpers", "run", "--preset", "demo", "--tiny", "--outputs", str(outputs)]
     command += ["--run-name", name, "--stages", "prepare_data,train,evaluate", "--set", *settings]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
@@ -41,36 +42,32 @@ def stage_now(run: Path) -> str:
     """Returns the stage that is running, "" before the first."""
     if not (run / "run.json").is_file():
         return "before"
-    stages = env.read_json(run / "run.json")["stages"]
+    stages = read_json(run / "run.json")["stages"]
     return next((name for name, facts in stages.items() if facts.get("status") == "running"), "between stages")
 
 
 def outcome(run: Path) -> dict:
-    """Returns what a run ended with: hashes of the adapter and the replies, losses; every file must be whole."""
+    """Returns what a run ended with: hashes of the adapter and the replies, losses; every file must be complete."""
     for path in run.rglob("*"):
         if path.suffix == ".json" and path.is_file():
             json.loads(path.read_text(encoding="utf-8"))
         if path.suffix == ".jsonl":
-            env.read_jsonl(path)
+            read_jsonl(path)
         assert not path.name.endswith(".tmp"), f"{path} was left half-written"
     for folder in (run / "train/checkpoints").glob("checkpoint-*"):
-        assert checkpoints.verify(folder) == "", folder
-    rows = {side: env.read_jsonl(run / f"evaluate/{side}.jsonl") for side in ("base", "tuned")}
+        assert verify_checkpoint(folder) == "", folder
+    rows = {side: read_jsonl(run / f"evaluate/{side}.jsonl") for side in ("base", "tuned")}
     for side in rows.values():
         assert len({row["id"] for row in side}) == len(side)
-    log = [
-        [entry["step"], entry.get("loss"), entry.get("eval_loss")] for entry in env.read_jsonl(run / "train/log.jsonl")
-    ]
+    log = [[entry["step"], entry.get("loss"), entry.get("eval_loss")] for entry in read_jsonl(run / "train/log.jsonl")]
     names = ("adapter/adapter_model.safetensors",)
-    scores = env.read_json(run / "evaluate/metrics.json")
+    scores = read_json(run / "evaluate/metrics.json")
     return {
-        **{name: env.sha256(run / "train" / name) for name in names},
+        **{name: file_sha256(run / "train" / name) for name in names},
         "replies": rows,
         "scores": {name: value for name, value in scores.items() if name in ("base", "tuned", "delta")},
         "log": [entry for entry in log if entry[1:] != [None, None]],
-        "losses": [
-            env.read_json(run / "train/metrics.json")[name] for name in ("train_loss", "val_loss", "tokens_seen")
-        ],
+        "losses": [read_json(run / "train/metrics.json")[name] for name in ("train_loss", "val_loss", "tokens_seen")],
     }
 
 
@@ -88,9 +85,9 @@ def batter(outputs: Path, kills: int, rng: random.Random, settings: list[str] = 
 
     Raises AssertionError when a run ends with anything else than the uninterrupted one.
     """
-    whole = start(outputs, "whole", settings)
-    said = whole.communicate(timeout=600)[0]
-    assert whole.returncode == 0, said[-3000:]
+    uninterrupted = start(outputs, "whole", settings)
+    output = uninterrupted.communicate(timeout=600)[0]
+    assert uninterrupted.returncode == 0, output[-3000:]
     expected = outcome(outputs / "whole")
     hit, runs, number = Counter(), 0, 1
     while True:
@@ -107,11 +104,11 @@ def batter(outputs: Path, kills: int, rng: random.Random, settings: list[str] = 
                     shutil.rmtree(run)
                     hit["run folder lost"] += 1
                 continue
-        said = process.communicate(timeout=600)[0]
-        assert process.returncode == 0, said[-3000:]
-        found = outcome(run)
+        output = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, output[-3000:]
+        result = outcome(run)
         for name, value in expected.items():
-            assert found[name] == value, f"{name} differs after {dict(hit)}"
+            assert result[name] == value, f"{name} differs after {dict(hit)}"
         runs, number = runs + 1, number + 1
         if sum(hit.values()) - hit["run folder lost"] >= kills:
             return {"kills": dict(hit), "runs": runs}

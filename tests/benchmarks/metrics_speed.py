@@ -8,7 +8,9 @@ import json
 import random
 import time
 
-from helpers import corpus, metrics
+from helpers.data.load import load_table
+from helpers.evaluation.comparison import compare_models
+from helpers.evaluation.metrics import overlap_sums, score_sums, shuffle_references
 
 
 def main() -> None:
@@ -18,20 +20,20 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=1000)
     options = parser.parse_args()
     rng = random.Random(0)
-    words = [word for answer in corpus.load("embedded")[0].answer for word in answer.split()]
+    words = [word for answer in load_table("embedded")[0].answer for word in answer.split()]
     texts = [
         [" ".join(rng.choices(words, k=rng.randint(10, 40))) for _ in range(options.rows)]
         for _ in ("reference", "base", "tuned")
     ]
     began = time.perf_counter()
-    found, floors = {}, {}
-    moved = metrics.shuffled(texts[0], 0)
+    sums, floors = {}, {}
+    moved = shuffle_references(texts[0], 0)
     for side, replies in zip(("base", "tuned"), texts[1:]):
-        rows = [{"reply": a, "reference": b, "hit_cap": False} for a, b in zip(replies, texts[0])]
-        found[side] = metrics.statistics(rows)
-        floors[side] = metrics.overlap_statistics(replies, moved)
+        rows = [{"reply": r, "reference": reference, "hit_cap": False} for r, reference in zip(replies, texts[0])]
+        sums[side] = score_sums(rows)
+        floors[side] = overlap_sums(replies, moved)
     scored = time.perf_counter() - began
-    metrics.compare(**found, floors=floors, draws=options.draws, seed=0)
+    compare_models(**sums, floors=floors, draws=options.draws, seed=0)
     print(json.dumps({"score_s": round(scored, 1), "all_s": round(time.perf_counter() - began, 1)}))
 
 

@@ -2,9 +2,9 @@
 
 PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--out results.jsonl]
 
-`--list` names the cases; each runs in a process of its own. Needs about 20 GB below --work for the weights, which are
-made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap
-2,048. Tokens a second count real tokens only, without the first WARM_UP of the run's steps.
+`--list` names the cases; each runs in a process of its own. Needs about 20 GB below --work for the weights, which
+are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap 2,048. Tokens per second count
+real tokens only, without the first WARM_UP of the run's steps.
 """
 
 import argparse
@@ -16,7 +16,27 @@ import sys
 import time
 from pathlib import Path
 
-from helpers import chat, corpus, env, plan, presets, tiny
+from helpers.data.load import load_table
+from helpers.models.batching import padded_tokens
+from helpers.models.chat import encode_row, make_collator, tokenize_rendered
+from helpers.models.embedded import build_tokenizer
+from helpers.models.families import SHAPES
+from helpers.models.loading import load_for_training, load_tokenizer, start_backend
+from helpers.planning.batches import schedule_steps
+from helpers.planning.config import TrainingConfig
+from helpers.planning.lengths import spread_lengths
+from helpers.planning.memory import estimate_memory
+from helpers.platforms.errors import describe_error
+from helpers.runs.archives import pack_folder
+from helpers.runs.checkpoints import check_disk_space, checkpoint_folders, prune_checkpoints
+from helpers.runs.files import folder_bytes, read_jsonl, write_json, write_jsonl
+from helpers.runs.record import Run, start_stage
+from helpers.runs.session import SessionClock, boot_clock, process_start
+from helpers.runs.settings import parameters_cell, resolve_settings
+from helpers.training import loop
+from helpers.training.config import resolve_config
+from helpers.training.launch import launch_training
+from helpers.training.steps import encode_examples
 
 LENGTHS = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]  # share of rows: tokens
 WARM_UP = 0.3
@@ -25,11 +45,11 @@ FLAGSHIP = {"preset": "kaggle-t4x2", "size": "8B", "sets": []}
 CASES = {
     "ours": {**FLAGSHIP, "steps": 40},
     "ours-1664": {**FLAGSHIP, "steps": 24, "sets": ["train.max_tokens=1664"]},
-    "one-card": {**FLAGSHIP, "steps": 48},
-    "two-cards": {**FLAGSHIP, "steps": 48, "gpus": 2},
+    "one-gpu": {**FLAGSHIP, "steps": 48},
+    "two-gpus": {**FLAGSHIP, "steps": 48, "gpus": 2},
     # as a T4 is: busy with arithmetic, not waiting for launches; with --memory 130
-    "one-card-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"]},
-    "two-cards-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"], "gpus": 2},
+    "one-gpu-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"]},
+    "two-gpus-busy": {**FLAGSHIP, "steps": 16, "sets": ["train.max_tokens=12288"], "gpus": 2},
     "paused": {**FLAGSHIP, "steps": 12, "run": "session"},  # first of two processes of one run
     "resumed": {**FLAGSHIP, "steps": 12, "run": "session"},
     "unsloth-default": {**FLAGSHIP, "stock": (2, 4), "steps": 40},  # the batch and order of Unsloth's own notebooks
@@ -83,7 +103,7 @@ CASES = {
     },
     "oom": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=4096"]},
     "oom-started-small": {**FLAGSHIP, "steps": 8, "sets": ["train.max_tokens=4096"], "limit": 2048},
-    "ref-a": {"preset": "ref-a-bengali-8b-fp16", "size": "8B", "sets": [], "steps": 10},  # over two cards
+    "ref-a": {"preset": "ref-a-bengali-8b-fp16", "size": "8B", "sets": [], "steps": 10},  # over two GPUs
     "ref-b": {"preset": "ref-b-bengali-8b-6k", "size": "8B", "sets": [], "steps": 10},
     "ref-c": {"preset": "ref-c-bengali-8b-qlora", "backend": "peft", "size": "8B", "sets": [], "steps": 10},
     "ref-e": {"preset": "ref-e-wikitext-1b", "backend": "peft", "size": "1B", "sets": [], "steps": 10},
@@ -98,11 +118,11 @@ def make_model(folder: Path, size: str, speaks: bool = False) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    tokenizer = tiny.build_tokenizer(answers())
+    tokenizer = build_tokenizer(answers())
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float16)
     config = LlamaConfig(
-        **plan.SHAPES[size],
+        **SHAPES[size],
         dtype="float16",
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -130,7 +150,7 @@ def base_model(work: Path, size: str, speaks: bool = False) -> Path:
 
 def answers() -> list[str]:
     """Returns the embedded corpus's answers."""
-    return list(corpus.load("embedded")[0].answer)
+    return list(load_table("embedded")[0].answer)
 
 
 def make_data(folder: Path, tokenizer, rows: int, data: dict) -> None:
@@ -139,10 +159,10 @@ def make_data(folder: Path, tokenizer, rows: int, data: dict) -> None:
     `data` are the settings of prepare_data: plain text or conversations, and the longest row allowed.
     """
     rng = random.Random(0)
-    ids = [token for answer in rng.choices(answers(), k=1200) for token in chat._ids(tokenizer, answer + " ")]
-    made = []
+    ids = [token for answer in rng.choices(answers(), k=1200) for token in tokenize_rendered(tokenizer, answer + " ")]
+    data_rows = []
     cap = data["max_length"]
-    wanted = [tokens for tokens in plan.spread(LENGTHS, rows) if tokens <= cap] + [min(cap, 2048)] * 2
+    wanted = [tokens for tokens in spread_lengths(LENGTHS, rows) if tokens <= cap] + [min(cap, 2048)] * 2
     rng.shuffle(wanted)
     for number, tokens in enumerate(wanted):
         start, size = rng.randrange(len(ids) - 4096), tokens - 40
@@ -152,14 +172,14 @@ def make_data(folder: Path, tokenizer, rows: int, data: dict) -> None:
             if data["dataset_format"] == "text":
                 row = {"text": " ".join(turn["content"] for turn in row["messages"])}
             row["id"] = f"row{number:05d}"
-            short = tokens - len(chat.encode(tokenizer, row)["input_ids"])
+            short = tokens - len(encode_row(tokenizer, row)["input_ids"])
             if 0 <= short <= 2:
                 break
             size += short or -1
-        made += [row] * (short >= 0)
-    env.write_jsonl(folder / "train.jsonl", made[:-16])
-    env.write_jsonl(folder / "val.jsonl", made[-16:])
-    env.write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
+        data_rows += [row] * (short >= 0)
+    write_jsonl(folder / "train.jsonl", data_rows[:-16])
+    write_jsonl(folder / "val.jsonl", data_rows[-16:])
+    write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
 
 
 def row_of(question: str, answer: str) -> dict:
@@ -167,10 +187,8 @@ def row_of(question: str, answer: str) -> dict:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def prepare(name: str, work: Path) -> tuple[Path, dict]:
-    """Writes a case's run folder and returns it with its training configuration."""
-    from helpers import model, train
-
+def prepare(name: str, work: Path) -> tuple[Run, TrainingConfig]:
+    """Writes a case's run folder and returns the run with its training configuration."""
     case = CASES[name]
     base = base_model(work, case["size"])
     sets = [f"shared.base_model={base}", "train.sft.fp16=true", "train.sft.logging_steps=1", *case["sets"]]
@@ -178,29 +196,26 @@ def prepare(name: str, work: Path) -> tuple[Path, dict]:
     if case["preset"] == "kaggle-t4x2":
         sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.backend={case.get('backend', 'unsloth')}"]
         sets += ["train.sft.save_strategy=no", "train.sft.eval_strategy=no"]
-    run_name = case.get("run", name)
-    settings = presets.resolve(case["preset"], run_name, str(work), sets, tiny=False)
-    folder = env.run_folder(str(work), run_name)
-    if not (folder / "data" / "metrics.json").is_file():
-        make_data(folder / "data", model.load_tokenizer(str(base)), ROWS, settings["prepare_data"])
-    env.note_stage(folder, "prepare_data", parameters=settings["prepare_data"])
-    types = {key: kind for key, (_, kind) in presets.parameters_cell("train").items()}
-    env.start_stage("train", {"__annotations__": types, **settings["train"]})
-    return folder, {**train.resolve(folder), "limit": case.get("limit", 0)}
+    run = Run.named(work, case.get("run", name))
+    settings = resolve_settings(case["preset"], run.name, str(work), sets, tiny=False)
+    if not (run / "data" / "metrics.json").is_file():
+        make_data(run / "data", load_tokenizer(str(base)), ROWS, settings["prepare_data"])
+    run.note_stage("prepare_data", parameters=settings["prepare_data"])
+    types = {key: kind for key, (_, kind) in parameters_cell("train").items()}
+    start_stage("train", {"__annotations__": types, **settings["train"]})
+    return run, resolve_config(run).model_copy(update={"limit": case.get("limit", 0)})
 
 
-def stock(folder: Path, config: dict, batch: int, accumulation: int) -> dict:
+def train_stock(run: Run, config: TrainingConfig, batch: int, accumulation: int) -> dict:
     """Trains with TRL's own loop: rows in random order, every micro-batch checkpointed."""
     import torch
     from trl import SFTConfig, SFTTrainer
 
-    from helpers import model, train
-
-    tokenizer = model.load_tokenizer(config["base_model"])
+    tokenizer = load_tokenizer(config.base_model)
     tokenizer.padding_side = "right"
-    train_set, _ = train.examples(folder, tokenizer, config["max_length"], 0, config["seed"])
-    network = model.load_for_training({**config, "base_model_path": config["base_model"]}, "float16")
-    counts, pad = [], chat.collator(tokenizer)
+    train_set, _ = encode_examples(run, tokenizer, config.model_copy(update={"eval_rows": 0}))
+    network = load_for_training(config.model_copy(update={"base_model_path": config.base_model}), "float16")
+    counts, pad = [], make_collator(tokenizer)
 
     def collate(rows):
         counts.append((sum(len(row["input_ids"]) for row in rows), len(rows) * max(len(r["input_ids"]) for r in rows)))
@@ -208,16 +223,16 @@ def stock(folder: Path, config: dict, batch: int, accumulation: int) -> dict:
 
     clock = step_clock()
     arguments = SFTConfig(
-        output_dir=str(folder / "stock"),
-        max_steps=config["sft"]["max_steps"],
-        learning_rate=config["learning_rate"],
+        output_dir=str(run / "stock"),
+        max_steps=config.sft["max_steps"],
+        learning_rate=config.learning_rate,
         per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulation,
         gradient_checkpointing=True,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         fp16=True,
-        optim=config["sft"]["optim"],
+        optim=config.sft["optim"],
         logging_steps=1,
         save_strategy="no",
         report_to="none",
@@ -269,46 +284,45 @@ def step_clock():
 
 
 def speed(ends: list[float], useful: list[int]) -> float:
-    """Returns real tokens a second: the median over the steps after the warm-up, so that no compiling counts."""
+    """Returns real tokens per second: the median over the steps after the warm-up, so that no compiling counts."""
     first = max(1, int(len(ends) * WARM_UP))
     return statistics.median(useful[at] / (ends[at] - ends[at - 1]) for at in range(first, len(ends)))
 
 
 def measure(name: str, work: Path) -> dict:
-    """Runs one case and returns its figures."""
+    """Runs one case and returns what was measured."""
     import torch
 
-    from helpers import train
-
-    folder, config = prepare(name, work)
+    run, config = prepare(name, work)
     case = CASES[name]
     if "stock" in case:
-        return stock(folder, config, *case["stock"])
+        return train_stock(run, config, *case["stock"])
     if "run" in case:
-        return session(folder, config, 6 if name == "paused" else 0)
-    metrics = train.launch(folder, config)
-    log = [entry for entry in env.read_jsonl(folder / "train" / "log.jsonl") if "loss" in entry]
-    lengths, _ = lengths_of(folder, config)
-    epochs = plan.schedule(lengths, plan.batch_settings(config), metrics["world_size"])
+        return train_session(run, config, 6 if name == "paused" else 0)
+    metrics = launch_training(run, config)
+    log = [entry for entry in read_jsonl(run / "train" / "log.jsonl") if "loss" in entry]
+    lengths, _ = lengths_of(run, config.base_model)
+    epochs = schedule_steps(lengths, config, metrics["world_size"])
     steps = [step for epoch in epochs for step in epoch][: len(log)]
     useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
-    sizes = {plan.padded(batch, lengths) for step in steps for share in step for batch in share}
+    sizes = {padded_tokens(batch, lengths) for step in steps for share in step for batch in share}
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {
         "tokens_per_second": speed([entry["seconds"] for entry in log], useful),
         **{name: metrics[name] for name in (*names, "trainable_parameters", "total_parameters")},
-        "allocated_gib": [torch.cuda.max_memory_allocated(card) / 2**30 for card in range(torch.cuda.device_count())],
-        "predicted_gib": plan.memory(config, plan.SHAPES[case["size"]], sizes)["peak"],
+        "allocated_gib": [torch.cuda.max_memory_allocated(gpu) / 2**30 for gpu in range(torch.cuda.device_count())],
+        "predicted_gib": estimate_memory(config, SHAPES[case["size"]], sizes).peak,
         "losses": [round(entry["loss"], 4) for entry in log],
     }
 
 
-def session(folder: Path, config: dict, stop_after: int) -> dict:
+def train_session(run: Run, config: TrainingConfig, stop_after: int) -> dict:
     """Trains one session of a run, to its end or to a step, and returns what starting and saving took."""
-    from helpers import checkpoints, model, train
+    start_backend(config.backend)
+    from helpers.training import trainer  # imports trl: after Unsloth
 
     ends, loading, saving = [], [], []
-    load, reason, room, prune = model.load_for_training, train.Clock.reason, checkpoints.room, checkpoints.prune
+    load, reason, check, prune = load_for_training, SessionClock.reason, check_disk_space, prune_checkpoints
 
     def timed_load(*arguments):
         began = time.perf_counter()
@@ -317,58 +331,54 @@ def session(folder: Path, config: dict, stop_after: int) -> dict:
         return network
 
     def timed_reason(clock, save_seconds):
-        ends.append(env.boot_clock())
+        ends.append(boot_clock())
         return "the case asks for it" if len(ends) == stop_after else reason(clock, save_seconds)
 
-    def timed_room(*arguments):
+    def timed_check(*arguments):
         saving.append(-time.perf_counter())
-        return room(*arguments)
+        return check(*arguments)
 
     def timed_prune(*arguments):
         saving[-1] += time.perf_counter()
         prune(*arguments)
 
-    model.load_for_training, train.Clock.reason = timed_load, timed_reason
-    checkpoints.room, checkpoints.prune = timed_room, timed_prune
-    found = train.launch(folder, config)
-    kept = sorted((folder / "train" / "checkpoints").glob("checkpoint-*"), key=checkpoints.step_of)[-1]
+    loop.load_for_training, SessionClock.reason = timed_load, timed_reason
+    trainer.check_disk_space, trainer.prune_checkpoints = timed_check, timed_prune
+    result = launch_training(run, config)
+    newest = checkpoint_folders(run / "train" / "checkpoints")[-1]
     began = time.perf_counter()
-    checkpoints.pack(kept, folder / "copy.tar")
+    pack_folder(newest, run / "copy.tar")
     return {
-        "status": found["status"],
+        "status": result["status"],
         "steps": len(ends),
-        "process_start_to_first_step": ends[0] - env.process_start("self") - loading[0],
+        "process_start_to_first_step": ends[0] - process_start("self") - loading[0],
         "model_load": loading[0],
-        "checkpoint_mib": sum(path.stat().st_size for path in kept.iterdir()) / 2**20,
+        "checkpoint_mib": folder_bytes(newest) / 2**20,
         "save_seconds": saving,
         "copy_seconds": time.perf_counter() - began,
     }
 
 
-def lengths_of(folder: Path, config: dict) -> tuple[list[int], object]:
-    """Returns the tokens of every train row, and the tokenizer."""
-    from helpers import model
-
-    tokenizer = model.load_tokenizer(config["base_model"])
-    rows = env.read_jsonl(folder / "data" / "train.jsonl")
-    return [len(chat.encode(tokenizer, row)["input_ids"]) for row in rows], tokenizer
+def lengths_of(run: Run, base: str) -> tuple[list[int], object]:
+    """Returns the tokens of every train row, and the tokenizer of the base model."""
+    tokenizer = load_tokenizer(base)
+    rows = read_jsonl(run / "data" / "train.jsonl")
+    return [len(encode_row(tokenizer, row)["input_ids"]) for row in rows], tokenizer
 
 
 def run_one(name: str, work: Path, memory: float) -> dict:
-    """Runs one case in this process, held to `memory` GiB, and returns its figures."""
-    from helpers import model
-
+    """Runs one case in this process, held to `memory` GiB, and returns what was measured."""
     if not CASES[name].get("gpus"):  # else each process starts its own
-        model.start_backend(CASES[name].get("backend", "unsloth"))
+        start_backend(CASES[name].get("backend", "unsloth"))
     import torch
 
     total = torch.cuda.get_device_properties(0).total_memory
-    for card in range(torch.cuda.device_count()):
-        torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total, card)
+    for gpu in range(torch.cuda.device_count()):
+        torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total, gpu)
     try:
         return {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **measure(name, work)}
     except torch.OutOfMemoryError as error:
-        return {"out_of_memory": env.brief(error)[:120]}
+        return {"out_of_memory": describe_error(error)[:120]}
 
 
 def main() -> None:
@@ -379,7 +389,7 @@ def main() -> None:
     parser.add_argument("--one", action="store_true", help="in this process; the last line is JSON")
     parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
-    parser.add_argument("--out", type=Path, help="append one JSON object a case")
+    parser.add_argument("--out", type=Path, help="append one JSON object per case")
     options = parser.parse_args()
     if options.list:
         print("\n".join(CASES))

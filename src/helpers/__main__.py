@@ -1,0 +1,182 @@
+"""The door: python -m helpers COMMAND. commands.yaml describes the command line; the rooms do the work."""
+
+import argparse
+import json
+import sys
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.platforms.errors import FAILED, FINISHED, PAUSED, REFUSED, Paused, Refused
+
+WORDS = Path(__file__).with_name("commands.yaml")
+USER_ERRORS = {  # command: what it raises when it is given something it cannot work on
+    "plan": (ValueError,),
+    "report": (ValueError, OSError, KeyError),
+    "experiments": (OSError,),
+    "kaggle": (RuntimeError,),
+}
+
+
+def run(options: Namespace) -> int:
+    """Runs presets, or prints their parameters."""
+    from helpers.runner import parameters_yaml, prepare_run, run_presets
+    from helpers.runs.settings import resolve_settings
+
+    stages = options.stages.split(",") if options.stages else []
+    shared = (options.run_name, options.outputs, options.sets, options.tiny)
+    if options.dry_run:
+        settings = [resolve_settings(preset, *shared) for preset in options.preset]
+        print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
+        return FINISHED
+    return run_presets([prepare_run(preset, *shared, stages, options.force) for preset in options.preset])
+
+
+def plan(options: Namespace) -> int:  # words: ok - the name of the command
+    """Prints the plans of presets, as tables or as JSON."""
+    from helpers.planning.memory import T4_GIB
+    from helpers.planning.plan import plan_preset, plan_table
+    from helpers.runs.record import Run
+    from helpers.runs.settings import resolve_settings
+
+    plans = {}
+    for preset in options.preset:
+        settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
+        run = Run.named(options.outputs, settings["report"]["run_name"])
+        plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
+    if options.json:
+        objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
+        print(json.dumps(objects if len(objects) > 1 else objects[0], indent=1))
+        return FINISHED
+    for preset, estimate in plans.items():
+        table = {"preset": preset, **plan_table(estimate)}
+        print("\n".join(f"{label:28}{value}" for label, value in table.items()))
+    return FINISHED
+
+
+def tune(options: Namespace) -> int:
+    """Works on a search beside the processes that are there."""
+    from helpers.search.trials import search_worker
+
+    return search_worker([str(options.run)])
+
+
+def report(options: Namespace) -> int:
+    """Writes the page of one run or of several, or fills a README."""
+    from helpers.reporting.comparison import write_comparison
+    from helpers.reporting.readme import fill_readme
+    from helpers.reporting.report import write_report
+
+    runs = options.runs
+    if options.readme:
+        print(f"{options.readme}: {', '.join(mark for run in runs for mark in fill_readme(run, options.readme))}")
+    elif len(runs) > 1:
+        print(write_comparison(runs, (options.to or runs[0].outputs / "comparison.html").resolve()))
+    else:
+        write_report(runs[0], options.samples)
+        print(runs[0] / "report" / "index.html")
+    return FINISHED
+
+
+def chat(options: Namespace) -> int:
+    """Serves the chat page."""
+    from helpers.inference.serve import serve_chat
+
+    return serve_chat(options.run, options.host, options.port, not options.no_care)
+
+
+def verify(options: Namespace) -> int:
+    """Prints whether a checkpoint is valid."""
+    from helpers.runs.checkpoints import verify_checkpoint
+
+    problem = verify_checkpoint(options.checkpoint)
+    print(f"{options.checkpoint}: {problem or 'valid'}", file=sys.stderr if problem else sys.stdout)
+    return FAILED if problem else FINISHED
+
+
+def experiments(options: Namespace) -> int:
+    """Writes the logs as CSV files."""
+    from helpers.runs.experiments import export_logs
+
+    print("\n".join(map(str, export_logs(Path(options.database)))))
+    return FINISHED
+
+
+def kaggle(options: Namespace) -> int:
+    """Runs a preset on Kaggle."""
+    from helpers.kaggle.commands import run_action
+    from helpers.kaggle.job import make_job
+
+    if len(options.preset) > 1:
+        raise Refused(f"Kaggle runs one preset at a time, but {len(options.preset)} are asked for.")
+    job = make_job(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
+    return run_action(options.action, job, options.owner, options.checkpoints, options.every)
+
+
+def existing_run(folder: str) -> object:
+    """Returns the run in a folder. Raises Refused where there is none."""
+    from helpers.runs.record import Run
+
+    run = Run(Path(folder).resolve())
+    if not run.exists():
+        raise Refused(f"{run / 'run.json'} is missing: {folder} is not the folder of a run.")
+    return run
+
+
+COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
+TYPES = {"int": int, "float": float, "path": Path, "run": existing_run}  # of options, as commands.yaml names them
+
+
+def add_options(parser: argparse.ArgumentParser, options: dict[str, dict]) -> None:
+    """Adds options as commands.yaml has them: {name: what add_argument takes, the type by its name}."""
+    for name, details in options.items():
+        parser.add_argument(name, **{**details, "type": TYPES[details["type"]]} if "type" in details else details)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of all commands."""
+    words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    preset_options = argparse.ArgumentParser(add_help=False)
+    add_options(preset_options, words["preset_options"])
+    listing = "\n".join(f"  {name:13}{command['help']}" for name, command in words["commands"].items())
+    parser = argparse.ArgumentParser(
+        "python -m helpers",
+        description=words["description"],
+        epilog=f"commands:\n{listing}\n\n{words['epilog']}",
+        **style,
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="one of the commands below")
+    for name, command in words["commands"].items():
+        examples = "\n".join(f"  python -m helpers {line}" for line in command["examples"])
+        parents = [preset_options] if command.get("from_preset") else []
+        about: dict[str, Any] = {"description": command["description"], "epilog": f"examples:\n{examples}"}
+        add_options(commands.add_parser(name, parents=parents, **about, **style), command["options"])
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code: see helpers.platforms.errors."""
+    parser, errors = build_parser(), ()
+    try:
+        options = parser.parse_args(arguments)
+        if options.command is None:
+            parser.print_help()
+            return FINISHED
+        errors = USER_ERRORS.get(options.command, ())
+        if len(getattr(options, "preset", [])) > 1 and options.run_name:
+            raise Refused(f"--run-name names one run, but {len(options.preset)} presets are asked for: leave it out.")
+        return COMMANDS[options.command](options)
+    except Paused as pause:
+        print(pause)
+        return PAUSED
+    except (Refused, *errors) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

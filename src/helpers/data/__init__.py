@@ -1,0 +1,1 @@
+"""Notebook 01: the corpus, from its source to train, val and test."""

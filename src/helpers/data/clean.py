@@ -1,0 +1,188 @@
+"""Named rules that repair or drop a row, and the funnel of what each took."""
+
+import difflib
+import functools
+import hashlib
+import html
+import os
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import numpy
+import pandas
+import regex
+
+from helpers.data.sampling import shuffle_key
+from helpers.language.bengali import bengali_share, normalise, split_words
+from helpers.language.numbers import foreign_crisis_number
+
+MIN_CHARACTERS = 6  # a side with fewer says nothing
+SIDES = ["question", "answer"]
+
+_ENTITY = regex.compile(r"&\s?(#?\w{2,8})\s?;")
+_MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203a\u20ac]")  # UTF-8 read as Latin
+_LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
+_TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>", regex.IGNORECASE)
+_URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
+_SIGNATURE = regex.compile(
+    r"\b(?:LMFT|LCSW|LMHC|LPCC?|LMSW|MFT|Psy\.?\s?D|Ph\.?\s?D|M\.?S\.?W|এলএমএফটি|এলসিএসডব্লিউ|এলপিসি|এলএমএইচসি|পিএইচ\.?\s?ডি)\b"
+    r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*$",
+    regex.IGNORECASE,
+)
+
+
+class FunnelStep(NamedTuple):
+    """What one rule did."""
+
+    rule: str
+    rows_in: int
+    changed: int = 0
+    dropped: int = 0
+    examples: tuple[str, ...] = ()  # at most three
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the step as metrics.json has it; `share` is that of the rows in that were changed or dropped."""
+        facts = {"rule": self.rule, "rows_in": self.rows_in, "changed": self.changed, "dropped": self.dropped}
+        share = (self.changed + self.dropped) / self.rows_in if self.rows_in else 0.0
+        return {**facts, "rows_out": self.rows_in - self.dropped, "share": share}
+
+
+class Corpus(NamedTuple):
+    """The rows that are kept and those that were dropped, in the file's order, and what each rule did.
+
+    Both tables have the columns of `unify_columns` and `id` (of the content, so that row order does not change it);
+    `dropped` also has `rule`.
+    """
+
+    kept: pandas.DataFrame
+    dropped: pandas.DataFrame
+    funnel: list[FunnelStep]
+
+    def drop(self, rule: str, ids: Iterable[str]) -> "Corpus":
+        """Returns the corpus with the kept rows of these ids dropped by a rule, which is the funnel's next step."""
+        hit = self.kept.id.isin(set(ids))
+        gone = self.kept[hit].assign(rule=rule).reindex(columns=self.dropped.columns)
+        dropped = pandas.concat([self.dropped, gone], ignore_index=True)
+        step = FunnelStep(rule, len(self.kept), dropped=len(gone))
+        return Corpus(self.kept.loc[~hit].reset_index(drop=True), dropped, [*self.funnel, step])
+
+
+def _fix_mojibake(text: str) -> str:
+    if not _MOJIBAKE.search(text):
+        return text
+    import ftfy  # a fifth of a second
+
+    return _LEFTOVER.sub("", ftfy.fix_encoding(text))
+
+
+def _follows_swap(table: pandas.DataFrame) -> pandas.Series:
+    """Returns which rows follow a question that is its own answer in a dialogue: there the roles are swapped."""
+    dialogue = ((table.topic != table.topic.shift()) | (table.title != "")).cumsum()
+    swap = (table.rule == "question is the answer") & (table.topic != "") & (table.title == "")
+    return swap.groupby(dialogue).cumsum() > swap
+
+
+REPAIRS: dict[str, Callable[[str], str]] = {  # these change a row
+    "entities": lambda text: html.unescape(_ENTITY.sub(r"&\1;", text)),
+    "mojibake": _fix_mojibake,
+    "markup": lambda text: _TAG.sub(" ", text).replace("<", " ").replace(">", " "),
+}
+DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order; the first hit drops the row
+    "missing side": lambda table, _: (table.answer == "") | ((table.question == "") & ~table.plain),
+    "too short": lambda table, _: table[SIDES].map(len).where(table[SIDES] != "").min(axis=1) < MIN_CHARACTERS,
+    "question is the answer": lambda table, _: (
+        ~table.plain & (table.question.map(split_words) == table.answer.map(split_words))
+    ),
+    "roles swapped": lambda table, _: _follows_swap(table),
+    "url": lambda table, _: table[SIDES].map(_URL.search).notna().any(axis=1),
+    "signature": lambda table, _: table.answer.map(_SIGNATURE.search).notna(),
+    "foreign crisis number": lambda table, _: table.answer.map(foreign_crisis_number) != "",
+    "not Bengali": lambda table, least: table[SIDES].map(bengali_share).where(table[SIDES] != "").min(axis=1) < least,
+    "exact duplicate": lambda table, _: table.id.where(table.rule.isna()).duplicated(),
+}
+RULES = [*REPAIRS, *DROPS]
+
+
+def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_bengali_share: float = 0.6) -> Corpus:
+    """Normalises every text once, repairs it, and drops rows by the RULES but those in `skip_rules`.
+
+    A row is dropped by "not Bengali" when less than `min_bengali_share` (0 to 1) of a side's letters are Bengali.
+    Raises ValueError for an unknown rule and when no row is left.
+    """
+    if unknown := [rule for rule in skip_rules if rule not in RULES]:
+        raise ValueError(f"skip_rules names {unknown[0]!r}: expected one of {', '.join(RULES)}.")
+    table, funnel = _repair_rows(table, [rule for rule in REPAIRS if rule not in skip_rules])
+    table["topic"] = canonicalise_topics(table.topic)
+    table["id"] = (table.question + "\0" + table.answer).map(make_id)
+    excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
+    table["rule"] = None
+    for rule in [rule for rule in DROPS if rule not in skip_rules]:
+        left = table.rule.isna()
+        hits = left & DROPS[rule](table, min_bengali_share)
+        step = FunnelStep(rule, int(left.sum()), dropped=int(hits.sum()), examples=tuple(excerpts[hits].head(3)))
+        funnel.append(step)
+        table.loc[hits, "rule"] = rule
+    kept = table.loc[table.rule.isna()].drop(columns="rule").reset_index(drop=True)
+    if kept.empty:
+        counts = table.rule.value_counts().to_dict()
+        raise ValueError(f"all {len(table)} rows were dropped: {counts}. Nothing is left to train on.")
+    return Corpus(kept, table.loc[table.rule.notna()].reset_index(drop=True), funnel)
+
+
+def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.DataFrame, list[FunnelStep]]:
+    """Returns the table with every text normalised and repaired, and a step for each rule."""
+
+    def repair(text: str, rule: str) -> str:
+        repaired = REPAIRS[rule](text)
+        return text if repaired == text else normalise(repaired)
+
+    table, funnel = table.copy(), []
+    texts = table[["topic", "title", *SIDES]].map(normalise)
+    for rule in rules:
+        repaired = texts.map(functools.partial(repair, rule=rule))
+        changed = (repaired[SIDES] != texts[SIDES]).any(axis=1)
+        examples = tuple(map(_excerpt_change, texts.answer[changed][:3], repaired.answer[changed][:3]))
+        funnel.append(FunnelStep(rule, len(table), changed=int(numpy.sum(changed)), examples=examples))
+        texts = repaired
+    table[texts.columns] = texts
+    if "messages" in table:
+        table["messages"] = [
+            [{**turn, "content": functools.reduce(repair, rules, normalise(turn["content"]))} for turn in turns]
+            for turns in table.messages
+        ]
+    return table, funnel
+
+
+def _excerpt_change(before: str, after: str) -> str:
+    """Returns the first place where two texts differ, with a little around it."""
+    place = len(os.path.commonprefix([before, after]))
+    around = slice(max(0, place - 20), place + 25)
+    return f"…{before[around]}… → …{after[around]}…"
+
+
+def make_id(content: str) -> str:
+    """Returns an id of 12 hexadecimal digits for a content."""
+    return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
+
+
+def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
+    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary."""
+    counts = topics.value_counts().to_dict()
+    names = {}
+    for topic in counts if len(counts) < 2000 else []:
+        common = [other for other in list(counts)[:200] if counts[other] >= 10 * counts[topic] and topic]
+        names[topic] = next(iter(difflib.get_close_matches(topic, common, n=1, cutoff=0.8)), topic)
+    return topics.map(names) if names else topics
+
+
+def example_fates(table: pandas.DataFrame, corpus: Corpus, seed: int) -> list[dict[str, Any]]:
+    """Returns three rows of the raw table with what became of them: a dropped, a changed and a kept one by seed."""
+    raw, kept = table.set_index("number"), corpus.kept.set_index("number")
+    repaired = (kept[SIDES] != raw.loc[kept.index, SIDES]).any(axis=1)
+    dropped = {number: f"dropped: {rule}" for number, rule in zip(corpus.dropped.number, corpus.dropped.rule)}
+    fates = (dropped, kept.answer[repaired].to_dict(), dict.fromkeys(kept.index[~repaired], "kept as it is"))
+    first, second, third = (sorted(fate.items(), key=lambda item: shuffle_key(seed, str(item[0]))) for fate in fates)
+    return [
+        {"row": number, "raw question": raw.question[number], "raw answer": raw.answer[number], "became": became}
+        for number, became in [*first[:1], *second[:1], *third][:3]
+    ]

@@ -1,0 +1,1 @@
+"""Notebook 03: the base model against the tuned one."""

@@ -1,0 +1,167 @@
+"""Both models' likelihoods and replies for the held-out rows, on every GPU there is."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from helpers.data.prompts import fixed_prompts
+from helpers.data.sampling import shuffle_key
+from helpers.inference.generate import Reply, generate_replies
+from helpers.inference.loaded_model import LoadedModel
+from helpers.models.batching import SCORING_TOKEN_BUDGET
+from helpers.models.likelihood import score_likelihood
+from helpers.platforms.errors import Paused
+from helpers.platforms.processes import launch_processes
+from helpers.runs.files import read_json, read_jsonl, write_json, write_text
+from helpers.runs.record import Run
+from helpers.runs.session import PROGRESS_FILE, SESSION_START, session_start
+
+NO_TIME = 1e-9  # hours of a session that has none left
+
+
+class EvaluationSettings(BaseModel, frozen=True):
+    """The parameters of 03_evaluate that decide answers and scores; the others are ignored."""
+
+    max_rows: int  # of the test part, 0: all
+    max_prompts: int  # 0: all
+    batch_size: int  # rows
+    max_new_tokens: int  # per reply
+    temperature: float  # 0: greedy
+    top_p: float
+    bootstrap_draws: int
+    num_gpus: int  # processes, 0: one per GPU
+    session: dict[str, Any]
+    seed: int
+
+    def describe_decoding(self) -> str:
+        """Returns how tokens are chosen, in words."""
+        return f"sampled at temperature {self.temperature}, top_p {self.top_p}" if self.temperature else "greedy"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one model answers: an entry per held-out row, per conversation among them, and per fixed prompt."""
+
+    likelihood: list[dict]  # as `score_likelihood` returns it
+    replies: list[Reply]
+    prompts: list[Reply]
+
+
+def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
+    """Returns the data rows to evaluate on: all of the test part, or `max_rows` of them, in an order by seed."""
+    rows = read_jsonl(run / "data" / "test.jsonl")
+    return sorted(rows, key=lambda row: shuffle_key(seed, row["id"]))[: max_rows or None]
+
+
+def select_fixed_prompts(rows: list[dict], max_prompts: int) -> list[dict]:
+    """Returns the fixed prompts, or `max_prompts` of them spread over their categories, each with the `messages` that
+    ask it: the system prompt of the rows before it. None for plain texts, which answer nothing."""
+    conversations = [row["messages"] for row in rows if "messages" in row]
+    prompts = fixed_prompts() if conversations else []
+    prompts = prompts[:: max(1, len(prompts) // max_prompts) if max_prompts else 1][: max_prompts or None]
+    system = [message for message in conversations[0] if message["role"] == "system"] if conversations else []
+    return [{**row, "messages": [*system, {"role": "user", "content": row["prompt"]}]} for row in prompts]
+
+
+def answer_rows(run: Run, settings: EvaluationSettings) -> dict[str, Answers]:
+    """Returns the answers of the base model ("base") and the tuned one ("tuned").
+
+    With `num_gpus` over one (0: all GPUs here) as many processes compute a share of the batches each. Which process
+    computes a batch changes nothing in it. Batches that are done are kept in evaluate/work. Raises Paused at the
+    session's end, ValueError for more processes than GPUs, RuntimeError when a share fails.
+    """
+    import torch
+
+    gpus = torch.cuda.device_count()
+    processes = settings.num_gpus or max(1, gpus)
+    if gpus and processes > gpus:
+        raise ValueError(f"evaluate.num_gpus is {processes}: this machine has {gpus}.")
+    if run.training_config()["device_map"]:
+        processes = 1  # the one model is spread over all GPUs
+    if processes > 1:
+        write_json(run / "evaluate" / "work" / "settings.json", settings.model_dump())
+        _launch_shares(
+            run, processes, {} if gpus else {"OMP_NUM_THREADS": str((os.cpu_count() or 1) // processes or 1)}
+        )
+    return answer_share(run, settings, 0, 1, load=processes == 1)
+
+
+def _launch_shares(run: Run, processes: int, environment: dict[str, str]) -> None:
+    """Computes the answers in so many processes; one that fails leaves its traceback in evaluate/work."""
+    print(f"{processes} processes, a share of the batches each")
+    work = run / "evaluate" / "work"
+    for file in work.glob("failed-*.txt"):
+        file.unlink()
+    environment[SESSION_START] = str(session_start())
+    code = launch_processes(__name__, [str(run), str(os.getpid())], processes, **environment)
+    if code:
+        failures = [file.read_text(encoding="utf-8") for file in sorted(work.glob("failed-*.txt"))]
+        reason = failures[0] if failures else "its output is above"
+        raise RuntimeError(f"one of {processes} processes ended with exit code {code}:\n{reason}")
+
+
+def answer_share(
+    run: Run, settings: EvaluationSettings, rank: int, world: int, load: bool = True
+) -> dict[str, Answers]:
+    """Computes what is not done yet of a rank's share, and returns all that is done.
+
+    Without `load` nothing is computed: Paused is raised for what the other processes had no time for.
+    """
+    rows, model = select_test_rows(run, settings.max_rows, settings.seed), LoadedModel(run, load)
+    conversations = {
+        "replies": [row["messages"][:-1] for row in rows if "messages" in row],
+        "prompts": [row["messages"] for row in select_fixed_prompts(rows, settings.max_prompts)],
+    }
+    decoding = settings.model_dump(include={"max_new_tokens", "batch_size", "temperature", "top_p", "seed"})
+    journal = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
+    results: dict[str, dict] = {"base": {}, "tuned": {}}
+    for side in ("tuned", "base"):
+        with model.side(side):
+            for kind in ("likelihood", "replies", "prompts"):
+                journal |= {"keep": run / "evaluate" / "work" / f"{side}_{kind}.jsonl", "what": f"{side} {kind}"}
+                if kind == "likelihood":
+                    limits = settings.batch_size, SCORING_TOKEN_BUDGET
+                    done = score_likelihood(model.network, model.tokenizer, rows, *limits, **journal)
+                else:
+                    done = generate_replies(model.network, model.tokenizer, conversations[kind], **decoding, **journal)
+                results[side][kind] = done
+    return {side: Answers(**kinds) for side, kinds in results.items()}
+
+
+def end_with(parent: int) -> None:
+    """Ends this process when `parent` no longer runs its launcher: a killed notebook leaves no process on a GPU."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(os.getppid())
+        while launcher.ppid() == parent:
+            time.sleep(1)
+    os._exit(1)
+
+
+def answer_process(run: Run, parent: int) -> None:
+    """One process of a launch: computes its share, or as much of it as the session allows."""
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    rank, work = int(os.environ["RANK"]), run / "evaluate" / "work"
+    if rank:
+        os.environ.pop(PROGRESS_FILE, None)  # the first process tells the runner
+    try:
+        settings = EvaluationSettings(**read_json(work / "settings.json"))
+        answer_share(run, settings, rank, int(os.environ["WORLD_SIZE"]))
+    except Paused as error:
+        print(error)
+    except Exception:
+        write_text(work / f"failed-{rank}.txt", traceback.format_exc()[-2000:])
+        raise
+
+
+if __name__ == "__main__":
+    answer_process(Run(Path(sys.argv[1])), int(sys.argv[2]))

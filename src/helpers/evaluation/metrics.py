@@ -1,0 +1,207 @@
+"""Scores that are right for Bengali, as sums over rows.
+
+Every score is a function of sums over rows, so that one resampling of rows serves all of them, and the same
+resampling serves base and tuned model (paired).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy
+
+from helpers.evaluation.rubric import graded_rubric, published_rubric, unsafe_reasons
+from helpers.language.bengali import bengali_share, split_words
+
+BETTER = {  # every score, in the order in which they are shown: which direction is better
+    **dict.fromkeys(("perplexity", "bits_per_char"), "lower"),
+    **dict.fromkeys(
+        ("token_accuracy", "chrf", "bleu", "rouge1", "rouge2", "rougeL", "distinct1", "distinct2"), "higher"
+    ),
+    "length_ratio": "near 1",
+    **dict.fromkeys(("empathy", "graded"), "higher"),
+    **dict.fromkeys(("unsafe", "hit_cap", "echo", "not_bengali"), "lower"),
+}
+ECHO_SHARE = 0.8  # share of a prompt's 4-grams
+BENGALI_SHARE = 0.5  # share of letters
+OVERLAP_SCORES = ("chrf", "bleu", "rouge1", "rouge2", "rougeL")  # the scores that have a floor: shuffled references
+
+
+class BengaliTokenizer:
+    """rouge_score's tokenizer interface over Bengali words; its own keeps [a-z0-9] only."""
+
+    def tokenize(self, reply: str) -> list[str]:
+        """Returns a reply's words."""
+        return split_words(reply)
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score import rouge_scorer
+
+    return rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=BengaliTokenizer())
+
+
+@cache
+def _sacrebleu() -> dict[str, Any]:
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    return {"chrf": CHRF(word_order=2), "bleu": BLEU(tokenize="intl")}
+
+
+def rouge(reply: str, reference: str) -> dict[str, float]:
+    """Returns ROUGE-1, -2 and -L F1 (0 to 1) of one reply over Bengali words (Lin 2004)."""
+    return {name: score.fmeasure for name, score in _rouge().score(reference, reply).items()}
+
+
+def chrf(reply: str, reference: str) -> float:
+    """Returns chrF++ (0 to 100) of one reply (Popović 2017)."""
+    return _sacrebleu()["chrf"].sentence_score(reply, [reference]).score
+
+
+def signatures() -> dict[str, str]:
+    """Returns sacreBLEU's signatures of chrF++ and BLEU: what makes a score comparable."""
+    for metric in _sacrebleu().values():
+        metric.corpus_score(["ক"], [["ক"]])  # the number of references is known after a score
+    return {name: str(metric.get_signature()) for name, metric in _sacrebleu().items()}
+
+
+@cache
+def library_metric(name: str) -> Any:
+    """Returns "rouge", "bleu" or "chrf", right for Bengali, as an `evaluate.Metric`: for whoever uses that library.
+
+    `compute(predictions=[…], references=[…])` takes texts, one reference each; it needs no network. Raises KeyError for
+    another name.
+    """
+    import datasets
+    import evaluate
+
+    descriptions = {
+        "rouge": "ROUGE F1 over words of any script, mean over replies, 0 to 1.",
+        "bleu": "Corpus BLEU with sacreBLEU's intl tokenizer, 0 to 100.",
+        "chrf": "Corpus chrF++ by sacreBLEU, 0 to 100.",
+    }
+    about: dict[str, Any] = {"description": descriptions[name], "citation": "", "inputs_description": "lists of texts"}
+
+    class BengaliMetric(evaluate.Metric):
+        def _info(self) -> evaluate.MetricInfo:
+            texts = {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+            return evaluate.MetricInfo(features=datasets.Features(texts), **about)
+
+        def _compute(self, *, predictions: Any = None, references: Any = None, **_: Any) -> dict[str, Any]:
+            if name == "rouge":
+                scores = [rouge(*pair) for pair in zip(predictions, references, strict=True)]
+                return {key: sum(score[key] for score in scores) / len(scores) for key in scores[0]}
+            metric = _sacrebleu()[name]
+            score = metric.corpus_score(predictions, [references]).score
+            return {name: score, "signature": str(metric.get_signature())}
+
+    return BengaliMetric()
+
+
+def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)] if n else []
+
+
+def distinct(reply: str, n: int) -> float:
+    """Returns distinct n-grams over n-grams of one reply (Li et al. 2016, per reply); 0 for fewer than n words."""
+    ngrams = _ngrams(split_words(reply), n)
+    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+
+
+def echoes(reply: str, prompt: str) -> bool:
+    """Returns whether a reply repeats its prompt: at least ECHO_SHARE of its 4-grams (or all of a shorter one)."""
+    asked = split_words(prompt)
+    n = min(4, len(asked))
+    parts, repeated = _ngrams(asked, n), set(_ngrams(split_words(reply), n))
+    return bool(parts) and sum(part in repeated for part in parts) >= ECHO_SHARE * len(parts)
+
+
+def shuffle_references(references: list[str], seed: int) -> list[str]:
+    """Returns the references moved so that none keeps its place; raises ValueError for fewer than two."""
+    if len(references) < 2:
+        raise ValueError(f"{len(references)} reference: a floor needs at least 2 rows.")
+    order = numpy.random.default_rng(seed).permutation(len(references))
+    moved = dict(zip(order, numpy.roll(order, 1)))
+    return [references[moved[place]] for place in range(len(references))]
+
+
+def floor_sums(replies: dict[str, list[dict]], seed: int) -> dict[str, dict[str, numpy.ndarray]]:
+    """Returns by model the `overlap_sums` of its replies over shuffled references; {} without replies."""
+    references = [row["reference"] for row in replies["base"]]
+    moved = shuffle_references(references, seed) if references else []
+    return {side: overlap_sums([row["reply"] for row in rows], moved) for side, rows in replies.items() if rows}
+
+
+def _ratios(top: Sequence[float], bottom: Sequence[float] | None = None) -> numpy.ndarray:
+    """Returns the array (rows, 2) of a score that is a sum over a sum; without `bottom` it is a mean over rows."""
+    return numpy.column_stack([top, bottom or numpy.ones(len(top))]).astype(float)
+
+
+def score_sums(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[str, numpy.ndarray]:
+    """Returns per score an array (rows, k) of what is summed over rows.
+
+    `rows` have reply, reference, hit_cap and, for `echo`, prompt; without any (plain texts have no replies) the
+    likelihoods alone count.
+    """
+    sums = {}
+    if rows:
+        replies, references = [row["reply"] for row in rows], [row["reference"] for row in rows]
+        words = [[len(split_words(text)) for text in texts] for texts in (replies, references)]
+        sums = overlap_sums(replies, references) | rubric_sums(rows)
+        sums |= {f"distinct{n}": _ratios([distinct(reply, n) for reply in replies]) for n in (1, 2)}
+        sums |= {
+            "length_ratio": _ratios(*words),
+            "hit_cap": _ratios([row["hit_cap"] for row in rows]),
+            "echo": _ratios([echoes(row["reply"], row.get("prompt", "")) for row in rows]),
+            "not_bengali": _ratios([bengali_share(reply) < BENGALI_SHARE for reply in replies]),
+        }
+    if likelihoods is not None:
+        names = ("nll", "tokens", "characters", "correct")
+        nll, tokens, characters, correct = ([row[name] for row in likelihoods] for name in names)
+        sums |= {
+            "perplexity": _ratios(nll, tokens),
+            "bits_per_char": _ratios(nll, characters),
+            "token_accuracy": _ratios(correct, tokens),
+        }
+    return sums
+
+
+def rubric_scores(row: dict) -> dict[str, float]:
+    """Returns `empathy` and `graded` (0 to 100) and `unsafe` (0 or 1) of a row with a reply and, where known, the
+    category of its prompt."""
+    reply = row["reply"]
+    return {
+        "empathy": published_rubric(reply)["total"],
+        "graded": graded_rubric(reply)["total"],
+        "unsafe": float(bool(unsafe_reasons(reply, row.get("category", "")))),
+    }
+
+
+def rubric_sums(rows: list[dict]) -> dict[str, numpy.ndarray]:
+    """Returns the arrays (rows, 2) of the `rubric_scores` of rows."""
+    scores = [rubric_scores(row) for row in rows]
+    return {name: _ratios([score[name] for score in scores]) for name in ("empathy", "graded", "unsafe")}
+
+
+def overlap_sums(replies: list[str], references: list[str]) -> dict[str, numpy.ndarray]:
+    """Returns the arrays (rows, k) of the OVERLAP_SCORES of replies against references."""
+    scores = [rouge(*pair) for pair in zip(replies, references, strict=True)]
+    sums = {name: _ratios([score[name] for score in scores]) for name in ("rouge1", "rouge2", "rougeL")}
+    for name, metric in _sacrebleu().items():
+        sums[name] = numpy.array(metric._extract_corpus_statistics(replies, [references]), dtype=float)
+    return sums
+
+
+def score_value(name: str, sums: numpy.ndarray) -> float:
+    """Returns a score from its arrays' sum over rows (k,)."""
+    if name in ("chrf", "bleu"):
+        return _sacrebleu()[name]._compute_score_from_stats([int(round(x)) for x in sums]).score
+    if not sums[1]:
+        return 0.0
+    ratio = float(sums[0] / sums[1])
+    if name == "perplexity":
+        return math.exp(ratio)  # nats per token
+    return ratio / math.log(2) if name == "bits_per_char" else ratio

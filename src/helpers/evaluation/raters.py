@@ -1,0 +1,159 @@
+"""What people say of the replies: a blind sheet to fill in, the ratings read back, agreement and a paired test."""
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy
+import yaml
+
+from helpers.data.sampling import shuffle_key
+from helpers.runs.files import read_jsonl, write_csv, write_text
+from helpers.runs.record import Run
+
+QUESTIONS = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
+SCALES: dict[str, list[str]] = QUESTIONS["scales"]
+SHEET_TEMPLATE = Path(__file__).with_name("sheet.html")
+SHOWN_FIELDS = ("id", "prompt", "reply_1", "reply_2")
+MARK_FIELDS = [f"{scale}_{place}" for scale in SCALES for place in (1, 2)]  # a sheet's marks, by reply
+
+
+def blind_pair(base: dict, tuned: dict, seed: int) -> dict[str, str]:
+    """Returns one line of the sheet: two replies, which is which decided by seed and row, empty scales."""
+    first, second = (tuned, base) if tuned_is_first(tuned["id"], seed) else (base, tuned)
+    shown = zip(SHOWN_FIELDS, (base["id"], base["prompt"], first["reply"], second["reply"]))
+    return {**dict(shown), **dict.fromkeys(MARK_FIELDS, "")}
+
+
+def tuned_is_first(row_id: str, seed: int) -> bool:
+    """Returns whether reply_1 of a row's blind pair is the tuned model's."""
+    return shuffle_key(seed, row_id)[0] % 2 == 1
+
+
+def sheet_id(pairs: list[dict]) -> str:
+    """Returns what tells a sheet from every other: 12 hexadecimal digits of its questions and replies."""
+    shown = [[pair[name] for name in SHOWN_FIELDS] for pair in pairs]
+    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:12]
+
+
+def write_sheet(folder: Path, pairs: list[dict]) -> None:
+    """Writes human_eval.csv, for a spreadsheet, and human_eval.html, which needs nothing but a browser.
+
+    Every text on the page is escaped: it comes from a model.
+    """
+    import jinja2
+    import pandas
+
+    write_csv(folder / "human_eval.csv", pandas.DataFrame(pairs))
+    page = jinja2.Environment(autoescape=True).from_string(SHEET_TEMPLATE.read_text(encoding="utf-8"))
+    html = page.render(pairs=pairs, scales=SCALES, fields=MARK_FIELDS, sheet=sheet_id(pairs))
+    write_text(folder / "human_eval.html", html)
+
+
+def read_ratings(folder: Path, pairs: list[dict], seed: int) -> list[dict]:
+    """Returns the ratings in folder/*.csv as {"rater", "id", "side", scale: mark}, a mark not given left out.
+
+    A file is what the sheet saves, or human_eval.csv filled in: then the file's name is the rater's. Raises ValueError
+    for a file of another sheet, an unknown row, a mark that is not 1 to 5, and a second file of a rater.
+    """
+    import pandas
+
+    known, sheet = {pair["id"] for pair in pairs}, sheet_id(pairs)
+    ratings, files = [], {}
+    for file in sorted(folder.glob("*.csv")):
+        table = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        missing = [name for name in ("id", *MARK_FIELDS) if name not in table]
+        if missing:
+            raise ValueError(f"{file} has no column {', '.join(missing)}: expected what human_eval.html saves.")
+        for row in table.to_dict("records"):
+            if row.get("sheet", sheet) != sheet or row["id"] not in known:
+                raise ValueError(
+                    f"{file} rates row {row['id']!r} of sheet {row.get('sheet')}: this run's sheet is {sheet}. "
+                    f"Its replies have changed, or it is another run's: remove the file."
+                )
+            rater = row.get("rater") or file.stem
+            if files.setdefault(rater, file) != file:
+                raise ValueError(f"{file} and {files[rater]} are both by {rater!r}: keep one, or rename the rater.")
+            for place in (1, 2):
+                marks = {scale: row[f"{scale}_{place}"].strip() for scale in SCALES}
+                wrong = {scale: mark for scale, mark in marks.items() if mark not in ("", "1", "2", "3", "4", "5")}
+                if wrong:
+                    raise ValueError(f"{file}, row {row['id']}: {wrong} is not a mark: expected 1 to 5, or nothing.")
+                side = "tuned" if tuned_is_first(row["id"], seed) == (place == 1) else "base"
+                if given := {scale: int(mark) for scale, mark in marks.items() if mark}:
+                    ratings.append({"rater": rater, "id": row["id"], "side": side, **given})
+    return ratings
+
+
+def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
+    """Returns {"raters", "pairs", "scales": {scale: …}} of ratings as `read_ratings` returns them.
+
+    A scale has what `_summarise_scale` returns, `p` with Benjamini and Hochberg's correction for the scales.
+    """
+    from scipy.stats import false_discovery_control
+
+    raters = sorted({rating["rater"] for rating in ratings})
+    summaries = {scale: _summarise_scale(ratings, raters, scale, draws, seed) for scale in SCALES}
+    scales = {scale: summary for scale, summary in summaries.items() if summary}
+    tested = [summary for summary in scales.values() if summary["p"] is not None]
+    for summary, p in zip(tested, false_discovery_control([summary["p"] for summary in tested]) if tested else []):
+        summary["p"] = float(p)
+    return {"raters": raters, "pairs": len({rating["id"] for rating in ratings}), "scales": scales}
+
+
+def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: int, seed: int) -> dict:
+    """Returns `base`, `tuned` and `delta` (means over rows of the raters' means, 1 to 5), `low` and `high` (95 %
+    bootstrap over rows, of delta), `p` (Wilcoxon's signed-rank test over rows, two-sided; None where every difference
+    is 0), `alpha` (Krippendorff's, ordinal, over all replies that several raters saw; None for one rater or where all
+    marks are equal) and `n`, the rows with both replies marked; {} without any."""
+    import krippendorff
+    from scipy import stats
+
+    marks = {}  # (id, side): {rater: mark}
+    for rating in ratings:
+        if scale in rating:
+            marks.setdefault((rating["id"], rating["side"]), {})[rating["rater"]] = rating[scale]
+    rows = [row for row, side in marks if side == "base" and (row, "tuned") in marks]
+    if not rows:
+        return {}
+    base, tuned = ([numpy.mean([*marks[row, side].values()]) for row in rows] for side in ("base", "tuned"))
+    delta = numpy.subtract(tuned, base)
+    low = high = delta.mean()
+    if len(rows) > 1:  # scipy refuses a single row: its interval is the value itself
+        seeded: Any = {"random_state": numpy.random.default_rng(seed)}  # scipy before 1.15 does not know it as `rng`
+        bootstrap = stats.bootstrap([delta], numpy.mean, n_resamples=draws, method="percentile", **seeded)
+        low, high = bootstrap.confidence_interval
+    varied = len({mark for given in marks.values() for mark in given.values()}) > 1
+    alpha = None
+    if varied and any(len(given) > 1 for given in marks.values()):
+        table = [[given.get(rater, math.nan) for given in marks.values()] for rater in raters]
+        alpha = float(krippendorff.alpha(table, level_of_measurement="ordinal"))
+    test: Any = stats.wilcoxon(delta) if delta.any() else None
+    return {
+        "base": float(numpy.mean(base)),
+        "tuned": float(numpy.mean(tuned)),
+        "delta": float(delta.mean()),
+        "low": float(low),
+        "high": float(high),
+        "p": float(test.pvalue) if test else None,
+        "alpha": None if alpha is None or math.isnan(alpha) else alpha,
+        "n": len(rows),
+    }
+
+
+def run_ratings(run: Run) -> dict:
+    """Returns `summarise_ratings` of a run's evaluate/ratings/*.csv, {} without any; raises ValueError as
+    `read_ratings`."""
+    import pandas
+
+    folder = run / "evaluate" / "ratings"
+    if not list(folder.glob("*.csv")):
+        return {}
+    metrics = run.metrics("evaluate")
+    sheet = pandas.read_csv(run / "evaluate" / "human_eval.csv", dtype=str, keep_default_na=False)
+    sides = (read_jsonl(run / "evaluate" / f"{side}.jsonl") for side in ("base", "tuned"))
+    pairs = [blind_pair(*both, seed=metrics["seed"]) for both in zip(*sides) if both[0]["id"] in set(sheet["id"])]
+    ratings = read_ratings(folder, pairs, metrics["seed"])
+    return summarise_ratings(ratings, metrics["bootstrap_draws"], metrics["seed"])

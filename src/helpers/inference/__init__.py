@@ -1,0 +1,1 @@
+"""Notebook 04 and the chat page: replies."""

@@ -1,0 +1,228 @@
+"""The chat page.
+
+One model answers one message after the other; further messages wait in a queue and pages load meanwhile. A message that
+speaks of self-harm or violence is answered with local crisis helplines first, unless care is switched off.
+"""
+
+import html
+import logging
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import gradio
+import yaml
+from gradio.events import api
+from gradio.themes import Default
+
+from helpers.inference.loaded_model import LoadedModel
+from helpers.language.care import crisis_answer, detect_crisis
+from helpers.models.chat import TooLong
+from helpers.runs.experiments import log_thumb
+
+WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CSS = ".message { white-space: pre-wrap; overflow-wrap: anywhere; } footer { display: none !important; }"
+logger = logging.getLogger(__name__)
+
+Options = dict[str, Any]  # of a gradio component or event
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One message on the page."""
+
+    role: str  # "user" or "assistant"
+    content: str
+    kind: str = ""  # of an assistant's: "reply", or "care" for one that no model wrote
+    side: str = ""  # of a reply: "base" or "tuned"
+    writing: bool = False  # a reply that is not complete yet
+    id: str = ""
+
+
+def model_messages(entries: list[Entry]) -> list[dict]:
+    """Returns what the model reads of the messages shown: all but the fixed ones, and nothing that was left empty."""
+    messages = []
+    for entry in entries:
+        if entry.role == "assistant" and not entry.content:
+            messages = messages[:-1]  # a reply that was stopped before it began, and what it was to answer
+        elif entry.kind != "care":
+            messages.append({"role": entry.role, "content": entry.content})
+    return messages
+
+
+def open_turn(entries: list[Entry], message: str, side: str, language: str, with_care: bool) -> list[Entry]:
+    """Returns the messages shown with the person's, the fixed message where it is due, and an empty reply to be
+    written; unchanged for an empty message or while a reply is being written."""
+    message = message.strip()
+    if not message or (entries and entries[-1].writing):
+        return entries
+    care = [Entry("assistant", crisis_answer(language), "care")] if with_care and detect_crisis(message) else []
+    return [*entries, Entry("user", message), *care, Entry("assistant", "", "reply", side, True, uuid.uuid4().hex)]
+
+
+def write_reply(model: LoadedModel, entries: list[Entry], **decoding: Any) -> Iterator[list[Entry]]:
+    """Yields the messages shown while the last of them, a reply opened before, is written."""
+    if entries and entries[-1].writing:
+        *earlier, reply = entries
+        for text in model.stream(model_messages(earlier), reply.side, **decoding):
+            reply = replace(reply, content=text)
+            yield [*earlier, reply]
+        yield close_reply([*earlier, reply])
+
+
+def close_reply(entries: list[Entry]) -> list[Entry]:
+    """Returns the messages shown with no reply being written any more."""
+    return [*entries[:-1], replace(entries[-1], writing=False)] if entries else entries
+
+
+class ChatPage:
+    """The page of a run's model. `log` is the SQLite file that keeps thumbs; without it they are not kept."""
+
+    def __init__(self, model: LoadedModel, with_care: bool = True, log: Path | None = None) -> None:
+        self.model, self.with_care, self.log = model, with_care, log
+        self.stopped: set[str] = set()  # ids of replies that were stopped: what they still write comes too late
+        with gradio.Blocks(title="Sahanubhuti · সহানুভূতি", analytics_enabled=False, fill_height=True) as self.blocks:
+            self._lay_out("bn")
+            self._connect_events()
+        self.blocks.queue(max_size=256)
+
+    def serve(self, host: str, port: int, block: bool = True) -> str:
+        """Serves the page and returns its address; fonts are the reader's own, nothing is loaded from elsewhere."""
+        theme = Default(font=["system-ui", "Noto Sans Bengali", "sans-serif"], font_mono=["monospace"])
+        waiting: Options = {"quiet": not block, "prevent_thread_lock": not block}
+        look: Options = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False}
+        return self.blocks.launch(server_name=host, server_port=port, **look, **waiting)[1]
+
+    def _lay_out(self, language: str) -> None:
+        words = WORDS[language]
+        languages = [("বাংলা", "bn"), ("English", "en")]
+        self.language = gradio.Radio(languages, value=language, show_label=False, container=False)
+        self.header = gradio.Markdown(self._header(language))
+        with gradio.Accordion(words["help"], open=True) as self.help:
+            self.helplines = gradio.Markdown(_helplines(language))
+        self.entries = gradio.State([])
+        as_text: Options = {
+            "render_markdown": False,
+            "sanitize_html": True,
+            "allow_tags": False,
+            "latex_delimiters": [],
+        }
+        look: Options = {"show_label": False, "height": 420, "buttons": ["copy"], "group_consecutive_messages": False}
+        self.chat = gradio.Chatbot(elem_id="talk", **look, **as_text)
+        look = {"label": words["message"], "show_label": False, "placeholder": words["message"]}
+        self.message = gradio.Textbox(elem_id="message", max_length=20_000, **look)
+        with gradio.Row():
+            self.send = gradio.Button(words["send"], variant="primary", elem_id="send")
+            self.stop = gradio.Button(words["stop"], elem_id="stop")
+            self.clear = gradio.Button(words["clear"], elem_id="clear")
+        with gradio.Accordion(words["settings"], open=False, elem_id="settings") as self.settings:
+            self.side = gradio.Radio(_sides(words), value="tuned", label=words["model"], elem_id="side")
+            self.decoding = [
+                gradio.Slider(0, 2, 0.7, step=0.05, label="temperature (0: greedy)", elem_id="temperature"),
+                gradio.Slider(0.05, 1, 0.9, step=0.05, label="top_p"),
+                gradio.Slider(16, 1024, 256, step=16, label="max_new_tokens", elem_id="length"),
+                gradio.Number(3407, label="seed", precision=0),
+            ]
+
+    def _connect_events(self) -> None:
+        shown = [self.chat, self.entries]
+        one_reply: Options = {"concurrency_limit": 1, "concurrency_id": "model"}
+        hidden: Options = {"show_progress": "hidden", "api_visibility": "private"}
+        hidden["concurrency_limit"] = None  # a person who waits for a reply has the helplines already
+        sent, inputs = [self.send.click, self.message.submit], [self.message, self.entries, self.side, self.language]
+        opening = gradio.on(sent, self._on_send, inputs, [*shown, self.message], **hidden)
+        inputs = [self.entries, self.language, *self.decoding]
+        writing = opening.then(self._on_opened, inputs, shown, **hidden | one_reply)
+        api(self.reply, api_name="reply", **one_reply)
+        at_once: Options = {"queue": False, "api_visibility": "private"}
+        self.stop.click(self._on_stop, self.entries, self.entries, cancels=[writing], **at_once)
+        self.clear.click(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
+        self.chat.clear(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
+        self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
+        named = [self.header, self.help, self.helplines, self.message, self.send, self.stop, self.clear]
+        self.language.change(self._on_language, self.language, [*named, self.settings, self.side], **at_once)
+
+    def _on_send(self, message: str, entries: list[Entry], side: str, language: str) -> tuple:
+        if entries and entries[-1].id in self.stopped:
+            entries = close_reply(entries)
+        opened = open_turn(entries, message, side, language, self.with_care)
+        return _as_shown(opened), opened, message if opened is entries else ""
+
+    def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
+        problem = ""
+        try:
+            for written in write_reply(self.model, entries, **_decoding(*decoding)):
+                if written[-1].id in self.stopped:
+                    return
+                yield _as_shown(written), written
+        except TooLong as error:
+            problem = f"{WORDS[language]['long']} ({error})"
+        except Exception as error:
+            logger.exception("no reply could be written")
+            problem = f"{WORDS[language]['failed']} ({type(error).__name__})"
+        if problem:
+            gradio.Warning(problem)
+            closed = [*entries[:-1], replace(entries[-1], content=f"— {problem}", kind="care", writing=False)]
+            yield _as_shown(closed), closed
+
+    def _on_stop(self, entries: list[Entry]) -> list[Entry]:
+        self.stopped.update(entry.id for entry in entries[-1:] if entry.id)
+        return close_reply(entries)
+
+    def _on_clear(self, entries: list[Entry]) -> tuple[list, list]:
+        self._on_stop(entries)
+        return [], []
+
+    def _on_like(
+        self, entries: list[Entry], temperature: float, top_p: float, length: float, seed: float, event: gradio.LikeData
+    ) -> None:
+        place = event.index if isinstance(event.index, int) else event.index[0]
+        if not self.log or not 0 <= place < len(entries) or entries[place].kind != "reply" or event.liked == "":
+            return
+        messages = [*self.model.system, *model_messages(entries[: place + 1])]
+        decoding = _decoding(temperature, top_p, length, seed)
+        log_thumb(self.log, self.model.run.name, entries[place].side, messages, bool(event.liked), decoding)
+
+    def _on_language(self, language: str) -> list:
+        words = WORDS[language]
+        return [
+            self._header(language),
+            gradio.update(label=words["help"]),
+            _helplines(language),
+            gradio.update(placeholder=words["message"], label=words["message"]),
+            *(gradio.update(value=words[name]) for name in ("send", "stop", "clear")),
+            gradio.update(label=words["settings"]),
+            gradio.update(label=words["model"], choices=_sides(words)),
+        ]
+
+    def reply(self, message: str, side: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> str:
+        """Answers one message, for programs; a message in a crisis gets the fixed message alone."""
+        if self.with_care and detect_crisis(message):
+            return crisis_answer()
+        messages = [{"role": "user", "content": message.strip()}]
+        return [*self.model.stream(messages, side, **_decoding(temperature, top_p, max_new_tokens, seed))][-1]
+
+    def _header(self, language: str) -> str:
+        words = WORDS[language]
+        note = f"\n\n**{words['embedded']}**" if self.model.config["base_model"] == "embedded" else ""
+        return f"# {words['title']}\n\n{words['about']}{note}"
+
+
+def _helplines(language: str) -> str:
+    return crisis_answer(language).partition("\n\n")[2].replace("\n", "  \n")
+
+
+def _sides(words: dict[str, str]) -> list[tuple[str, str]]:
+    return [(words[side], side) for side in ("tuned", "base")]
+
+
+def _as_shown(entries: list[Entry]) -> list[dict]:
+    """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here."""
+    return [{"role": entry.role, "content": html.escape(entry.content) or "…"} for entry in entries]
+
+
+def _decoding(temperature: float, top_p: float, max_new_tokens: float, seed: float) -> dict[str, Any]:
+    """Returns the settings of `stream_reply` that the page's controls have: a number field gives floats."""
+    return {"temperature": temperature, "top_p": top_p, "max_new_tokens": int(max_new_tokens), "seed": int(seed)}

@@ -1,0 +1,46 @@
+"""A run's model, loaded once: base and tuned."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from helpers.inference.generate import stream_reply, system_messages
+from helpers.models.chat import fit_conversation
+from helpers.models.embedded import locate_base_model
+from helpers.models.loading import Network, load_for_inference, load_tokenizer
+from helpers.platforms.machine import pick_dtype
+from helpers.runs.record import Run
+
+PROMPT_TOKENS = 1024  # of the conversation so far; older turns are left out
+
+
+class LoadedModel:
+    """A run's base model with its adapter, on this process's GPU or the CPU. Without `load` it is the tokenizer alone,
+    and `network` is None."""
+
+    def __init__(self, run: Run, load: bool = True) -> None:
+        self.run, self.config, self.system = run, run.training_config(), system_messages(run)
+        base = locate_base_model(self.config["base_model"], run)
+        self.tokenizer = load_tokenizer(base)
+        self.network: Network = None
+        self.lock = threading.Lock()
+        if load:
+            dtype, reason = pick_dtype()
+            print(f"dtype {dtype}: {reason}")
+            adapter, in_4bit = run / "train" / "adapter", self.config["load_in_4bit"]
+            self.network = load_for_inference(base, adapter, in_4bit, dtype, self.config["device_map"])
+
+    def side(self, side: str) -> contextlib.AbstractContextManager:
+        """Makes the network the base model ("base") or the tuned one ("tuned") inside a `with`."""
+        return self.network.disable_adapter() if side == "base" and self.network else contextlib.nullcontext()
+
+    def stream(self, turns: list[dict], side: str, **decoding: Any) -> Iterator[str]:
+        """Yields the reply to a conversation as it grows, one reply at a time; `decoding` is what `stream_reply` takes.
+
+        Raises TooLong for a last message that does not fit.
+        """
+        limit = min(PROMPT_TOKENS, self.network.config.max_position_embeddings - decoding["max_new_tokens"])
+        messages = fit_conversation(self.tokenizer, [*self.system, *turns], limit)
+        with self.lock, self.side(side):
+            yield from stream_reply(self.network, self.tokenizer, messages, **decoding)

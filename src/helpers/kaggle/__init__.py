@@ -1,0 +1,1 @@
+"""A run on Kaggle, driven from here."""

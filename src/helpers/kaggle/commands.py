@@ -1,0 +1,169 @@
+"""Drives a run on Kaggle: push starts one session, chain as many as it takes.
+
+A session's notebook holds the whole suite; session N is OWNER/sahanubhuti-RUN-N and reads the output of the last one
+that left any. What was pushed is asked of Kaggle, so that this can be stopped and started again anywhere.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from helpers.kaggle import client
+from helpers.kaggle.client import KaggleSession
+from helpers.kaggle.job import Job
+from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
+from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused
+from helpers.runs.checkpoints import compare_files
+from helpers.runs.files import read_json, write_folder, write_json, write_text
+from helpers.runs.record import Run, RunRecord, settings_differences
+from helpers.runs.session import SESSION_HOURS
+
+LEAST_HOURS = 0.5  # of GPU quota, for a session to be worth its start
+MAX_FAILURES = 3  # sessions in a row that fail before a chain ends
+
+
+def run_action(action: str, job: Job, owner: str, with_checkpoints: bool, seconds: float) -> int:
+    """Signs in, and pushes, pulls, chains or prints the status of a job; returns the exit code.
+
+    `owner` is a Kaggle account ("": that of the credentials), `seconds` the time between two looks of a chain.
+    Raises Refused, Paused without GPU hours, and RuntimeError when another process works on the same job.
+    """
+    api = client.connect()
+    job = replace(job, owner=owner or api.config_values["username"])
+    if action == "status":
+        return print_status(api, job)
+    Run(job.run.folder.with_name(f".kaggle-{job.run.name}")).lock(patience=0)
+    if action == "pull":
+        return pull_run(api, job, with_checkpoints)
+    if action == "chain":
+        return run_chain(api, job, seconds)
+    push_session(api, job, client.list_sessions(api, job))
+    return FINISHED
+
+
+def push_session(api: Any, job: Job, sessions: list[KaggleSession]) -> None:
+    """Starts the session after `sessions`. Raises Refused for settings other than the run's, for a session that still
+    runs, and for inputs that Kaggle does not know; Paused when the week's GPU hours are used up."""
+    for session in sessions:
+        if session.is_live:
+            raise Refused(f"{session.kernel} is {session.status}: a run has one session at a time.")
+    source, record = client.last_output(api, job, sessions)
+    for stage, before in record.settings.items():
+        if differences := settings_differences(stage, before, job.settings[stage]):
+            raise Refused(f"run {job.run.name} began with other settings: {'; '.join(differences)}.")
+    hours = limit_hours(api, job) if job.gpu else 0.0
+    number, resumes_from = len(sessions) + 1, source.kernel if source else ""
+    kernel = job.kernel(number)
+
+    def push() -> Any:
+        """Pushes the notebook; None where an attempt arrived although its answer was lost."""
+        return None if client.read_status(api, kernel)[0] else api.kernels_push(scratch)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        write_text(Path(scratch) / f"{job.slug(number)}.ipynb", session_notebook(job, number, hours))
+        write_json(Path(scratch) / "kernel-metadata.json", kernel_metadata(job, number, resumes_from))
+        answer = client.call_with_retries(push)
+    if answer is not None:
+        errors = [answer.error] if answer.error else []
+        for kind in ("dataset", "kernel", "model"):
+            errors += [f"no {kind} {name}" for name in getattr(answer, f"invalid_{kind}_sources")]
+        if errors:
+            raise Refused(f"Kaggle did not take {kernel}: {'; '.join(errors)}.")
+    print(f"session {number}: {kernel} pushed" + f", resumes from {resumes_from}" * bool(source), flush=True)
+
+
+def limit_hours(api: Any, job: Job) -> float:
+    """Returns the hours after which a session has to pause for want of quota, 0 where its own limit comes first.
+
+    Raises Paused when too few are left for a session.
+    """
+    left, renewed = client.quota_hours(api)
+    print(f"GPU hours left this week: {left:.1f}", flush=True)
+    if left < LEAST_HOURS:
+        raise Paused(f"{left:.1f} GPU hours are left this week, until {renewed}. Run this again then.")
+    return left if left < (job.settings["train"]["session"]["hours"] or SESSION_HOURS["kaggle"]) else 0.0
+
+
+def print_status(api: Any, job: Job) -> int:
+    """Prints the sessions, and the stages as the last output has them."""
+    sessions = client.list_sessions(api, job)
+    for session in sessions:
+        print(f"session {session.number}  {session.kernel}  {session.status}  {session.message}".rstrip())
+    source, record = client.last_output(api, job, sessions)
+    if source:
+        print(f"after session {source.number}: {client.stage_line(record)}")
+    if not sessions:
+        print(f"run {job.run.name} has no session yet")
+    return FINISHED
+
+
+def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
+    """Downloads the last output in place of an earlier pull, if every file is as the session listed it."""
+    source, record = client.last_output(api, job, client.list_sessions(api, job))
+    if source is None:
+        print(f"error: run {job.run.name} has left no output yet", file=sys.stderr)
+        return FAILED
+    run, checkpoints = job.run, "train/checkpoints/"
+    if run.folder.exists() and not (run / LISTING).is_file():
+        raise Refused(f"{run} was made here, not pulled: use another --outputs.")
+    run.outputs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=run.outputs) as scratch:
+        skipped = "" if with_checkpoints else f"(?!{checkpoints})"
+        client.download_output(api, source.kernel, rf"^outputs/{re.escape(run.name)}/{skipped}", Path(scratch))
+        pulled = Path(scratch) / "outputs" / run.name
+        if (pulled / LISTING).is_file():
+            listed = read_json(pulled / LISTING)
+            wanted = {
+                name: file for name, file in listed.items() if with_checkpoints or not name.startswith(checkpoints)
+            }
+            if problem := compare_files(pulled, wanted):
+                print(f"error: {source.kernel}: {problem}. Nothing here was changed; pull again.", file=sys.stderr)
+                return FAILED
+        else:
+            write_json(pulled / LISTING, {})
+            print(f"{source.kernel} did not end by itself: its files cannot be compared with a list")
+        with write_folder(run.folder) as folder:
+            pulled.rename(folder)
+    print(f"{run}: output of session {source.number} ({client.stage_line(record)})")
+    return FINISHED
+
+
+def run_chain(api: Any, job: Job, seconds: float) -> int:
+    """Pushes session after session until the run has finished, then pulls. Returns the exit code.
+
+    A session that fails, or leaves nothing, is repeated from the last output, MAX_FAILURES times in a row.
+    """
+    failures, before = 0, None
+    while True:
+        sessions = client.list_sessions(api, job)
+        if any(session.is_live for session in sessions):
+            time.sleep(seconds)
+            continue
+        source, record = client.last_output(api, job, sessions)
+        if source and client.is_finished(record):
+            return pull_run(api, job)
+        if sessions:
+            last, now = sessions[-1], client.progress_marks(record)
+            problem = session_problem(last, record, source is last, now == before)
+            failures, before = (failures + 1 if problem else 0), now
+            print(
+                f"session {last.number} {f'failed: {problem}' if problem else 'ended'} ({client.stage_line(record)})",
+                flush=True,
+            )
+            if failures == MAX_FAILURES:
+                print(f"error: {failures} sessions in a row failed. See {last.kernel} on Kaggle.", file=sys.stderr)
+                return FAILED
+        push_session(api, job, sessions)
+        time.sleep(min(seconds, 10.0))
+
+
+def session_problem(session: KaggleSession, record: RunRecord, left_output: bool, same_progress: bool) -> str:
+    """Returns why a session counts as failed, "" when it got further; `record` is the last run.json there is."""
+    if not left_output:
+        return session.message or f"{session.status}, without output"
+    failed = [f"{name}: {stage.error}" for name, stage in record.stages.items() if stage.status == "failed"]
+    return "; ".join(failed) or ("it got no further" if same_progress else "")

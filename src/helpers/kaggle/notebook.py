@@ -1,0 +1,88 @@
+"""The notebook of one session: the whole suite, the command, and the list of the files it leaves."""
+
+import base64
+import io
+import sys
+import tarfile
+from pathlib import Path
+
+from helpers.kaggle.job import Job
+from helpers.platforms.environment import ROOT
+from helpers.platforms.errors import REFUSED, Refused
+from helpers.platforms.processes import run_child
+from helpers.runs.checkpoints import list_files
+from helpers.runs.files import write_json
+from helpers.runs.record import Run
+
+SUITE = ("src/helpers", "notebooks", "requirements.txt", "requirements-unsloth.txt", "pyproject.toml")
+LISTING = "files.json"  # a session's last file: size and SHA-256 of all others of the run
+
+
+def pack_suite() -> bytes:
+    """Returns the suite as a tar.xz, the same for the same files. Raises Refused outside a checkout."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:xz") as tar:
+        for name in SUITE:
+            if not (ROOT / name).exists():
+                raise Refused(f"{ROOT / name} is missing: start in a checkout of the suite.")
+            files = [path for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file()]
+            for path in sorted(path for path in files if "__pycache__" not in path.parts):
+                entry = tarfile.TarInfo(str(path.relative_to(ROOT)))
+                entry.size = path.stat().st_size
+                tar.addfile(entry, io.BytesIO(path.read_bytes()))
+    return content.getvalue()
+
+
+def session_notebook(job: Job, number: int, hours: float) -> str:
+    """Returns the .ipynb text of session `number`: the whole suite, and the command that it runs.
+
+    `hours` limits the session, 0 means Kaggle's own limit.
+    """
+    import jinja2
+    import jupytext
+
+    template = Path(__file__).with_name("session_notebook.py.j2").read_text(encoding="utf-8")
+    arguments = [*job.arguments, *(["--set", f"shared.session.hours={hours:.2f}"] if hours else [])]
+    suite = base64.encodebytes(pack_suite()).decode()
+    source = jinja2.Template(template).render(run_name=job.run.name, number=number, arguments=arguments, suite=suite)
+    notebook = jupytext.reads(source, fmt="py:percent")
+    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    for place, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{place}"  # else random: the same session would have another text every time
+    return jupytext.writes(notebook, fmt="ipynb")
+
+
+def kernel_metadata(job: Job, number: int, source: str) -> dict:
+    """Returns kernel-metadata.json for session `number`, which resumes from the output of the notebook `source`."""
+    dataset = job.settings["prepare_data"]["dataset"]
+    return {
+        "id": job.kernel(number),
+        "title": job.slug(number).replace("-", " "),
+        "code_file": f"{job.slug(number)}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": job.gpu,
+        "enable_tpu": False,
+        "enable_internet": True,
+        "machine_shape": "NvidiaTeslaT4" if job.gpu else "",
+        "dataset_sources": [dataset.removeprefix("kaggle:")] if dataset.startswith("kaggle:") else [],
+        "competition_sources": [],
+        "kernel_sources": [source] if source else [],
+        "model_sources": [],
+    }
+
+
+def run_session(arguments: list[str], run_name: str) -> None:
+    """Runs the suite in the working folder of a session's notebook, and lists the files it leaves.
+
+    A failed stage ends the session without an error, so that Kaggle keeps the output: run.json has the reason.
+    Raises RuntimeError when there is nothing to keep.
+    """
+    code = run_child([sys.executable, "-m", "helpers", "run", *arguments])
+    run = Run.named("outputs", run_name)
+    if code == REFUSED or not run.exists():
+        raise RuntimeError(f"nothing was run (exit code {code}): the reason is above.")
+    files = list_files(run.folder)
+    files.pop(LISTING, None)  # of an earlier session
+    write_json(run / LISTING, files)

@@ -1,0 +1,1 @@
+"""What Bengali needs: words, numbers, care."""

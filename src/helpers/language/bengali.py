@@ -1,0 +1,45 @@
+"""Rules of Bengali text: one normal form, words that keep their vowel signs, digits, share of a script."""
+
+import unicodedata
+
+import regex
+
+JOINERS = "\u200c\u200d"  # zero-width non-joiner and joiner: shape a conjunct, change no word
+
+_NO_JOINERS = str.maketrans("", "", JOINERS)
+_LATIN_DIGITS = str.maketrans("০১২৩৪৫৬৭৮৯", "0123456789")
+_WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
+_CONTROL = regex.compile(rf"[[\p{{Cc}}\p{{Cf}}]--[\n\t{JOINERS}]]", regex.VERSION1)  # bidi marks and BOM too
+_LINE_BREAK = regex.compile(r"\r\n|[\r\u2028\u2029]")
+_SPACES = regex.compile(r"[^\S\n]+")
+_BLANK_LINES = regex.compile(r" ?\n[ \n]*\n ?| ?\n ?")
+
+
+def normalise(text: str) -> str:
+    """Returns the text in the one form the suite uses; idempotent.
+
+    NFC (which writes U+09DC, U+09DD and U+09DF as letter + nukta), no control or bidi characters, single spaces,
+    at most one blank line in a row, no space at either end.
+    """
+    text = unicodedata.normalize("NFC", _LINE_BREAK.sub("\n", text))
+    text = _SPACES.sub(" ", _CONTROL.sub("", text))
+    return _BLANK_LINES.sub(lambda gap: "\n\n" if gap.group().count("\n") > 1 else "\n", text).strip()
+
+
+def split_words(text: str) -> list[str]:
+    """Returns the words: runs of letters, marks and digits of the NFC text, Latin in lower case, joiners removed.
+
+    Python's own \\w splits Bengali at its vowel signs, and rouge_score's default keeps [a-z0-9] only.
+    """
+    return _WORD.findall(unicodedata.normalize("NFC", text).translate(_NO_JOINERS).lower())
+
+
+def latin_digits(text: str) -> str:
+    """Returns the text with 0 to 9 for Bengali digits."""
+    return text.translate(_LATIN_DIGITS)
+
+
+def bengali_share(text: str) -> float:
+    """Returns the share of letters that are Bengali, 0 to 1; 0 for a text without letters."""
+    letters = regex.findall(r"\p{L}", text)
+    return sum("\u0980" <= letter <= "\u09ff" for letter in letters) / len(letters) if letters else 0.0

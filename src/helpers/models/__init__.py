@@ -1,0 +1,1 @@
+"""A base model: families, chat format, loading, likelihood; the embedded model."""

@@ -1,0 +1,143 @@
+"""Conversation in, labels out: the one place that renders, tokenizes and masks, for training and inference alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+from helpers.models.families import LLAMA_3
+
+Tokenizer = Any  # transformers.PreTrainedTokenizerBase, whose own annotations are unions that every caller must narrow
+Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
+
+TOKENS = LLAMA_3.special_tokens
+PAD, END, BEGIN, END_OF_TEXT = (TOKENS[name] for name in ("pad", "end", "begin", "end_of_text"))
+IGNORED = -100  # label of a token that is not trained on
+DATE = "26 Jul 2024"  # Llama's templates print a date: a fixed one, so that training and inference see the same
+
+
+class TooLong(ValueError):
+    """A message that no prompt has room for."""
+
+
+def prepare_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
+    """Sets pad and end tokens and, where there is none, the template. Returns the tokenizer.
+
+    The pad token is one of its own: with pad = end, a collator that masks pads also masks the end token, and the model
+    never learns to stop. Raises ValueError for a tokenizer without the family's special tokens.
+    """
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in TOKENS.values() if token not in vocabulary]
+    if missing:
+        raise ValueError(f"the tokenizer has no {', '.join(missing)}: expected a {LLAMA_3.title} tokenizer.")
+    tokenizer.pad_token, tokenizer.eos_token = PAD, END
+    tokenizer.chat_template = tokenizer.chat_template or LLAMA_3.template
+    return tokenizer
+
+
+def strip_special_tokens(content: str) -> str:
+    """Returns a content as it is rendered: stripped, and with no special token of its own making."""
+    return content.strip().replace("<|", "< |")
+
+
+def render_chat(tokenizer: Tokenizer, messages: Messages, add_generation_prompt: bool = False) -> str:
+    """Returns the conversation as the text the model reads, BOS included."""
+    messages = [{**message, "content": strip_special_tokens(message["content"])} for message in messages]
+    return tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=DATE
+    )
+
+
+def tokenize_rendered(tokenizer: Tokenizer, rendered: str) -> list[int]:
+    """Returns the token ids of a rendered text, which brings its own special tokens."""
+    return tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Messages | str) -> list[int]:
+    """Returns the token ids of a conversation that the assistant is to continue, or of a plain text."""
+    plain = isinstance(messages, str)
+    rendered = BEGIN + strip_special_tokens(messages) if plain else render_chat(tokenizer, messages, True)
+    return tokenize_rendered(tokenizer, rendered)
+
+
+def fit_conversation(tokenizer: Tokenizer, messages: Messages, max_tokens: int) -> Messages:
+    """Returns a conversation without its oldest turns, so that its prompt has at most `max_tokens`.
+
+    The system message and the last message stay. Raises TooLong when those alone are longer.
+    """
+    system = [message for message in messages if message["role"] == "system"]
+    rest = [message for message in messages if message["role"] != "system"]
+    while (length := len(encode_prompt(tokenizer, [*system, *rest]))) > max_tokens:
+        starts = [place for place, message in enumerate(rest) if message["role"] == "user" and place]
+        if not starts:
+            raise TooLong(f"the message has {length} tokens, at most {max_tokens} fit: make it shorter.")
+        rest = rest[starts[0] :]
+    return [*system, *rest]
+
+
+def encode_row(tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, list[int]]:
+    """Returns `input_ids` and `labels` of a data row, equally long; never truncated.
+
+    The labels are the assistant's turns with their <|eot_id|>, or all of a plain text; everything else is IGNORED.
+    Turns are tokenized piece by piece where generation will start, so that training sees the very tokens that
+    inference produces.
+    Raises ValueError when the template does not continue its own prompt, or when no token is left to train on.
+    """
+    if "text" in row:
+        ids = tokenize_rendered(tokenizer, BEGIN + strip_special_tokens(row["text"]) + END_OF_TEXT)
+        return {"input_ids": ids, "labels": [IGNORED, *ids[1:]]}
+    messages, rendered = row["messages"], ""
+    ids, labels = [], []
+    for turn, message in enumerate(messages):
+        if message["role"] != "assistant":
+            continue
+        prompt = render_chat(tokenizer, messages[:turn], add_generation_prompt=True)
+        answered = render_chat(tokenizer, messages[: turn + 1])
+        if not prompt.startswith(rendered) or not answered.startswith(prompt) or not answered.endswith(END):
+            raise ValueError(f"row {row['id']}: the chat template does not continue its own prompt up to {END}.")
+        asked = tokenize_rendered(tokenizer, prompt[len(rendered) :])
+        answer = tokenize_rendered(tokenizer, answered[len(prompt) :])
+        ids += asked + answer
+        labels += [IGNORED] * len(asked) + answer
+        rendered = answered
+    if not ids:
+        raise ValueError(f"row {row['id']} has no assistant turn: there is nothing to train on.")
+    return {"input_ids": ids, "labels": labels}
+
+
+def answers_of(row: dict[str, Any]) -> list[str]:
+    """Returns the texts of a data row that are trained on and scored: the assistant's turns, or the plain text."""
+    if "text" in row:
+        return [row["text"]]
+    return [message["content"] for message in row["messages"] if message["role"] == "assistant"]
+
+
+def decode_labels(tokenizer: Tokenizer, example: dict[str, list[int]]) -> str:
+    """Returns what the labels teach, decoded with special tokens: the cell to look at before training."""
+    return tokenizer.decode([label for label in example["labels"] if label != IGNORED], skip_special_tokens=False)
+
+
+def check_labels(tokenizer: Tokenizer, rows: list[dict], examples: list[dict[str, list[int]]]) -> None:
+    """Raises ValueError unless every example has one BOS, ends its labels with its end token and teaches its answer."""
+    if tokenizer.pad_token in (END, None):
+        raise ValueError(f"pad token and end token are both {END}: masking the pads would mask the end. Set {PAD}.")
+    begin = tokenizer.convert_tokens_to_ids(BEGIN)
+    for row, example in zip(rows, examples, strict=True):
+        ids, taught = example["input_ids"], decode_labels(tokenizer, example)
+        end = END_OF_TEXT if "text" in row else END
+        expected = "".join(strip_special_tokens(answer) + end for answer in answers_of(row))
+        last = tokenizer.convert_ids_to_tokens([label for label in example["labels"] if label != IGNORED][-1])
+        if ids.count(begin) != 1 or ids[0] != begin:
+            problem = f"{ids.count(begin)} BOS tokens, expected one, at the start"
+        elif last != end:
+            problem = f"the last label is {last}, expected {end}"
+        elif taught != expected:
+            problem = f"the labels teach {taught!r}, expected {expected!r}"
+        else:
+            continue
+        raise ValueError(f"row {row['id']}: {problem}. Look at the tokenizer's template.")
+
+
+def make_collator(tokenizer: Tokenizer) -> Callable[[list[dict]], Any]:
+    """Returns the collator that pads `input_ids` and `labels` to the longest row of a batch, labels with IGNORED."""
+    from transformers import DataCollatorForSeq2Seq
+
+    return DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=IGNORED)

@@ -1,0 +1,83 @@
+"""The families of base models (families.yaml): special tokens, chat template, shapes, parameters. Needs no torch."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.runs.files import read_json
+
+Shape = dict[str, Any]  # of a model, as in its own config.json
+
+
+@dataclass(frozen=True)
+class Family:
+    """Base models that share special tokens and a template, in several sizes: see families.yaml."""
+
+    title: str  # for messages
+    pattern: str  # regular expression that finds the family in a model's name; its first group is the size
+    special_tokens: dict[str, str]  # begin, end, end_of_text, pad, header, header_end
+    template: str  # Jinja
+    shapes: dict[str, Shape]  # by size
+
+
+_FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
+LLAMA_3 = FAMILIES["llama-3"]
+SHAPES = LLAMA_3.shapes
+
+
+def model_shape(base_model: str) -> Shape:
+    """Returns the shape of a base model, as in its config.json: a folder's own, or that of a known model's name.
+
+    Raises ValueError for a name whose size is not known.
+    """
+    if (Path(base_model) / "config.json").is_file():
+        return read_json(Path(base_model) / "config.json")
+    if base_model == "embedded":
+        return SHAPES["embedded"]
+    for family in FAMILIES.values():
+        if match := re.search(family.pattern, base_model):
+            return family.shapes[match.group(1).upper()]
+    raise ValueError(f"the shape of {base_model!r} is not known. Expected a folder, or Llama 3.1 8B, 3.2 3B or 1B.")
+
+
+def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
+    """Returns the linear layers of one decoder layer: {name: (inputs, outputs)}."""
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    head = shape.get("head_dim") or hidden // shape["num_attention_heads"]
+    query, key = head * shape["num_attention_heads"], head * shape["num_key_value_heads"]
+    return {
+        "q_proj": (hidden, query),
+        "k_proj": (hidden, key),
+        "v_proj": (hidden, key),
+        "o_proj": (query, hidden),
+        "gate_proj": (hidden, inner),
+        "up_proj": (hidden, inner),
+        "down_proj": (inner, hidden),
+    }
+
+
+def count_parameters(shape: Shape, lora: dict[str, Any]) -> dict[str, int]:
+    """Returns the numbers of parameters: `linear` (of the decoder layers), `table` (one of input and output table),
+    `base` (all of the base model), `trainable` (the adapter's: r × (inputs + outputs) of every target).
+
+    Raises ValueError for a target module that a decoder layer does not have.
+    """
+    layers, count = linear_layers(shape), shape["num_hidden_layers"]
+    targets = lora.get("target_modules", "all-linear")
+    targets = list(layers) if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+    unknown = [name for name in targets if name not in layers]
+    if unknown:
+        raise ValueError(f"lora.target_modules names {', '.join(unknown)}: expected some of {', '.join(layers)}.")
+    linear = count * sum(inputs * outputs for inputs, outputs in layers.values())
+    table = shape["vocab_size"] * shape["hidden_size"]
+    norms = (2 * count + 1) * shape["hidden_size"]
+    return {
+        "linear": linear,
+        "table": table,
+        "base": linear + table * (1 if shape.get("tie_word_embeddings") else 2) + norms,
+        "trainable": count * lora.get("r", 8) * sum(sum(layers[name]) for name in targets),
+    }

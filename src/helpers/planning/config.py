@@ -1,0 +1,83 @@
+"""The configuration of a training run, checked before anything is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict
+
+from helpers.models.loading import BACKENDS
+from helpers.runs.record import Run
+
+RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
+
+
+class TrainingConfig(BaseModel):
+    """What train/config.json holds: the parameters of 02_train, with their units there, and what the data decide."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+    base_model: str
+    backend: str
+    load_in_4bit: bool
+    device_map: str
+    num_gpus: int
+    max_tokens: int
+    learning_rate: float
+    num_train_epochs: float
+    eval_rows: int
+    session: dict[str, Any]
+    seed: int
+    lora: dict[str, Any]  # of peft.LoraConfig
+    sft: dict[str, Any]  # of trl.SFTConfig
+    max_length: int = 0  # tokens of the longest row that the data may have
+    embedded_model: str = ""  # its name has a hash of all that the model was made of
+    base_model_path: str = (
+        ""  # folder or name that the base model is loaded by on this machine; not kept in config.json
+    )
+    pause_at: int = 0  # the step of a search's rung at which training pauses, 0: none
+    part_of: str = ""  # the way from the run's folder to the run whose file `stop` ends this one, for a candidate
+    limit: int = 0  # tokens of a micro-batch to begin with, as after memory ran out, 0: max_tokens
+
+    @classmethod
+    def of_run(cls, run: Run) -> "TrainingConfig":
+        """Reads train/config.json."""
+        return cls.model_validate(run.training_config())
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what config.json keeps, and a checkpoint's fingerprint is made of: what was set, without defaults."""
+        return self.model_dump(exclude_unset=True, exclude={"base_model_path"})
+
+
+def configure_training(parameters: dict[str, Any]) -> TrainingConfig:
+    """Returns the configuration of a training: the stage's parameters with the defaults of `sft` below them.
+
+    Raises ValueError for an unknown backend or tracker, a name in `sft` that belongs elsewhere, a number out of range.
+    """
+    if foreign := next((name for name in parameters["sft"] if name in RULES["owned_elsewhere"]), None):
+        raise ValueError(f"sft.{foreign} is decided by {RULES['owned_elsewhere'][foreign]}: set it there.")
+    sft = {**RULES["defaults"], **parameters["sft"]}
+    sft.pop("settings_from", None)  # applied by helpers.training.config
+    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if sft.get(name) is False:  # YAML reads a bare no as false
+            sft[name] = "no"
+    given = {name: value for name, value in parameters.items() if name not in ("outputs", "run_name")}
+    config = TrainingConfig.model_validate(given | {"sft": sft})
+    check_config(config)
+    return config
+
+
+def check_config(config: TrainingConfig) -> None:
+    """Raises ValueError for an unknown choice, a number out of range, settings that contradict each other."""
+    sft = config.sft
+    values = {f"train.{name}": value for name, value in config} | {f"sft.{name}": value for name, value in sft.items()}
+    for name, known in {"train.backend": BACKENDS, **RULES["choices"]}.items():
+        if values[name] not in known:
+            raise ValueError(f"{name} is {values[name]!r}: expected one of {', '.join(map(repr, known))}.")
+    if low := next((name for name in RULES["above_zero"] if values[name] <= 0), None):
+        raise ValueError(f"{low} is {values[low]}: expected more than 0.")
+    if low := next((name for name in RULES["zero_or_more"] if values[name] < 0), None):
+        raise ValueError(f"{low} is {values[low]}: expected 0 or more.")
+    if config.device_map and config.num_gpus != 1:
+        raise ValueError(f"train.device_map splits one model over the GPUs: num_gpus is {config.num_gpus}, set 1.")
+    if "early_stopping_patience" in sft and not sft.get("load_best_model_at_end"):
+        raise ValueError("sft.early_stopping_patience needs sft.load_best_model_at_end: true.")

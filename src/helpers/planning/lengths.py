@@ -1,0 +1,46 @@
+"""The lengths of a data set's rows in tokens: of the run's own data, or as published."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy
+import yaml
+
+from helpers.runs.files import read_json
+from helpers.runs.record import Run
+
+CORPORA = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text(encoding="utf-8"))
+
+
+class PlannedRows(NamedTuple):
+    """The rows that a plan is made for."""
+
+    train: list[int]  # their tokens, in random order
+    val: int
+    test: int
+    source: str  # where the lengths are from
+
+
+def spread_lengths(quantiles: list[tuple[float, float]], number: int) -> list[int]:
+    """Returns `number` lengths with these quantiles, [(share of rows, tokens)], log-linear in between, ascending."""
+    shares, tokens = zip(*quantiles, strict=True)
+    places = (numpy.arange(number) + 0.5) / number
+    return numpy.exp(numpy.interp(places, shares, numpy.log(tokens))).round().astype(int).tolist()
+
+
+def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
+    """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
+    what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known.
+    """
+    metrics_file = run / "data" / "metrics.json"
+    metrics = read_json(metrics_file) if metrics_file.is_file() else {}
+    if metrics.get("dataset") == data["dataset"]:
+        return spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"]), str(metrics_file)
+    known = next((corpus for corpus in CORPORA if re.search(corpus["name"], data["dataset"], re.IGNORECASE)), None)
+    if known is None:
+        raise ValueError(f"nothing is known about {data['dataset']!r} yet: run stage prepare_data first.")
+    lengths = [n for n in spread_lengths(known["quantiles"], known["rows"]) if n <= data["max_length"]]
+    if data["max_rows"] and data["max_rows"] < len(lengths):
+        lengths = [lengths[place * len(lengths) // data["max_rows"]] for place in range(data["max_rows"])]
+    return lengths, known["source"]

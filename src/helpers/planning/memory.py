@@ -1,0 +1,93 @@
+"""Estimated peak memory per GPU, fitted to measurements on an H200 held to a T4's memory."""
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from helpers.models.batching import LOGITS_CHUNK_TOKENS
+from helpers.models.families import SHAPES, count_parameters, linear_layers
+from helpers.planning.batches import uses_checkpointing
+from helpers.planning.config import TrainingConfig
+
+GIB = 2**30
+T4_GIB = 14.56
+SPARE_GIB = 0.5  # per GPU that a plan leaves free: CUDA's own context, fragmentation
+VALIDATION_TOKEN_BUDGET = 4096  # of a validation micro-batch in training, pads included
+NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # per weight: 4 bits, 8-bit scales of 64, 32-bit scales of those
+OPTIMIZER_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2}  # of state per trainable parameter; 8 for the others
+ALLOCATOR_OVERHEAD = 1.02  # memory the allocator holds, of what tensors fill
+
+
+class MemoryEstimate(NamedTuple):
+    """Estimated GiB per GPU: `adapter` with gradients and optimizer, `peak` of all as the allocator holds it."""
+
+    weights: float
+    adapter: float
+    activations: float
+    peak: float
+
+
+def activation_bytes(shape: dict, backend: str) -> tuple[float, float]:
+    """Returns bytes per token: kept by one decoder layer for its backward pass, and needed besides while that runs.
+
+    Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in 16 bits. PEFT's numbers are
+    fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept.
+    """
+    hidden, inner = shape["hidden_size"], shape["intermediate_size"]
+    key = linear_layers(shape)["k_proj"][1]
+    if backend == "unsloth":
+        return 2 * (6 * hidden + 2 * key + 2 * inner), 2 * (4 * hidden + 3 * inner)
+    return 2 * (9.25 * hidden + 4.75 * inner), 2 * 4 * hidden
+
+
+def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int]) -> MemoryEstimate:
+    """Returns the estimated memory of a training whose micro-batches have these sizes: tokens, pads included.
+
+    Where the micro-batches are small, the validation has the peak.
+    """
+    count = count_parameters(shape, config.lora)
+    gpus = 2 if config.device_map else 1  # that share one model
+    tables = count["base"] - count["linear"]
+    weights = (count["linear"] * (NF4_BYTES if config.load_in_4bit else 2) + tables * 2) / gpus
+    adapter = count["trainable"] * (4 + 4 + OPTIMIZER_BYTES.get(config.sft["optim"], 8)) / gpus
+    kept, working = activation_bytes(shape, config.backend)
+    layers, hidden = shape["num_hidden_layers"] / gpus, shape["hidden_size"]
+    layer_inputs = 0 if config.backend == "unsloth" else 2 * hidden * layers  # Unsloth's wait in the machine's memory
+    training = max(
+        tokens * (kept + working + layer_inputs if uses_checkpointing(tokens, config) else kept * layers + working)
+        for tokens in sizes
+    )
+    if config.load_in_4bit:
+        training += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
+    validation = 2 * 4 * LOGITS_CHUNK_TOKENS * shape["vocab_size"]  # logits and their logarithms
+    validation += VALIDATION_TOKEN_BUDGET * activation_bytes(shape, "unsloth")[1]  # nothing is kept
+    buffers = 0.12 * GIB * min(1, count["base"] / 1e9)
+    parts = [weights / GIB, adapter / GIB, (max(training, validation) + buffers) / GIB]
+    return MemoryEstimate(*parts, peak=sum(parts) * ALLOCATOR_OVERHEAD)
+
+
+def largest_token_budget(config: TrainingConfig, shape: dict, longest: int, gpu_gib: float) -> int:
+    """Returns the largest max_tokens, in steps of 128, whose estimated peak fits a GPU of so many GiB, else 0."""
+    for budget in range(16_384, 0, -128):
+        candidate = config.model_copy(update={"max_tokens": budget})
+        if estimate_memory(candidate, shape, {budget, longest}).peak <= gpu_gib - SPARE_GIB:
+            return budget
+    return 0
+
+
+def check_memory(config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float) -> float | None:
+    """Returns the estimated peak in GiB per GPU, None for the embedded model. Raises ValueError when it does not fit.
+
+    `sizes` are the tokens of the micro-batches, `longest` those of the longest row.
+    """
+    if shape["hidden_size"] == SHAPES["embedded"]["hidden_size"]:
+        return None
+    memory = estimate_memory(config, shape, sizes)
+    if memory.peak > gpu_gib - SPARE_GIB:
+        budget = largest_token_budget(config, shape, longest, gpu_gib)
+        way = f"train.max_tokens={budget} would fit" if budget else "a smaller base_model or load_in_4bit would help"
+        raise ValueError(
+            f"estimated peak {memory.peak:.1f} GiB per GPU (weights {memory.weights:.1f}, adapter "
+            f"{memory.adapter:.1f}, activations {memory.activations:.1f}); a GPU has {gpu_gib:.2f} GiB, {SPARE_GIB} of "
+            f"them kept free. {way}."
+        )
+    return round(memory.peak, 2)

@@ -1,0 +1,120 @@
+"""What a run will do and cost before it starts: steps, memory, hours, sessions. Estimates, not measurements."""
+
+import math
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from helpers.models.batching import padded_tokens
+from helpers.models.families import count_parameters, model_shape
+from helpers.planning.batches import (
+    count_steps,
+    effective_batch_line,
+    effective_batch_rows,
+    schedule_steps,
+    uses_checkpointing,
+)
+from helpers.planning.config import TrainingConfig, configure_training
+from helpers.planning.hours import estimate_hours
+from helpers.planning.lengths import PlannedRows, row_lengths, spread_lengths
+from helpers.planning.memory import T4_GIB, check_memory
+from helpers.platforms.machine import gpu_gib as gpu_memory
+from helpers.runs.record import Run
+from helpers.runs.settings import Settings, default_settings
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do and cost. As a dict it is what `plan --json` prints and train/metrics.json keeps."""
+
+    trainable_parameters: int
+    total_parameters: int
+    world_size: int
+    effective_batch: float  # rows
+    batch: str  # the same as a product, for people
+    optimizer_steps: int
+    warmup_share: float
+    train_rows: int
+    tokens_per_epoch: int
+    useful_token_fraction: float
+    arithmetic_per_useful_token: float  # 1: every token computed three times, none of them a pad
+    peak_memory_gib: float | None  # None for the embedded model
+    tokens_per_second: float
+    hours: dict[str, float]  # train, validate, evaluate, checkpoints, total
+    evaluation_share: float  # of the hours
+    sessions: int
+    lengths_from: str
+
+
+def plan_preset(settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_hours: float = 12.0) -> Plan:
+    """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for GPUs of `gpu_gib`.
+
+    Raises ValueError when the run cannot fit, with the setting that would, and as `configure_training` does.
+    """
+    config, data = configure_training(settings["train"]), settings["prepare_data"]
+    lengths, source = row_lengths(data, run)
+    shuffled = random.Random(config.seed).sample(lengths, len(lengths))
+    train = shuffled[: round(len(shuffled) * data["train_share"])]
+    val = round(len(shuffled) * data["val_share"])
+    rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
+    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours)
+
+
+def plan_run(run: Run, config: TrainingConfig) -> Plan:
+    """Returns the plan of a run whose data are prepared, for the GPUs of this machine, a T4 where there is none.
+
+    Raises ValueError when it cannot fit, with the setting that would.
+    """
+    data = run.metrics("prepare_data")
+    evaluation = default_settings("evaluate") | run.record().settings.get("evaluate", {})
+    gpus = gpu_memory()
+    config = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
+    lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
+    random.Random(config.seed).shuffle(lengths)
+    rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
+    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0)
+
+
+def make_plan(
+    config: TrainingConfig, rows: PlannedRows, evaluation: dict[str, Any], gpu_gib: float, session_hours: float
+) -> Plan:
+    """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate. Raises ValueError as above."""
+    shape, world = model_shape(config.base_model), config.num_gpus or 1
+    schedule = schedule_steps(rows.train, config, world)
+    sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
+    count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
+    peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
+    hours = estimate_hours(config, shape, rows, schedule, evaluation)
+    warmup = config.sft["warmup_steps"]
+    return Plan(
+        trainable_parameters=count["trainable"],
+        total_parameters=count["base"] + count["trainable"],
+        world_size=world,
+        effective_batch=effective_batch_rows(config, schedule),
+        batch=effective_batch_line(config, schedule),
+        optimizer_steps=steps,
+        warmup_share=warmup if warmup < 1 else warmup / steps,
+        train_rows=len(rows.train),
+        tokens_per_epoch=useful,
+        useful_token_fraction=useful / sum(sizes),
+        arithmetic_per_useful_token=sum(size * (2 + uses_checkpointing(size, config)) for size in sizes) / 3 / useful,
+        peak_memory_gib=peak,
+        tokens_per_second=round(useful * steps / len(schedule[0]) / (hours["train"] * 3600), 1),
+        hours={name: round(value, 3) for name, value in hours.items()},
+        evaluation_share=(hours["evaluate"] + hours["validate"]) / hours["total"],
+        sessions=max(1, math.ceil(hours["total"] / session_hours)),
+        lengths_from=rows.source,
+    )
+
+
+def plan_table(plan: Plan) -> dict[str, str]:
+    """Returns a plan as lines to show: {what: how much}, with the words of plan.yaml."""
+    texts = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    peak = (
+        f"{plan.peak_memory_gib:.2f} GiB (estimated)" if plan.peak_memory_gib else "not estimated: the embedded model"
+    )
+    facts = asdict(plan) | {"peak": peak, "trainable_share": plan.trainable_parameters / plan.total_parameters}
+    return {label: text.format(**facts) for label, text in texts.items()}

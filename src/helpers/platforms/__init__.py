@@ -1,0 +1,1 @@
+"""Where a run happens: the machine, its Python, its secrets."""

@@ -1,0 +1,37 @@
+"""Child processes: one that streams its output, or one per GPU through accelerate."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+from helpers.platforms.environment import ROOT
+
+
+def run_child(command: list[str], **environment: str) -> int:
+    """Runs a command that finds these helpers, prints its output as it comes, and returns its exit code.
+
+    Ctrl-C reaches the command too, which ends as it sees fit: it is waited for.
+    """
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment}
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
+    )
+    while process.poll() is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            for line in process.stdout or ():
+                print(line, end="", flush=True)
+            process.wait()
+    return process.returncode
+
+
+def launch_processes(module: str, arguments: list[str], processes: int, **environment: str) -> int:
+    """Runs `python -m module arguments` in so many processes, by `accelerate launch` on this machine.
+
+    A process finds its place in RANK, LOCAL_RANK and WORLD_SIZE. Returns the launcher's exit code.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
+    command += ["--multi_gpu"]  # on a CPU too: with --cpu it starts one process, whatever their number
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", module, *arguments]
+    return run_child(command, **environment)

@@ -1,0 +1,139 @@
+"""Several runs on one page: settings that differ, curves, scores with intervals, which is best and how sure that is."""
+
+import itertools
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from helpers.evaluation.comparison import Score, compare_models
+from helpers.evaluation.metrics import score_sums
+from helpers.reporting.figures import draw_losses, draw_scores, save_figure
+from helpers.reporting.render import write_page
+from helpers.reporting.results import Results, read_results
+from helpers.reporting.tables import LABELS, build_facts, build_table, delta_verdict, differing_settings
+from helpers.runs.record import Run
+
+Scores = dict[str, Score]  # of one model
+
+Pairs = dict[tuple[int, int], Scores]  # (run, other run): the scores of other − run
+
+
+def write_comparison(runs: list[Run], target: Path) -> Path:
+    """Writes several runs on one page, its figures beside it, and returns the page's path.
+
+    Raises ValueError when a run has not been evaluated, or when two have one name.
+    """
+    names = [run.name for run in runs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two runs are called {', '.join(twice)}.")
+    results = [read_results(run) for run in runs]
+    figures = {"several_scores": draw_scores(dict(zip(names, map(tuned_scores, results))))}
+    if logs := {result.run.name: result.log for result in results if result.log}:
+        figures["several_losses"] = draw_losses(logs)
+    folder = target.parent / f"{target.stem}_figures"
+    pictures = {name: save_figure(figure, folder, name) for name, figure in figures.items()}
+    write_page("comparison.html", target, pictures, comparison_content(results, target.parent))
+    return target
+
+
+def comparison_content(results: list[Results], folder: Path) -> dict[str, Any]:
+    """Returns what the template comparison.html shows on a page in this folder, tables as rows of text."""
+    names, scores = [result.run.name for result in results], [tuned_scores(result) for result in results]
+    rows, pairs = paired_differences(results)
+    parameters = [{stage: facts.parameters for stage, facts in result.record.stages.items()} for result in results]
+    settings = differing_settings(dict(zip(names, parameters)), ("run_name", "outputs"))
+    trainings = [result.metrics.get("train", {}) for result in results]
+    pages = [(result.run.name, result.run / "report" / "index.html") for result in results]
+    return {
+        "names": names,
+        "pages": [(n, Path(os.path.relpath(page, folder)).as_posix()) for n, page in pages if page.is_file()],
+        "rows": rows,
+        "pairs": pairs,
+        "best": {name: best_of(name, scores, pairs) for name in LABELS},
+        "tables": {
+            "settings": sorted(settings, key=lambda row: row["setting"]),
+            "scores": run_score_rows(names, scores, pairs),
+            "differences": difference_rows(names, pairs),
+            "training": build_facts("trainings", dict(zip(names, trainings))) if all(trainings) else [],
+        },
+    }
+
+
+def tuned_scores(result: Results) -> Scores:
+    """Returns the scores of a run's tuned model. Raises ValueError when it has not been evaluated."""
+    if result.scores is None:
+        raise ValueError(f"{result.run.name}: not evaluated yet. Finish stage evaluate first, or leave it out.")
+    return result.scores.tuned
+
+
+def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:
+    """Returns `score_sums` of a run's tuned model over these test rows, by their ids."""
+    rows = {row["id"]: row for row in result.tuned}
+    columns = {"nll": "tuned_nll", "tokens": "tokens", "characters": "characters", "correct": "tuned_correct"}
+    lines, likelihoods = [result.row_scores[row_id] for row_id in ids], None
+    if all(column in lines[0] for column in columns.values()):
+        likelihoods = [{name: float(line[column]) for name, column in columns.items()} for line in lines]
+    return score_sums([rows[row_id] for row_id in ids if row_id in rows], likelihoods)
+
+
+def common_rows(results: list[Results]) -> list[str]:
+    """Returns the ids of the test rows that every run has answered, with the same reference."""
+    references = [dict.fromkeys(run.row_scores) | {row["id"]: row["reference"] for row in run.tuned} for run in results]
+    shared = set.intersection(*(set(texts.items()) for texts in references))
+    return [row_id for row_id, text in references[0].items() if (row_id, text) in shared]
+
+
+def paired_differences(results: list[Results], draws: int = 1000) -> tuple[int, Pairs]:
+    """Returns the number of common test rows, and {(run, other): scores of other − run} over them, paired.
+
+    The intervals are corrected for the number of other runs (Bonferroni). Perplexity and token accuracy are left out
+    where the runs' tokens differ.
+    """
+    ids = common_rows(results)
+    if len(ids) < 2:
+        return len(ids), {}
+    sums = [tuned_sums(result, ids) for result in results]
+    tokens = [run["perplexity"][:, 1] for run in sums if "perplexity" in run]
+    if any((counts != tokens[0]).any() for counts in tokens):
+        sums = [{n: v for n, v in run.items() if n not in ("perplexity", "token_accuracy")} for run in sums]
+    level = 100 - 5 / (len(results) - 1)
+    return len(ids), {
+        (run, other): compare_models(sums[run], sums[other], {}, draws, 0, level).delta
+        for run, other in itertools.permutations(range(len(results)), 2)
+    }
+
+
+def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] | None:
+    """Returns which run has the best value of a score, and whether it beats every other one significantly; None where
+    no best can be named."""
+    if not pairs or any(name not in run or run[name].better == "near 1" for run in [*scores, *pairs.values()]):
+        return None
+    sign = 1 if scores[0][name].better == "higher" else -1
+    best = max(range(len(scores)), key=lambda run: sign * scores[run][name].value)
+    gains = [pairs[other, best][name] for other in range(len(scores)) if other != best]
+    return best, all((gain.low if sign > 0 else -gain.high) > 0 for gain in gains)
+
+
+def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list[dict[str, str]]:
+    """Returns the tuned models' scores as rows of text, a column per run."""
+    value = "{runs[%d].value:.{digits}f} ({runs[%d].low:.{digits}f} to {runs[%d].high:.{digits}f})"
+    cells = {name: value % (place, place, place) for place, name in enumerate(names)}
+    rows = []
+    for name in [name for name in LABELS if all(name in run for run in scores)]:
+        label, digits = LABELS[name]
+        best, is_sure = best_of(name, scores, pairs) or (None, False)
+        winner = None if best is None else names[best] if is_sure else "no clear winner"
+        rows.append({"label": label, "digits": digits, "runs": [run[name] for run in scores], "best": winner})
+    return build_table({"score": "{label}", "better": "{runs[0].better}", **cells, "best": "{best}"}, rows)
+
+
+def difference_rows(names: list[str], pairs: Pairs) -> list[dict[str, str]]:
+    """Returns the differences to the first run as rows of text."""
+    rows = []
+    for other, name in [(other, name) for (first, other), deltas in pairs.items() if first == 0 for name in deltas]:
+        (label, digits), delta = LABELS[name], pairs[0, other][name]
+        words = {"run": names[other], "label": label, "verdict": delta_verdict(delta)}
+        rows.append({**words, "digits": digits, "delta": delta})
+    return build_table("differences between runs", rows)

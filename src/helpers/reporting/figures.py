@@ -1,0 +1,187 @@
+"""The plots of a run in one style: labelled units, colours that colour-blind readers tell apart, Bengali shaped."""
+
+import functools
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from helpers.evaluation.comparison import Score
+from helpers.reporting.results import session_times
+from helpers.reporting.tables import LABELS, SPECS
+from helpers.runs.files import write_bytes
+from helpers.runs.record import Session
+from helpers.runs.stages import STAGES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, ORANGE, BLACK = "#0072b2", "#d55e00", "#222222"  # of Okabe and Ito's palette
+
+COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BLACK)  # the same palette, for several runs
+
+FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
+
+LOSS_AXIS = "loss, nats per token"
+
+
+@functools.cache
+def load_pyplot() -> Any:
+    """Returns matplotlib.pyplot in the style of figures.mplstyle, with the font that it names."""
+    import matplotlib.pyplot as plt
+    from matplotlib import font_manager
+
+    font_manager.fontManager.addfont(FONT)
+    plt.style.use(Path(__file__).with_name("figures.mplstyle"))
+    return plt
+
+
+def save_figure(figure: "Figure", folder: Path, name: str, close: bool = True) -> bytes:
+    """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
+    buffer = io.BytesIO()
+    for kind in ("png", "svg"):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    if close:
+        load_pyplot().close(figure)
+    return buffer.getvalue()
+
+
+def _plot_entries(axes: "Axes", log: list[dict], x: str, y: str, **style: Any) -> None:
+    """Plots y over x of the log's entries that have both."""
+    points = [(entry[x], entry[y]) for entry in log if x in entry and y in entry]
+    if points:
+        axes.plot(*zip(*points), **style)
+
+
+def _spread(score: Score) -> list[list[float]]:
+    """Returns how far a score's interval reaches below and above its value, (2, 1), as matplotlib takes it."""
+    return [[max(0, score.value - score.low)], [max(0, score.high - score.value)]]
+
+
+def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Labels the rows of a horizontal chart, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+
+
+def draw_loss(log: list[dict], sessions: Sequence[Session] = ()) -> "Figure":
+    """Returns the curves of train/log.jsonl: training and validation loss above, the learning rate below.
+
+    A dotted line marks the step at which a later one of the training's `sessions` resumed.
+    """
+    figure, (above, below) = load_pyplot().subplots(2, 1, figsize=(7, 4.5), sharex=True, height_ratios=[3, 1])
+    _plot_entries(above, log, "step", "loss", label="training", color=BLUE)
+    _plot_entries(above, log, "step", "eval_loss", label="validation", color=ORANGE, marker="o")
+    _plot_entries(below, log, "step", "learning_rate", color=BLUE)
+    steps = [session.from_step for session in sessions[1:] if session.from_step]
+    for place, step in enumerate(steps):
+        above.axvline(step, color=BLACK, linestyle="dotted", label=None if place else "a session resumed")
+        below.axvline(step, color=BLACK, linestyle="dotted")
+    above.set(ylabel=LOSS_AXIS)
+    above.legend()
+    below.set(xlabel="optimizer step", ylabel="learning rate")
+    return figure
+
+
+def draw_losses(logs: dict[str, list[dict]]) -> "Figure":
+    """Returns the training and validation losses of several runs, {name: entries of train/log.jsonl}, over epochs."""
+    figure, axes = load_pyplot().subplots(figsize=(7, 3.5))
+    for (name, log), colour in zip(logs.items(), COLOURS):
+        _plot_entries(axes, log, "epoch", "loss", color=colour, alpha=0.35)
+        _plot_entries(axes, log, "epoch", "eval_loss", color=colour, label=name, marker="o")
+    axes.set(xlabel="epoch (pale: training loss, dots: validation loss)", ylabel=LOSS_AXIS)
+    axes.legend()
+    return figure
+
+
+def draw_search(trials: list[dict], best: dict) -> "Figure":
+    """Returns the validation losses of a search by rung, a line per candidate, and how much each setting decides.
+
+    `trials` are the rows of tune/trials.csv, `best` the content of tune/best.json. A cross ends a candidate that was
+    eliminated, a dot one that reached the last rung; the best is blue.
+    """
+    names = sorted({name for row in trials for name in row if name.startswith("loss at rung ")})
+    figure, (curves, bars) = load_pyplot().subplots(1, 2, figsize=(9, 3.5), width_ratios=[3, 2])
+    for row in trials:
+        points = [(rung, float(row[name])) for rung, name in enumerate(names, 1) if row.get(name) not in (None, "")]
+        if points:
+            is_best = str(row["candidate"]) == str(best["candidate"])
+            line, end, width = (BLUE, BLUE, 2.5) if is_best else ("0.6", "0.3", 1)
+            curves.plot(*zip(*points), color=line, linewidth=width, zorder=2 + is_best)
+            curves.plot(*points[-1], "o" if row["status"] == "finished" else "x", color=end, zorder=2 + is_best)
+    curves.set_xticks(range(1, len(names) + 1))
+    curves.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel=f"validation {LOSS_AXIS}")
+    shares = best["importance"] or {}
+    bars.barh([name.rpartition(".")[2] for name in shares], list(shares.values()), color=BLUE)
+    bars.set(xlabel="share of the first rung's variance (η²)", xlim=(0, 1))
+    bars.invert_yaxis()
+    return figure
+
+
+def draw_lengths(lengths: Sequence[int], max_length: int) -> "Figure":
+    """Returns the histogram of the rows' lengths in tokens, with the share of rows within max_length."""
+    import numpy
+
+    values = numpy.asarray(lengths)
+    figure, axes = load_pyplot().subplots(figsize=(7, 3))
+    edges = numpy.geomspace(max(1, values.min()), max(values.max(), max_length) + 1, 50)
+    axes.hist(values, bins=edges, color=BLUE)
+    within = (values <= max_length).mean()
+    axes.axvline(max_length, color=ORANGE, label=f"max_length {max_length:,}: {within:.2%} of rows are within")
+    axes.set(xscale="log", xlabel="tokens per row", ylabel="rows")
+    axes.legend()
+    return figure
+
+
+def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
+    """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor."""
+    names = [name for name in SPECS["bars"] if all(name in scores for scores in models.values())]
+    size = (0.5 + (1.3 + 0.2 * len(models)) * len(names), 3)
+    figure, panels = load_pyplot().subplots(1, len(names), figsize=size, squeeze=False)
+    for axes, name in zip(panels[0], names):
+        scores = [model[name] for model in models.values()]
+        for place, (score, color) in enumerate(zip(scores, COLOURS)):
+            axes.bar(place, score.value, yerr=_spread(score), color=color, capsize=4)
+            if score.floor is not None:
+                axes.hlines(score.floor, place - 0.4, place + 0.4, color=BLACK, linewidth=1.5, linestyles="dotted")
+        axes.grid(axis="x", visible=False)
+        axes.set_xticks(range(len(models)), models, rotation=0 if len(models) < 3 else 45)
+        axes.set_title(f"{LABELS[name][0].split(',')[0]}\n({scores[0].better} is better)", fontsize=8)
+    return figure
+
+
+def draw_topics(groups: list[dict]) -> "Figure":
+    """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
+    name = "chrf" if "chrf" in groups[0]["delta"] else "perplexity"
+    figure, axes = load_pyplot().subplots(figsize=(7, 0.9 + 0.3 * len(groups)))
+    for place, group in enumerate(groups):
+        delta = Score(**group["delta"][name])
+        colour = BLUE if (delta.value > 0) == (delta.better == "higher") else ORANGE
+        axes.errorbar(delta.value, place, xerr=_spread(delta), fmt="o", color=colour, capsize=3)
+    axes.axvline(0, color=BLACK)
+    _label_rows(axes, [f"{group['label'][:40]} ({group['n']})" for group in groups])
+    axes.set_xlabel(f"{LABELS[name][0]}, tuned − base (blue: better, orange: worse)")
+    return figure
+
+
+def draw_sessions(sessions: list[Session]) -> "Figure":
+    """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
+    times = [session_times(session) for session in sessions]
+    moments = [moment for pair in times for moment in pair if moment]
+    first, last = min(moments), max(moments)
+    unit, seconds = ("hours", 3600) if (last - first).total_seconds() > 5400 else ("minutes", 60)
+    stages = [stage for stage in STAGES if any(session.stage == stage for session in sessions)]
+    figure, axes = load_pyplot().subplots(figsize=(7, 0.9 + 0.35 * len(stages)))
+    for session, (start, end) in zip(sessions, times):
+        place, left = stages.index(session.stage), (start - first).total_seconds() / seconds
+        if end:
+            colour, width = BLUE if session.reason == "finished" else ORANGE, (end - start).total_seconds() / seconds
+            axes.barh(place, width, left=left, color=colour, edgecolor="white", height=0.6)
+        else:
+            axes.plot(left, place, "x", color=BLACK)
+    _label_rows(axes, stages)
+    axes.set_xlabel(f"{unit} since the run began (blue: finished, orange: paused or failed, cross: killed)")
+    return figure

@@ -1,0 +1,68 @@
+"""Pages from templates, in which nothing that a run wrote can act."""
+
+import base64
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from helpers.reporting.figures import FONT
+from helpers.reporting.tables import score_verdict
+from helpers.runs.files import write_text
+
+PAGES = Path(__file__).with_name("pages")
+
+DIRECTION_MARKS = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A), 0xFEFF)
+
+UNSEEN = {
+    **{char: chr(0x2400 + char) for char in range(32) if chr(char) not in "\t\n\r"},  # the control pictures
+    127: "␡",
+    **{char: f"[U+{char:04X}]" for char in (*range(0x80, 0xA0), *DIRECTION_MARKS)},
+}
+
+PASSWORD = re.compile(r"(://[^\s/:@<>\"']*):[^\s/@<>\"']+@")  # of a database's URL, as tune.storage may be
+
+
+def visible_text(text: str) -> str:
+    """Returns a text as a page may show it: its control and direction characters written out, a URL's password not.
+
+    Joiners, which shape Bengali, stay.
+    """
+    return PASSWORD.sub(r"\1:…@", text.translate(UNSEEN))
+
+
+def as_base64(content: bytes) -> str:
+    """Returns bytes as text for a data URL."""
+    return base64.b64encode(content).decode()
+
+
+def load_template(path: Path, escape: bool = False) -> jinja2.Template:
+    """Returns a template that can include those of pages/; with `escape`, one of HTML.
+
+    Everything that a run wrote is then escaped, and its control characters are shown: text of a model or a data set
+    stays text.
+    """
+
+    def make_visible(value: Any) -> Any:
+        return type(value)(visible_text(value)) if isinstance(value, str | markupsafe.Markup) else value
+
+    loader = jinja2.FileSystemLoader([path.parent, PAGES])
+    templates = jinja2.Environment(
+        autoescape=escape, trim_blocks=True, lstrip_blocks=True, finalize=make_visible, loader=loader
+    )
+    templates.globals["score_verdict"] = score_verdict
+    return templates.get_template(path.name)
+
+
+def write_page(template: str, page: Path, pictures: dict[str, bytes], content: dict[str, Any]) -> str:
+    """Writes a page from a template of pages/ and its content, and returns it; `pictures` are SVG files by name."""
+    html = load_template(PAGES / template, escape=True).render(
+        **content,
+        figures={name: as_base64(picture) for name, picture in pictures.items()},
+        font=as_base64(FONT.read_bytes()),
+        licence=FONT.with_name("OFL.txt").read_text(encoding="utf-8"),
+    )
+    write_text(page, html)
+    return html

@@ -1,0 +1,135 @@
+"""The one page of a run, from whatever files it has."""
+
+from collections import defaultdict
+from typing import Any
+
+from helpers.evaluation.comparison import Comparison
+from helpers.reporting import figures, tables
+from helpers.reporting.render import write_page
+from helpers.reporting.results import Results, read_results, stage_hours
+from helpers.runs.record import Run, StageRecord
+from helpers.runs.settings import default_settings
+from helpers.runs.stages import MAIN_STAGES, STAGES
+
+
+def write_report(run: Run, samples: int) -> dict[str, Any]:
+    """Writes report/index.html and its figures (PNG and SVG) from whatever a run has, and returns what it shows.
+
+    Raises FileNotFoundError when the folder is no run's.
+    """
+    results = read_results(run)
+    content, pictures = report_content(results, samples), write_figures(results)
+    html = write_page("run.html", run / "report" / "index.html", pictures, content)
+    return {
+        "stages": list(results.metrics),
+        "samples": len(content["samples"]),
+        "bytes": len(html.encode()),
+        "hours": stage_hours(results.sessions),
+    }
+
+
+def write_figures(results: Results) -> dict[str, bytes]:
+    """Writes the figures whose data the run has, and returns them as SVG by name."""
+    topics, scores = results.metrics.get("evaluate", {}).get("topics", []), results.scores
+    drawn = {}
+    if results.log:
+        sessions = [session for session in results.record.sessions if session.stage == "train"]
+        drawn["training_loss"] = figures.draw_loss(results.log, sessions)
+    if scores:
+        drawn["eval_results"] = figures.draw_scores({"base": scores.base, "tuned": scores.tuned})
+    if len(topics) > 1:
+        drawn["by_topic"] = figures.draw_topics(topics)
+    if results.sessions:
+        drawn["sessions"] = figures.draw_sessions(results.sessions)
+    if "tune" in results.metrics:
+        drawn["search"] = figures.draw_search(results.trials, results.best_trial)
+    return {name: figures.save_figure(figure, results.run / "report", name) for name, figure in drawn.items()}
+
+
+def report_content(results: Results, samples: int) -> dict[str, Any]:
+    """Returns what the template run.html shows."""
+    rows = report_tables(results)
+    stages = {"data": "prepare_data", "training": "train", "evaluation": "evaluate", "search": "tune"}
+    return {
+        "results": results,
+        **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
+        "scores": results.scores,
+        "pages": [
+            (notebook, f"../html/{notebook}.html")
+            for stage, (notebook, _) in STAGES.items()
+            if stage == "report" or (results.run / "html" / f"{notebook}.html").is_file()
+        ],
+        "unfinished": [row for row in rows["stages"] if row["status"] != "finished"],
+        "samples": results.samples(samples, 3) if results.scores else [],
+        "tables": rows,
+    }
+
+
+def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:
+    """Returns the page's tables as rows of text; one that the run has no numbers for is empty."""
+    data, training, evaluation, speed = (
+        results.metrics.get(stage, {}) for stage in ("prepare_data", "train", "evaluate", "infer")
+    )
+    prompts, hours = evaluation.get("prompts", {}), stage_hours(results.sessions)
+    groups = {name: evaluation.get(name, []) for name in ("topics", "lengths")}
+    return {
+        "stages": stage_rows(results),
+        "scores": tables.score_rows(results.scores) if results.scores else [],
+        **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
+        "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
+        "categories": tables.build_table("categories", prompts.get("categories", [])),
+        "people": tables.rating_rows(results.ratings),
+        "judge": tables.rating_rows(evaluation.get("judge", {})),
+        "speed": tables.metric_rows(speed),
+        "search": search_rows(results.trials) if "tune" in results.metrics else [],
+        "plan": plan_rows(training, hours.get("evaluate")) if "plan" in training else [],
+        "training": tables.metric_rows(training),
+        "cleaning": tables.build_table("cleaning", data.get("funnel", [])),
+        "rows": tables.metric_rows(data),
+        "sessions": tables.build_table("sessions", map(vars, results.sessions)),
+        "settings": changed_settings(results),
+        "hashes": tables.list_values(data.get("sha256", {})),
+    }
+
+
+def stage_rows(results: Results) -> list[dict[str, str]]:
+    """Returns what is known of each stage as rows of text: those that have begun, and those of a run still to come."""
+    rows = []
+    for stage in [name for name in STAGES if name in results.record.stages or name in MAIN_STAGES]:
+        facts = results.record.stages.get(stage, StageRecord(status="not begun"))
+        status, why = facts.status, (facts.error or "").partition("\n")[0][:300] or None
+        if stage == "report":
+            status = "finished"  # with this page
+        elif status == "finished" and stage not in results.metrics:
+            status = "its metrics.json is gone"
+        elif status == "running":
+            status = "running, or killed"
+        elif status == "paused" and facts.paused:
+            why = "step {step} of {steps}: {reason}".format(**facts.paused)
+        words = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
+        rows.append({**vars(facts), "stage": stage, "status": status, "why": why, **words})
+    return tables.build_table("stages", rows)
+
+
+def plan_rows(training: dict, evaluation_hours: float | None) -> list[dict[str, str]]:
+    """Returns the plan in train/metrics.json beside what was measured, as rows of text."""
+    hours = training["plan"]["hours"]
+    planned = training["plan"] | {"hours": hours["train"], "evaluation_hours": hours["evaluate"]}
+    known = defaultdict(lambda: "–", {name: value for name, value in planned.items() if value is not None})
+    return tables.build_facts("plan", {"planned": known, "actual": {**training, "evaluation_hours": evaluation_hours}})
+
+
+def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Returns tune/trials.csv as rows of text, its losses to four digits."""
+    losses = [name for name in (trials[0] if trials else []) if "loss" in name or name == "perplexity"]
+    return [row | {name: f"{float(row[name]):.4f}" if row[name] else "–" for name in losses} for row in trials]
+
+
+def changed_settings(results: Results) -> list[dict[str, str]]:
+    """Returns the settings that differ from the notebooks' own, as rows of text."""
+    here = {stage: facts.parameters for stage, facts in results.record.stages.items()}
+    notebook = {
+        stage: {name: value for name, value in default_settings(stage).items() if name in parameters}
+        for stage, parameters in here.items()
+    }
+    return tables.differing_settings({"here": here, "notebook": notebook}, ("run_name", "outputs", "session"))

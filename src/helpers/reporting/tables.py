@@ -1,0 +1,163 @@
+"""Tables: rows of text from values and a spec of columns, for notebooks, pages and Markdown."""
+
+import itertools
+import string
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from helpers.evaluation.comparison import Comparison, Score
+
+if TYPE_CHECKING:
+    from pandas.io.formats.style import Styler
+
+SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+
+LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
+
+AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1"}
+
+
+class _CellFormatter(string.Formatter):
+    """`str.format`, except that a text passes whatever number's format is asked for, and None is no value."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if value is None:
+            raise LookupError
+        return value if isinstance(value, str) else format(value, format_spec)
+
+
+def build_table(spec: str | dict[str, str], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns rows of text with the columns of a spec: a name in tables.yaml, or {heading: template of `str.format`}.
+
+    A cell whose value is None or not there reads "–".
+    """
+    columns = SPECS[spec] if isinstance(spec, str) else spec
+    return [{heading: _fill_cell(cell, row, "–") for heading, cell in columns.items()} for row in rows]
+
+
+def build_facts(spec: str, subjects: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns `build_table` turned round: a row per template of the spec, a column per subject.
+
+    A cell whose value is None or not there reads "not measured".
+    """
+    return [
+        {"what": what, **{name: _fill_cell(cell, values, "not measured") for name, values in subjects.items()}}
+        for what, cell in SPECS[spec].items()
+    ]
+
+
+def _fill_cell(template: str, values: Mapping[str, Any], missing: str) -> str:
+    try:
+        return _CellFormatter().vformat(template, (), values)
+    except LookupError:
+        return missing
+
+
+def list_values(values: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns names and values as rows of text: a float to five digits, a dict without its lists."""
+    return [{"what": name, "value": _describe_value(value)} for name, value in values.items()]
+
+
+def _describe_value(value: Any) -> str:
+    if value is None:
+        return "not measured"
+    if isinstance(value, dict):
+        parts = {name: part for name, part in value.items() if not isinstance(part, list)}
+        return ", ".join(f"{name} {_describe_value(part)}" for name, part in parts.items()) or "none"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
+def delta_verdict(delta: Score) -> str:
+    """Returns "better", "worse" or "no clear difference" (the interval holds 0) for a difference of two models.
+
+    "–" for a score that is best near 1, of which the difference alone says nothing.
+    """
+    if delta.low <= 0 <= delta.high:
+        return "no clear difference"
+    if delta.better == "near 1":
+        return "–"
+    return "better" if (delta.value > 0) == (delta.better == "higher") else "worse"
+
+
+def score_verdict(scores: Comparison, name: str) -> str:
+    """Returns `delta_verdict` of tuned − base for one score.
+
+    "at the floor" instead of better: the tuned model's interval holds what shuffled references score.
+    """
+    base, tuned, verdict = scores.base[name], scores.tuned[name], delta_verdict(scores.delta[name])
+    if verdict == "–":
+        return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
+    if verdict == "better" and tuned.floor is not None and tuned.low <= tuned.floor:
+        return "at the floor"
+    return verdict
+
+
+def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = LABELS) -> list[dict[str, str]]:
+    """Returns the table of base against tuned as rows of text, one per score of these names."""
+    rows = []
+    for name in [name for name in names if name in scores.base]:
+        base, tuned, delta = scores.base[name], scores.tuned[name], scores.delta[name]
+        words = {"label": LABELS[name][0], "aim": AIMS[delta.better], "verdict": score_verdict(scores, name)}
+        rows.append({**words, "digits": LABELS[name][1], "base": base, "tuned": tuned, "delta": delta})
+    return build_table(spec, rows)
+
+
+def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:
+    """Returns a breakdown of evaluate/metrics.json (its `topics` or `lengths`) as rows of text, one per group."""
+    has_replies = all("chrf" in group["delta"] for group in groups)
+    return build_table("breakdown" if has_replies else "breakdown of plain text", groups)
+
+
+def rating_rows(summary: dict) -> list[dict[str, str]]:
+    """Returns a summary of ratings, by people or by a language model, as rows of text, one per scale."""
+    return build_table("ratings", [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
+
+
+def metric_rows(metrics: dict) -> list[dict[str, str]]:
+    """Returns what a stage measured and what has no place of its own on the page, as rows of text."""
+    shown = {name: value for name, value in metrics.items() if name not in SPECS["metrics shown elsewhere"]}
+    if shown.get("micro_batch_limit") is None:  # memory never ran out
+        shown.pop("micro_batch_limit", None)
+    return list_values({SPECS["metrics"].get(name, name.replace("_", " ")): value for name, value in shown.items()})
+
+
+def differing_settings(
+    columns: Mapping[str, Mapping[str, Mapping[str, Any]]], skipped: tuple[str, ...]
+) -> list[dict[str, str]]:
+    """Returns the settings whose value is not the same in every column, as rows of text.
+
+    `columns` are {heading: {stage: its parameters}}, `skipped` parameters that are left out; a parameter that is a
+    dict is compared key by key.
+    """
+    flat: dict[str, dict[str, Any]] = {}  # "stage.parameter" or "stage.parameter.key": {heading: value}
+    for heading, stages in columns.items():
+        for stage, name, value in [(s, n, value) for s, names in stages.items() for n, value in names.items()]:
+            parts = value if isinstance(value, dict) else {"": value}
+            for key, part in parts.items() if name not in skipped else ():
+                flat.setdefault(f"{stage}.{name}.{key}".rstrip("."), dict.fromkeys(columns, "–"))[heading] = part
+    return [
+        {"setting": name, **{heading: str(value)[:300] for heading, value in values.items()}}
+        for name, values in flat.items()
+        if any(value != other for value, other in itertools.pairwise(values.values()))
+    ]
+
+
+def text_table(rows: list[dict] | dict) -> "Styler":
+    """Returns rows (or one dict, as name and value) as a table that shows every text in full, wrapped and escaped."""
+    import pandas
+
+    table = pandas.DataFrame(list_values(rows) if isinstance(rows, dict) else rows).astype(str)
+    wrapped = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
+    styles = {"th, td": wrapped, "td:first-child": "min-width: 8rem"}
+    shown = table.style.hide(axis="index")
+    shown.format(escape="html")
+    return shown.set_table_styles([{"selector": name, "props": props} for name, props in styles.items()])
+
+
+def markdown_table(rows: list[dict[str, str]]) -> str:
+    """Returns rows of text as a Markdown table."""
+    head, *body = [f"| {' | '.join(cells)} |" for cells in (rows[0], *(row.values() for row in rows))]
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *body])

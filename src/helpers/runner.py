@@ -1,0 +1,313 @@
+"""Runs the stages of presets through papermill, preset after preset, and skips what has finished before."""
+
+import contextlib
+import datetime
+import io
+import json
+import os
+import shlex
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from tqdm import tqdm
+
+from helpers.platforms.environment import install_missing
+from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
+from helpers.platforms.machine import platform
+from helpers.runs.files import utc_now
+from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoints, restore_run
+from helpers.runs.record import Run, StageRecord, input_hashes, settings_differences
+from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
+from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
+from helpers.runs.stages import MAIN_STAGES, STAGE_INPUTS, STAGES
+
+
+@dataclass(frozen=True)
+class PresetRun:
+    """One preset's run, its settings checked."""
+
+    preset: str
+    settings: Settings
+    run: Run
+    reasons: dict[str, str]  # stage: why it runs, "" where it is skipped
+    command: str  # that makes this run; kept in run.json
+
+
+def prepare_run(
+    preset: str, run_name: str, outputs: str, sets: list[str], tiny: bool, stages: list[str], force: bool
+) -> PresetRun:
+    """Checks the settings of a preset's run, restores what an earlier session left of it and selects its stages.
+
+    Raises Refused for bad settings and for a mirror that cannot be read, and as `select_stages` does.
+    """
+    settings = resolve_settings(preset, run_name, outputs, sets, tiny)
+    run, mirror = Run.named(outputs, settings["report"]["run_name"]), settings["train"]["session"]["mirror"]
+    try:
+        if force and mirror:
+            open_store(mirror, run.name)
+        for line in [] if force else restore_run(run, mirror):
+            print(f"[{run.name}] {line}")
+    except (ValueError, OSError) as error:  # a new run would replace what the mirror holds
+        raise Refused(str(error)) from error
+    reasons = select_stages(settings, order_stages(settings, stages), force)
+    command = ["python", "-m", "helpers", "run", "--preset", preset]
+    command += ["--run-name", run_name] if run_name else []
+    command += ["--stages", ",".join(stages)] if stages else []
+    command += ["--tiny"] if tiny else []
+    command += ["--set", *sets] if sets else []
+    return PresetRun(preset, settings, run, reasons, shlex.join(command))
+
+
+def parameters_yaml(settings: Settings, stages: list[str]) -> str:
+    """Returns the parameters of each stage as YAML that `papermill -f` takes."""
+    documents = []
+    for stage in order_stages(settings, stages):
+        body = yaml.safe_dump(settings[stage], allow_unicode=True, sort_keys=False, width=1000)
+        documents.append(f"# papermill notebooks/{STAGES[stage][0]}.ipynb OUT.ipynb -f THIS.yaml\n{body}")
+    return "---\n".join(documents)
+
+
+def run_presets(runs: list[PresetRun]) -> int:
+    """Runs presets one after the other and returns the exit code: that of the worst of them."""
+    os.environ.setdefault(SESSION_START, str(session_start()))
+    if platform() != "local":
+        install_missing()  # papermill, on Colab
+    codes, summary = [], []
+    for preset_run in runs:
+        began = time.monotonic()
+        codes.append(run_preset(preset_run))
+        word = {FINISHED: "finished", PAUSED: "paused", FAILED: "failed"}[codes[-1]]
+        summary.append(f"{word:9} {elapsed_since(began)}  {preset_run.preset}")
+    if len(runs) > 1:
+        print("\n".join(summary))
+    return next((code for code in (FAILED, PAUSED) if code in codes), FINISHED)
+
+
+# Which stages run
+
+
+def order_stages(settings: Settings, stages: list[str]) -> list[str]:
+    """Returns stages in the order they run: those given, or the main ones. Raises Refused for an unknown one."""
+    if unknown := [stage for stage in stages if stage not in STAGES]:
+        raise Refused(f"--stages: no stage {unknown[0]!r}.{suggest_name(unknown[0], STAGES)}")
+    chosen = stages or [*MAIN_STAGES, *(["tune"] if reads_search(settings) else [])]
+    return [stage for stage in STAGES if stage in chosen]
+
+
+def reads_search(settings: Settings) -> bool:
+    """Returns whether training takes its settings from the search."""
+    return settings["train"]["sft"].get("settings_from") == "tune"
+
+
+def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[str, str]:
+    """Returns {stage: the reason to run it, "" to skip it}.
+
+    Raises Refused when the inputs of a stage are missing, or a stage that has begun had other settings.
+    """
+    run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
+    records = run.record().stages
+    reasons: dict[str, str] = {}
+    for stage in stages:
+        inputs = [*STAGE_INPUTS[stage], *(["tune/best.json"] if stage == "train" and reads_search(settings) else [])]
+        check_inputs(run, stage, inputs, stages)
+        reason = "forced" if force else reason_to_run(run, stage, settings[stage], records.get(stage, StageRecord()))
+        rerun = {STAGES[earlier][1] for earlier in reasons if reasons[earlier]}
+        if not reason and rerun & {name.split("/")[0] for name in inputs}:
+            reason = "an earlier stage runs again"
+        reasons[stage] = reason
+    return reasons
+
+
+def check_inputs(run: Run, stage: str, inputs: list[str], stages: list[str]) -> None:
+    """Raises Refused when a file that the stage reads is neither there nor written by one of `stages`."""
+    missing = [name for name in inputs if not (run / name).is_file()] if stage != "report" else []
+    folders = {name.split("/")[0] for name in missing}
+    writers = [name for name, (_, folder) in STAGES.items() if folder in folders and name not in stages]
+    if writers:
+        raise Refused(f"{stage} of run {run.name} needs {', '.join(missing)}: add {', '.join(writers)} to --stages.")
+
+
+def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -> str:
+    """Returns why a stage has to run, "" when it has finished with these settings and inputs.
+
+    Raises Refused when it has begun with other settings.
+    """
+    finished = before.status == "finished" and run.has_metrics(stage)
+    begun = any((run / STAGES[stage][1] / "checkpoints").glob("checkpoint-*"))
+    differences = settings_differences(stage, before.parameters, parameters) if before.parameters else []
+    if differences and (finished or begun):
+        raise Refused(
+            f"run {run.name} was made with other settings: {'; '.join(differences)}. Use another --run-name, or "
+            f"--force to replace it."
+        )
+    if not finished:
+        return f"was {before.status}" if before.status else "new"
+    return "its inputs changed" if before.inputs != input_hashes(run, stage, parameters) else ""
+
+
+# Running them
+
+
+def run_preset(preset_run: PresetRun) -> int:
+    """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
+    run, settings, reasons = preset_run.run, preset_run.settings, preset_run.reasons
+    if any(reasons.values()):
+        with run.edit() as record:
+            record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
+            record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
+    for stage, reason in reasons.items():
+        if not reason:
+            print(f"[{run.name}] {stage}  finished before, skipped")
+            continue
+        print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
+        code = run_stage(run, stage, settings, from_start=reason == "forced")
+        if code != FINISHED:
+            write_unfinished_page(run, settings["report"]["samples"])
+            return code
+    if not any(reasons.values()):
+        print(f"[{run.name}] nothing to do: every stage is finished with these settings (--force runs them again).")
+    if (run / "report" / "index.html").is_file():
+        print(f"[{run.name}] report: {run / 'report' / 'index.html'}")
+    return FINISHED
+
+
+def run_stage(run: Run, stage: str, settings: Settings, from_start: bool) -> int:
+    """Runs one stage, says how it ended and returns the exit code; `from_start` removes its unfinished work first."""
+    session = settings[stage].get("session", settings["train"]["session"])
+    if from_start:
+        for name in ("checkpoints", "work"):
+            shutil.rmtree(run / STAGES[stage][1] / name, ignore_errors=True)
+        if stage == "train":
+            remove_mirrored_checkpoints(run, session)
+    began = time.monotonic()
+    # training mirrors itself, so that the copy is complete before its session ends
+    with pause_on_signal(run), contextlib.nullcontext() if stage == "train" else mirrored(run, session):
+        record = execute_stage(run, stage, settings[stage])
+    print(f"[{run.name}] {stage}  {record.status} in {elapsed_since(began)}", flush=True)
+    if record.status == "paused":
+        at = record.paused or {}
+        why = record.error or f"step {at.get('step')} of {at.get('steps')}: {at.get('reason')}"
+        print(f"[{run.name}] {stage} paused ({why}). Run the same command again to continue.")
+        return PAUSED
+    if record.status != "finished":
+        page = run / "html" / f"{STAGES[stage][0]}.html"
+        print(f"error: {stage}: {record.error}\nSee {page}", file=sys.stderr)
+        return FAILED
+    return FINISHED
+
+
+def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
+    """Executes a stage's notebook and returns what run.json then says of it; its copy and HTML are kept in any case."""
+    name = STAGES[stage][0]
+    executed = run / "notebooks" / f"{name}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this Python, not another one of the user's
+    import papermill
+
+    from helpers.reporting.notebook_pages import render_notebook
+
+    status, error = "failed", ""
+    with ProgressLine(run.name, stage):
+        try:
+            papermill.execute_notebook(
+                NOTEBOOKS / f"{name}.ipynb",
+                executed,
+                parameters=parameters,
+                progress_bar=False,
+                cwd=os.getcwd(),
+                extra_arguments=["--log-level=ERROR"],
+            )
+        except KeyboardInterrupt:
+            error = "interrupted"
+        except papermill.PapermillExecutionError as failure:
+            error = f"{failure.ename}: {failure.evalue}"
+            status = "paused" if failure.ename == "Paused" else "failed"
+        except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors
+            error = f"{type(failure).__name__}: {failure}"
+    if error:
+        run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
+        run.close_session(None, error.partition("\n")[0][:200])
+    if executed.is_file():
+        render_notebook(executed, run / "html" / f"{name}.html")
+    return run.stage(stage)
+
+
+@contextlib.contextmanager
+def pause_on_signal(run: Run) -> Iterator[None]:
+    """Pauses the running stage on the first SIGTERM or SIGINT, and ends it at once on the second."""
+    (run / "stop").unlink(missing_ok=True)
+
+    def on_signal(number: int, frame: object) -> None:
+        if (run / "stop").exists():
+            raise KeyboardInterrupt
+        (run / "stop").touch()
+        print("pausing after this step; the same signal again ends it at once", file=sys.stderr, flush=True)
+
+    try:
+        with handle_signals(on_signal):
+            yield
+    finally:
+        (run / "stop").unlink(missing_ok=True)
+
+
+def write_unfinished_page(run: Run, samples: int) -> None:
+    """Writes the report of a run that paused or failed: what is done, what is left, how to continue."""
+    from helpers.reporting.report import write_report
+
+    try:
+        write_report(run, samples)
+        print(f"[{run.name}] report so far: {run / 'report' / 'index.html'}")
+    except Exception as error:  # whatever is half-written there: the stage's own error is what counts
+        print(f"[{run.name}] no report so far: {describe_error(error)}", file=sys.stderr)
+
+
+def elapsed_since(began: float) -> datetime.timedelta:
+    """Returns the whole seconds since a reading of the monotonic clock; prints as h:mm:ss."""
+    return datetime.timedelta(seconds=int(time.monotonic() - began))
+
+
+class ProgressLine(threading.Thread):
+    """Prints to stderr what a stage reports while the block runs: in place on a terminal, else every ten seconds."""
+
+    def __init__(self, run_name: str, stage: str) -> None:
+        super().__init__(daemon=True)
+        self.stopped, self.scratch = threading.Event(), tempfile.TemporaryDirectory()
+        self.file = Path(self.scratch.name) / "progress.json"  # written by helpers.runs.session.report_progress
+        self.bar = tqdm(desc=f"[{run_name}] {stage}", bar_format="{desc}  {elapsed}", file=io.StringIO())
+
+    def __enter__(self) -> "ProgressLine":
+        os.environ[PROGRESS_FILE] = str(self.file)
+        self.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stopped.set()
+        self.join()
+        del os.environ[PROGRESS_FILE]
+        self.scratch.cleanup()
+
+    def run(self) -> None:
+        """Prints until the block ends, then clears the line on a terminal."""
+        in_place = sys.stderr.isatty()
+        while not self.stopped.wait(0.5 if in_place else 10.0):
+            print(f"\r\033[K{self.line()}" if in_place else f"{self.line()}\n", end="", file=sys.stderr, flush=True)
+        print("\r\033[K" if in_place else "", end="", file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """Returns stage, step of steps, time so far and, once two steps are known, the time left."""
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            progress = json.loads(self.file.read_text(encoding="utf-8"))
+            if progress["what"] != self.bar.unit:  # another kind of work: its rate starts here
+                self.bar.reset(progress["total"])
+                self.bar.unit, self.bar.initial = progress["what"], progress["done"]
+            self.bar.n = progress["done"]
+            left = ", about {remaining} left" if self.bar.n > self.bar.initial else ""
+            self.bar.bar_format = "{desc}  {unit} {n_fmt}/{total_fmt}  {elapsed}" + left
+        return str(self.bar)

@@ -1,0 +1,140 @@
+"""A run's folders as tar files in a store: a folder, such as one of a mounted Drive, or a repository of the Hub."""
+
+import contextlib
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from helpers.platforms.secrets import read_secret
+from helpers.runs.files import file_sha256, write_folder
+
+
+def pack_folder(folder: Path, archive: Path, skip: Iterable[str] = ()) -> None:
+    """Writes a folder as one tar file: temporary, read back and compared, then renamed. OSError when it differs."""
+    temporary = archive.with_name(f".{archive.name}.part")
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    written = {}
+    try:
+        with tarfile.open(temporary, "w") as tar:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                name = str(path.relative_to(folder))
+                if any(name == part or name.startswith(f"{part}/") for part in skip):
+                    continue
+                content = path.read_bytes()  # whole, though it may be growing
+                written[name] = hashlib.sha256(content).hexdigest()
+                entry = tarfile.TarInfo(name)
+                entry.size, entry.mtime = len(content), int(path.stat().st_mtime)
+                tar.addfile(entry, io.BytesIO(content))
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        with tarfile.open(temporary) as tar:
+            for entry in tar:
+                content = (tar.extractfile(entry) or io.BytesIO()).read()
+                if hashlib.sha256(content).hexdigest() != written.pop(entry.name, ""):
+                    raise OSError(f"{archive.name}: {entry.name} differs after copying")
+        if written:
+            raise OSError(f"{archive.name}: {', '.join(written)} is missing after copying")
+        os.replace(temporary, archive)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def unpack_archive(archive: Path, folder: Path) -> None:
+    """Unpacks an archive in place of a folder; a path in it that leads outside raises tarfile.TarError."""
+    with write_folder(folder) as part, tarfile.open(archive) as tar:
+        tar.extractall(part, filter="data")
+
+
+class FolderStore:
+    """A place for archives: a folder, such as one of a mounted Drive."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def names(self) -> list[str]:
+        """Returns the names of the archives there."""
+        return sorted(path.name for path in self.folder.glob("*.tar"))
+
+    def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
+        """Packs a folder there; see `pack`."""
+        pack_folder(source, self.folder / name, skip)
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """Returns where an archive can be read."""
+        return self.folder / name
+
+    def remove(self, name: str) -> None:
+        """Removes an archive."""
+        (self.folder / name).unlink()
+
+
+class HubStore:
+    """A place for archives: a folder of a private model repository of the Hugging Face Hub, made when it is missing.
+
+    The token is the secret HF_TOKEN of the platform, or the environment's. What is removed stays in the repository's
+    history until it is squashed there.
+    """
+
+    def __init__(self, repo_id: str, folder: str) -> None:
+        import huggingface_hub
+
+        self.api, self.repo_id, self.folder = huggingface_hub.HfApi(token=read_secret("HF_TOKEN")), repo_id, folder
+
+    def __str__(self) -> str:
+        return f"hf:{self.repo_id}/{self.folder}"
+
+    def names(self) -> list[str]:
+        """Returns the names of the archives there."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            files = self.api.list_repo_files(self.repo_id)
+        except RepositoryNotFoundError:
+            return []
+        return sorted(name.rpartition("/")[2] for name in files if name.startswith(f"{self.folder}/"))
+
+    def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
+        """Packs a folder here, uploads it and compares; raises OSError when another content arrived."""
+        with tempfile.TemporaryDirectory() as scratch:
+            archive, path = Path(scratch) / name, f"{self.folder}/{name}"
+            pack_folder(source, archive, skip)
+            self.api.create_repo(self.repo_id, private=True, exist_ok=True)
+            self.api.upload_file(path_or_fileobj=archive, path_in_repo=path, repo_id=self.repo_id)
+            arrived: list[Any] = self.api.get_paths_info(self.repo_id, [path])
+            if not arrived or not arrived[0].lfs or arrived[0].lfs.sha256 != file_sha256(archive):
+                raise OSError(f"{path} differs after uploading")
+
+    def get(self, name: str, scratch: Path) -> Path:
+        """Downloads an archive below `scratch` and returns where it is."""
+        return Path(self.api.hf_hub_download(self.repo_id, f"{self.folder}/{name}", local_dir=scratch))
+
+    def remove(self, name: str) -> None:
+        """Removes an archive."""
+        self.api.delete_file(f"{self.folder}/{name}", self.repo_id)
+
+
+Store = FolderStore | HubStore
+
+
+def open_store(mirror: str, run_name: str) -> Store:
+    """Returns where a run is mirrored: "hf:owner/name" is a Hub repository, anything else a folder.
+
+    Raises ValueError when the folder above is not there, or the Hub's token: what is not mounted would be lost.
+    """
+    if mirror.startswith("hf:"):
+        return HubStore(mirror[3:], run_name)
+    above = Path(mirror).expanduser().absolute().parent
+    if not above.is_dir():
+        raise ValueError(
+            f"session.mirror is {mirror!r}, but {above} is not there. Mount the Drive, or make the folder."
+        )
+    return FolderStore(Path(mirror).expanduser() / run_name)

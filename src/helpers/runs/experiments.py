@@ -1,0 +1,94 @@
+"""The two logs people look for, in SQLite: LLAMAExperiments and GeneratedResponses; and the chat page's thumbs."""
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from helpers.runs.files import utc_now, write_csv, write_jsonl
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS LLAMAExperiments (
+  id INTEGER PRIMARY KEY, model_name TEXT NOT NULL, lora_config TEXT NOT NULL, train_loss REAL, val_loss REAL,
+  metrics TEXT NOT NULL, timestamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS Feedback (
+  id INTEGER PRIMARY KEY, run TEXT NOT NULL, side TEXT NOT NULL, conversation TEXT NOT NULL, liked INTEGER NOT NULL,
+  settings TEXT NOT NULL, timestamp TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS GeneratedResponses (
+  id INTEGER PRIMARY KEY, experiment_id INTEGER NOT NULL REFERENCES LLAMAExperiments(id), input_text TEXT NOT NULL,
+  response_text TEXT NOT NULL, timestamp TEXT NOT NULL);
+"""
+
+
+INSERT_EXPERIMENT = (
+    "INSERT INTO LLAMAExperiments (model_name, lora_config, train_loss, val_loss, metrics, timestamp) "
+    "VALUES (?, ?, ?, ?, ?, ?)"
+)
+INSERT_REPLY = (
+    "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) VALUES (?, ?, ?, ?)"
+)
+INSERT_THUMB = "INSERT INTO Feedback (run, side, conversation, liked, settings, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
+
+
+@contextlib.contextmanager
+def open_database(path: Path) -> Iterator[sqlite3.Connection]:
+    """Opens the database, made where it is missing, for one transaction."""
+    with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.executescript(SCHEMA)
+        with connection:
+            yield connection
+
+
+def log_experiment(
+    database: Path, model_name: str, lora_config: dict, train: dict, metrics: dict, replies: list[dict]
+) -> int:
+    """Writes one experiment with its replies (`prompt`, `reply`, `at`) in one transaction and returns its id."""
+    losses = (train["train_loss"], train["val_loss"])
+    texts = (json.dumps(lora_config, ensure_ascii=False, sort_keys=True), json.dumps(metrics, ensure_ascii=False))
+    with open_database(database) as connection:
+        cursor = connection.execute(INSERT_EXPERIMENT, (model_name, texts[0], *losses, texts[1], utc_now()))
+        rows = [(cursor.lastrowid, row["prompt"], row["reply"], row["at"]) for row in replies]
+        connection.executemany(INSERT_REPLY, rows)
+    return cursor.lastrowid or 0
+
+
+def log_replies(database: Path, experiment: int, replies: list[dict]) -> None:
+    """Adds replies (`prompt`, `reply`, `at`) to an experiment, in one transaction."""
+    with open_database(database) as connection:
+        rows = [(experiment, row["prompt"], row["reply"], row["at"]) for row in replies]
+        connection.executemany(INSERT_REPLY, rows)
+
+
+def log_thumb(database: Path, run: str, side: str, conversation: list[dict], liked: bool, settings: dict) -> None:
+    """Keeps a thumb on the last reply of a conversation (messages); a later thumb replaces an earlier one."""
+    key = (run, side, json.dumps(conversation, ensure_ascii=False))
+    with open_database(database) as connection:
+        connection.execute("DELETE FROM Feedback WHERE run = ? AND side = ? AND conversation = ?", key)
+        connection.execute(INSERT_THUMB, (*key, int(liked), json.dumps(settings), utc_now()))
+
+
+def liked_rows(database: Path) -> list[dict]:
+    """Returns the conversations whose last reply was liked, as rows that 01_prepare_data reads ({"messages": […]})."""
+    with open_database(database) as connection:
+        rows = connection.execute("SELECT conversation FROM Feedback WHERE liked ORDER BY id").fetchall()
+    return [{"messages": json.loads(conversation)} for (conversation,) in rows]
+
+
+def export_logs(database: Path) -> list[Path]:
+    """Writes each table as a CSV file beside the database, and liked replies as feedback.jsonl; returns the files.
+
+    Raises FileNotFoundError without a database.
+    """
+    import pandas
+
+    if not database.is_file():
+        raise FileNotFoundError(f"{database} is not there: expected the experiments.db of an outputs folder.")
+    files = []
+    with open_database(database) as connection:
+        for name in ("LLAMAExperiments", "GeneratedResponses", "Feedback"):
+            files.append(database.with_name(f"{name}.csv"))
+            write_csv(files[-1], pandas.read_sql_query(f"SELECT * FROM {name} ORDER BY id", connection))
+    files.append(database.with_name("feedback.jsonl"))
+    write_jsonl(files[-1], liked_rows(database))
+    return files

@@ -1,0 +1,125 @@
+"""Files and folders that are complete or not there, and read with a clear error."""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+
+def utc_now() -> str:
+    """Returns the time as ISO 8601 in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8; see `write_bytes`."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a temporary file beside `path`, then renames it: after a kill, the old or the new content is there."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON with Bengali unescaped. Raises ValueError for NaN and infinity, which JSON does not have."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads one JSON file. Raises ValueError with its name where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is no valid JSON ({error}). Remove it and run its stage again.") from error
+
+
+def write_csv(path: Path, table: Any) -> None:
+    """Writes a pandas.DataFrame; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    inert = table.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell)
+    write_text(path, inert.to_csv(index=False))
+
+
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    """Writes one JSON object per line."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    """Reads one JSON object per line."""
+    with open(path, encoding="utf-8") as file:
+        return [json.loads(line) for line in file if line.strip()]
+
+
+def file_sha256(path: Path) -> str:
+    """Returns a file's SHA-256 in hexadecimal, "" where there is no such file."""
+    if not Path(path).is_file():
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_journal(path: Path, repair: bool = True) -> list[dict]:
+    """Reads the complete lines of a JSONL file whose writer may have been killed, or (not `repair`) writes to it now.
+
+    A half last line is left out; with `repair` it is cut off.
+    """
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    complete = content[: content.rfind(b"\n") + 1]
+    if repair and len(complete) < len(content):
+        with open(path, "r+b") as file:
+            file.truncate(len(complete))
+    return [json.loads(line) for line in complete.decode("utf-8").splitlines()]
+
+
+def append_journal(path: Path, entry: dict) -> None:
+    """Adds one line to a JSONL file, on the disk when this returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def write_folder(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `folder`, and puts it in its place when the block ends without an error.
+
+    What stood there stays until the new one is complete; what a kill left of an earlier call is removed, or put back.
+    """
+    part, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("part", "old"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    for leftover in (part, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    part.mkdir(parents=True)
+    try:
+        yield part
+        if folder.exists():
+            folder.rename(old)
+        part.rename(folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def folder_bytes(folder: Path) -> int:
+    """Returns the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

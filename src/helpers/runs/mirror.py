@@ -1,0 +1,182 @@
+"""A copy of the run elsewhere (a mounted Drive, the Hub), and the way back from it or an earlier session."""
+
+import contextlib
+import shutil
+import tarfile
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from helpers.platforms.errors import describe_error
+from helpers.platforms.machine import KAGGLE_FOLDER
+from helpers.runs.archives import Store, open_store, unpack_archive
+from helpers.runs.checkpoints import checkpoint_folders, place_checkpoint, step_of, verify_checkpoint
+from helpers.runs.files import write_folder
+from helpers.runs.record import Run
+
+KAGGLE_INPUT = KAGGLE_FOLDER / "input"
+
+MIRROR_SECONDS = 60.0  # seconds between two looks at what is new
+
+
+def remove_mirrored_checkpoints(run: Run, session: dict) -> None:
+    """Removes a run's checkpoints from its mirror, because the run starts again."""
+    store = open_store(session["mirror"], run.name) if session["mirror"] else None
+    if store:
+        for name in _by_step(store.names()):
+            store.remove(name)
+
+
+class Mirror(threading.Thread):
+    """A thread that copies a run to a store while something works on it: run.tar, and a tar file per checkpoint.
+
+    Each is verified after copying; the newest `keep` checkpoints stay. A store that cannot be written is reported once
+    and tried again; the work never waits for it.
+    """
+
+    def __init__(self, run: Run, store: Store, keep: int) -> None:
+        super().__init__(daemon=True)
+        self.run_folder, self.store, self.keep = run.folder, store, max(1, keep)
+        self.over, self.problem, self.stamp = threading.Event(), "", None
+
+    def run(self) -> None:
+        """Copies every MIRROR_SECONDS until `over` is set."""
+        while not self.over.wait(MIRROR_SECONDS):
+            self.try_copy()
+
+    def try_copy(self) -> None:
+        """Copies what is new; prints what went wrong, once."""
+        try:
+            self.copy()
+            self.problem = ""
+        except Exception as error:  # the Hub's, the network's, the system's: none of them may end the work
+            if (problem := describe_error(error)) != self.problem:
+                print(f"the mirror {self.store} was not written ({problem}); it is tried again", flush=True)
+                self.problem = problem
+
+    def copy(self) -> None:
+        """Copies checkpoints first, so that run.tar never names one that is not there. Raises OSError."""
+        kept = self.run_folder / "train" / "checkpoints"
+        archives = self.store.names()
+        for folder in checkpoint_folders(kept)[-self.keep :]:
+            name = f"{folder.name}.tar"
+            if name not in archives and not verify_checkpoint(folder):
+                self.store.put(folder, name)
+                archives.append(name)
+        for name in _by_step(archives)[: -self.keep]:
+            self.store.remove(name)
+        files = [path for path in self.run_folder.rglob("*") if path.is_file() and kept not in path.parents]
+        stamp = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+        if stamp != self.stamp:
+            self.store.put(self.run_folder, "run.tar", ("train/checkpoints", ".lock", "stop"))
+            self.stamp = stamp
+
+
+@contextlib.contextmanager
+def mirrored(run: Run, session: dict) -> Iterator[None]:
+    """Mirrors the run to session["mirror"], if that is set, while the block runs, and once more at its end."""
+    if not session["mirror"]:
+        yield
+        return
+    mirror = Mirror(run, open_store(session["mirror"], run.name), session["keep"])
+    mirror.start()
+    try:
+        yield
+    finally:
+        mirror.over.set()
+        mirror.join()
+        mirror.try_copy()
+
+
+def restore_run(run: Run, mirror: str) -> list[str]:
+    """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns a line per thing done.
+
+    It looks at the mirror, and at every input of Kaggle. Nothing here is replaced by something older, and nothing
+    invalid is taken. Raises ValueError when all there is of the run is a mirror that cannot be read.
+    """
+    store = open_store(mirror, run.name) if mirror else None
+    archives = store.names() if store else []
+    inputs = [path.parent for depth in range(1, 7) for path in KAGGLE_INPUT.glob("*/" * depth + f"{run.name}/run.json")]
+    with tempfile.TemporaryDirectory() as scratch:
+        lines = [] if run.exists() else _restore_folder(run, inputs, store, archives, Path(scratch))
+        return lines + _restore_checkpoint(run, inputs, store, archives, Path(scratch))
+
+
+def _restore_folder(run: Run, inputs: list[Path], store: Store | None, archives: list[str], scratch: Path) -> list[str]:
+    """Copies the run from the source that got furthest: stages finished, then the newest checkpoint."""
+    lines, sources = [], []
+    for folder in inputs:
+        steps = map(step_of, checkpoint_folders(folder / "train/checkpoints"))
+        sources.append((_stages_finished(folder), max(steps, default=-1), str(folder), folder))
+    if store and "run.tar" in archives:
+        try:
+            unpack_archive(store.get("run.tar", scratch), scratch / run.name)
+            step = max(_step_in(name) for name in archives)
+            sources.append((_stages_finished(scratch / run.name), step, str(store), scratch / run.name))
+        except (OSError, tarfile.TarError) as error:
+            if not sources:
+                raise ValueError(
+                    f"{store} holds run {run.name}, but its run.tar cannot be read ({describe_error(error)}). A new "
+                    f"run would take its place: repair or move it, or choose another --run-name."
+                ) from error
+            lines.append(f"skipped {store}: {describe_error(error)}")
+    if sources:
+        *_, label, folder = max(sources, key=lambda source: source[:2])
+        with write_folder(run.folder) as part:
+            _copy(folder, part, shutil.ignore_patterns("checkpoint-*", ".*", "stop"))
+        lines.append(f"run {run.name} resumes from {label}")
+    return lines
+
+
+def _restore_checkpoint(
+    run: Run, inputs: list[Path], store: Store | None, archives: list[str], scratch: Path
+) -> list[str]:
+    """Copies the newest valid checkpoint that is newer than those here."""
+    lines, kept = [], run / "train" / "checkpoints"
+    here = max((step_of(path) for path in checkpoint_folders(kept) if not verify_checkpoint(path)), default=-1)
+    sources = [(_step_in(name), f"{store}/{name}", name) for name in archives]
+    sources += [
+        (step_of(path), str(path), path)
+        for folder in inputs
+        for path in checkpoint_folders(folder / "train/checkpoints")
+    ]
+    for step, label, source in sorted(sources, key=lambda entry: entry[0], reverse=True):
+        if step <= here:
+            break
+        restored = kept / ".restored" / f"checkpoint-{step}"
+        try:
+            if isinstance(source, Path):
+                _copy(source, restored)
+            elif store:
+                unpack_archive(store.get(source, scratch), restored)
+            place_checkpoint(restored, kept / restored.name)
+            lines.append(f"{restored.name} comes from {label}")
+            break
+        except (OSError, tarfile.TarError) as error:
+            lines.append(f"skipped {label}: {describe_error(error)}")
+        finally:
+            shutil.rmtree(kept / ".restored", ignore_errors=True)
+    return lines
+
+
+def _stages_finished(folder: Path) -> int:
+    """Returns how many stages of a run's folder have finished."""
+    return sum(stage.status == "finished" for stage in Run(folder).record().stages.values())
+
+
+def _copy(source: Path, target: Path, ignore: Callable | None = None) -> None:
+    """Copies a folder that may be read-only to one that can be written."""
+    shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
+    for path in (target, *target.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _step_in(name: str) -> int:
+    """Returns the step in the name of an archive, -1 where there is none."""
+    return step_of(Path(name))
+
+
+def _by_step(names: list[str]) -> list[str]:
+    """Returns the names of checkpoints' archives, the newest last."""
+    return sorted((name for name in names if _step_in(name) >= 0), key=_step_in)

@@ -1,0 +1,228 @@
+"""Settings from the parameters cells, a preset, --tiny and --set, each over the last; checked by name and type."""
+
+import ast
+import contextlib
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, Union
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, create_model
+
+from helpers.platforms.environment import ROOT
+from helpers.platforms.errors import Refused, describe_error
+from helpers.runs.files import read_json
+from helpers.runs.stages import STAGES, run_folder
+
+NOTEBOOKS = ROOT / "notebooks"
+TINY = NOTEBOOKS / "tiny.yaml"
+LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name, read without importing them
+    "lora": [("peft", "config.py", "PeftConfig"), ("peft", "tuners/lora/config.py", "LoraConfig")],
+    "sft": [
+        ("transformers", "training_args.py", "TrainingArguments"),
+        ("trl", "trainer/base_config.py", "_BaseConfig"),
+        ("trl", "trainer/sft_config.py", "SFTConfig"),
+    ],
+}
+FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the search's settings
+    "sft": {"early_stopping_patience": "int", "settings_from": "str"}
+}
+STRICT = ConfigDict(extra="forbid", strict=True)  # a bool is no int, a text no number; an int is also a float
+
+Settings = dict[str, dict[str, Any]]  # {stage: {parameter: value}}
+
+
+def _number_from_text(value: Any, info: ValidationInfo) -> Any:
+    """Reads "2e-4" as a number where the setting was typed on a command line; in a file, YAML's text stays text."""
+    if isinstance(value, str) and (info.context or {}).get("from_text"):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_number_from_text)]
+TYPES = {"int": int, "float": Number, "str": str, "bool": bool, "list": list, "dict": dict}
+
+
+def parameters_cell(stage: str) -> dict[str, tuple[Any, str]]:
+    """Returns the stage's parameters, {name: (default, name of the type)}, from its notebook's "parameters" cell."""
+    notebook = read_json(NOTEBOOKS / f"{STAGES[stage][0]}.ipynb")
+    source = next("".join(c["source"]) for c in notebook["cells"] if "parameters" in c["metadata"].get("tags", []))
+    return {
+        ast.unparse(line.target): (ast.literal_eval(line.value), ast.unparse(line.annotation))
+        for line in ast.parse(source).body
+        if isinstance(line, ast.AnnAssign) and line.value
+    }
+
+
+def default_settings(stage: str) -> dict[str, Any]:
+    """Returns the defaults of a stage's parameters."""
+    return {name: default for name, (default, _) in parameters_cell(stage).items()}
+
+
+@cache
+def library_fields(setting: str) -> dict[str, str]:
+    """Returns {field: annotation} of the library's dataclass behind a dict setting; {} where it is not installed."""
+    fields = {}
+    for package, file, name in LIBRARY_CLASSES.get(setting, []):
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            return {}
+        tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
+        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+        for line in body:
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
+                fields[line.target.id] = ast.unparse(line.annotation)
+    return fields | FURTHER_FIELDS.get(setting, {})
+
+
+def _library_type(annotation: str) -> Any:
+    """Returns the type of a library's annotation; Any where it names a class that is not imported here."""
+    known = {**TYPES, "Optional": Optional, "Union": Union, "Literal": Literal, "Any": Any}
+    try:
+        return Optional[eval(annotation, {"__builtins__": {}}, known)]  # noqa: S307, UP045 - of an installed library
+    except NameError:
+        return Any
+
+
+def _nested_model(name: str, default: dict) -> Any:
+    """Returns the type of a dict setting: a library's fields, the keys of its own default, or any dict ({} there)."""
+    if name in LIBRARY_CLASSES:
+        fields = {field: (_library_type(text), None) for field, text in library_fields(name).items()}
+    elif name == "space":  # helpers.search checks it: its names are those of 02_train
+        fields = {}
+    else:
+        fields = {key: (TYPES[type(value).__name__], value) for key, value in default.items()}
+    return _make_model(name, fields) if fields else dict
+
+
+def _make_model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
+    return create_model(name, __config__=STRICT, **fields)
+
+
+def stage_model(stage: str) -> type[BaseModel]:
+    """Returns the pydantic model of a stage's parameters cell: names, types, defaults; nothing else is allowed."""
+    fields = {
+        name: (_nested_model(name, default) if kind == "dict" else TYPES[kind], default)
+        for name, (default, kind) in parameters_cell(stage).items()
+    }
+    return _make_model(stage, fields)
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the closest known name, else the list of all."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known))}."
+
+
+def check_settings(section: str, stage: str, values: dict[str, Any], from_text: bool = False) -> dict[str, Any]:
+    """Returns the values that were given for a stage, checked. Raises TypeError that names the first wrong one.
+
+    `section` is how the user names the stage: itself, or "shared".
+    """
+    model = stage_model(stage)
+    try:
+        checked = model.model_validate(values, context={"from_text": from_text})
+    except ValidationError as error:
+        raise TypeError(_explain(section, stage, error)) from error
+    return checked.model_dump(exclude_unset=True)
+
+
+def _explain(section: str, stage: str, error: ValidationError) -> str:
+    """Returns pydantic's first error as: what, got, expected, how to mend it."""
+    problem, cell = error.errors()[0], parameters_cell(stage)
+    name, *key = [str(part) for part in problem["loc"][:2]]
+    value, library = problem["input"], LIBRARY_CLASSES.get(name)
+    own = {field: type(default).__name__ for field, default in cell[name][0].items()} if key and not library else {}
+    fields = library_fields(name) if library else own
+    path = ".".join([section, name, *key])
+    if problem["type"] == "extra_forbidden":
+        kind = f"no setting of {library[-1][2]}" if library else "no setting"
+        return f"{path} is {kind}.{suggest_name(key[0], fields)}"
+    expected = fields[key[0]] if key else cell[name][1]
+    hint = ""
+    if expected == "float" and isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
+        mantissa, exponent = value.lower().split("e")
+        hint = f" YAML reads {value} as text: write {mantissa}.0e{exponent}."
+    return f"{path} is {value!r} ({type(value).__name__}): expected {expected}.{hint}"
+
+
+def layer_settings(settings: Settings, added: dict, where: str, from_text: bool = False) -> None:
+    """Lays one source of settings ({"shared" or stage: {name: value}}) over {stage: {name: value}}, checked.
+
+    `from_text` also takes "2e-4" for a float, as people type it on a command line. Raises Refused.
+    """
+    cells = {stage: parameters_cell(stage) for stage in STAGES}
+    for section, values in added.items():
+        if section not in {"shared", *STAGES}:
+            raise Refused(f"{where}: no notebook {section!r}.{suggest_name(section, ['shared', *STAGES])}")
+        if not isinstance(values, dict):
+            raise Refused(f"{where}: {section} is {values!r}: expected settings below it, as name: value.")
+        stages = [section] if section in STAGES else list(STAGES)
+        known = {name for stage in stages for name in cells[stage]}
+        for name in values:
+            if name not in known:
+                raise Refused(f"{where}: {section}.{name} is no setting.{suggest_name(str(name), known)}")
+        for stage in stages:
+            try:
+                given = {name: value for name, value in values.items() if name in cells[stage]}
+                checked = check_settings(section, stage, given, from_text)
+            except TypeError as error:
+                raise Refused(f"{where}: {error}") from error
+            for name, value in checked.items():
+                laid_over = isinstance(value, dict) and name != "space"
+                settings[stage][name] = {**settings[stage][name], **value} if laid_over else value
+
+
+def read_preset(path: Path) -> dict:
+    """Returns a preset's sections. Raises Refused with the known presets, or the line of a YAML mistake."""
+    if not path.is_file():
+        known = sorted(file.stem for file in (NOTEBOOKS / "presets").glob("*.yaml"))
+        raise Refused(f"no preset {path.stem!r}.{suggest_name(path.stem, known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise Refused(f"{path.name} is not YAML ({describe_error(error)}).") from error
+    if not isinstance(content, dict):
+        raise Refused(f"{path.name} holds {type(content).__name__}: expected sections such as 'train:'.")
+    return content
+
+
+def parse_assignment(text: str) -> dict:
+    """Turns "train.lora.r=8" into {"train": {"lora": {"r": 8}}}. Raises Refused when it has another form."""
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or len(keys) < 2 or not all(keys):
+        raise Refused(f"--set {text}: expected stage.parameter=value, such as train.learning_rate=1e-4.")
+    try:
+        nested: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise Refused(f"--set {text}: the value is not YAML ({describe_error(error)}).") from error
+    nested = "" if nested is None else nested
+    for key in reversed(keys):
+        nested = {key: nested}
+    return nested
+
+
+def resolve_settings(preset: str, run_name: str, outputs: str, sets: list[str], tiny: bool) -> Settings:
+    """Returns {stage: {parameter: value}}: defaults, then the preset, then --tiny, then --set.
+
+    An empty `run_name` becomes the preset's name, with "-tiny" where `tiny` is set. Raises Refused.
+    """
+    run_name = run_name or preset + "-tiny" * tiny
+    settings = {stage: default_settings(stage) for stage in STAGES}
+    layer_settings(settings, read_preset(NOTEBOOKS / "presets" / f"{preset}.yaml"), f"preset {preset}")
+    if tiny:
+        layer_settings(settings, read_preset(TINY), "--tiny")
+    for text in sets:
+        layer_settings(settings, parse_assignment(text), f"--set {text}", from_text=True)
+    layer_settings(settings, {"shared": {"run_name": run_name, "outputs": outputs}}, "--run-name")
+    try:
+        run_folder(outputs, run_name)
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    return settings

@@ -1,0 +1,40 @@
+"""The stages of a run: their notebooks, their folders, what each reads."""
+
+import re
+from pathlib import Path
+
+from helpers.platforms.environment import ROOT
+
+STAGES = {  # stage: (notebook, folder)
+    "prepare_data": ("01_prepare_data", "data"),
+    "tune": ("tune", "tune"),
+    "train": ("02_train", "train"),
+    "evaluate": ("03_evaluate", "evaluate"),
+    "infer": ("04_infer", "infer"),
+    "report": ("05_report", "report"),
+    "export": ("export", "export"),
+}
+
+MAIN_STAGES = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
+
+STAGE_INPUTS = {  # stage: the files of the run that it reads; a finished stage holds while they stay the same
+    "prepare_data": [],
+    "tune": ["data/train.jsonl", "data/val.jsonl"],
+    "train": ["data/train.jsonl", "data/val.jsonl"],
+    "evaluate": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
+    "infer": ["train/config.json", "train/adapter/adapter_model.safetensors"],
+    "report": ["data/metrics.json", "train/metrics.json", "evaluate/metrics.json", "infer/metrics.json"],
+    "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
+}
+
+
+def run_folder(outputs: str, run_name: str) -> Path:
+    """Returns outputs/<run_name>; in a notebook opened in notebooks/, the checkout's outputs are meant.
+
+    A name that is no plain folder name raises ValueError.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
+        raise ValueError(
+            f"run_name is {run_name!r}: expected letters, digits, '.', '_' and '-', starting with a letter or digit."
+        )
+    return Path(".." if Path.cwd() == ROOT / "notebooks" else "") / outputs / run_name

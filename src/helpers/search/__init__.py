@@ -1,0 +1,1 @@
+"""Notebook tune: settings by successive halving."""

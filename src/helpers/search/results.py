@@ -1,0 +1,101 @@
+"""What a search costs and leaves: its estimate, the table of its candidates, the best one, what decides the loss."""
+
+import math
+import random
+from typing import Any
+
+import pandas
+from optuna.trial import TrialState
+
+from helpers.models.families import model_shape
+from helpers.planning.batches import effective_batch_rows, schedule_steps
+from helpers.planning.hours import training_seconds
+from helpers.runs.files import write_csv, write_json
+from helpers.search.study import Search, TrialNotes
+
+STATUS = {TrialState.PRUNED: "eliminated", TrialState.COMPLETE: "finished"}
+Table = list[dict[str, Any]]  # one row per candidate, as in trials.csv
+
+
+def estimate_search(search: Search) -> dict[str, float]:
+    """Returns the estimated hours on T4s of the search, and of training every candidate to the end.
+
+    1 / eta of the candidates continue after each rung. Loading the model, once per candidate, is not in the hours.
+    """
+    lengths, hours = list(search.lengths), 0.0
+    random.Random(0).shuffle(lengths)
+    for config in [candidate.config for candidate in search.candidates if candidate.config]:
+        schedule = schedule_steps(lengths, config, config.num_gpus or 1)
+        hours += training_seconds(config, model_shape(config.base_model), lengths, schedule) / 3600
+    last = search.rungs - 1  # every rung above the first adds (1 - 1/η) of its steps, for 1/η of the candidates
+    share = (1 + last * (1 - 1 / search.eta)) / search.eta**last
+    estimate = {"hours_of_all": hours, "hours_of_search": hours * share, "share": share}
+    return {"candidates": len(search.candidates), **estimate}
+
+
+def tabulate_trials(search: Search) -> Table:
+    """Returns the table of the search: a candidate's settings, batch, budget, rows seen, losses, status."""
+    table = []
+    for trial in search.trials():
+        notes = TrialNotes.of(trial)
+        if notes.candidate is None or (trial.state == TrialState.FAIL and not notes.reason):
+            continue  # added a second time by another machine
+        candidate = search.candidates[notes.candidate]
+        config, losses = candidate.config, [loss for _, loss in sorted(trial.intermediate_values.items())]
+        row = {"candidate": candidate.number, **candidate.settings, "effective_batch": None, "budget_steps": None}
+        if config:
+            schedule = schedule_steps(search.lengths, config, config.num_gpus or 1)
+            row |= {"effective_batch": effective_batch_rows(config, schedule), "budget_steps": config.sft["max_steps"]}
+        row["steps"] = candidate.rungs[len(losses) - 1] if losses else 0
+        row["rows_seen"] = round(row["steps"] * (row["effective_batch"] or 0))
+        row |= {f"loss at rung {rung}": loss for rung, loss in enumerate(losses)}
+        row["val_loss"] = losses[-1] if losses else None
+        row["perplexity"] = math.exp(min(losses[-1], 700)) if losses else None
+        row |= {"status": STATUS.get(trial.state, trial.state.name.lower()), "reason": notes.reason}
+        table.append(row)
+    return sorted(table, key=lambda row: row["candidate"])
+
+
+def best_candidate(table: Table, settings: list[str]) -> dict[str, Any]:
+    """Returns the best of the candidates that reached the last rung, and how much each of the settings decides.
+
+    Raises ValueError when none did, with the reasons.
+    """
+    finished = [row for row in table if row["status"] == "finished"]
+    if not finished:
+        reasons = "; ".join(sorted({row["reason"] for row in table if row["reason"]}))
+        raise ValueError(f"no candidate reached the last rung: {reasons or 'none was trained'}.")
+    best = min(finished, key=lambda row: (row["val_loss"], row["candidate"]))
+    scores = {name: best[name] for name in ("val_loss", "perplexity", "steps")}
+    chosen = {"candidate": best["candidate"], "settings": {name: best[name] for name in settings}}
+    return {**chosen, **scores, "importance": setting_importance(table, settings)}
+
+
+def setting_importance(table: Table, settings: list[str]) -> dict[str, float] | None:
+    """Returns the share of the first rung's variance that lies between each setting's values (η², Fisher 1925).
+
+    None with fewer than two candidates judged. By hand because `optuna.importance` takes completed trials alone: the
+    few best, chosen by the very losses that it would explain.
+    """
+    judged = pandas.DataFrame([row for row in table if "loss at rung 0" in row])
+    if len(judged) < 2:
+        return None
+    losses = judged["loss at rung 0"].to_numpy()
+    means = {name: judged.groupby(judged[name].map(repr))["loss at rung 0"].transform("mean") for name in settings}
+    return {name: float(mean.to_numpy().var() / losses.var()) if losses.var() else 0.0 for name, mean in means.items()}
+
+
+def write_results(search: Search, table: Table, best: dict[str, Any], estimate: dict[str, float]) -> dict[str, Any]:
+    """Writes trials.csv and best.json, and returns the stage's metrics."""
+    write_csv(search.run / "tune" / "trials.csv", pandas.DataFrame(table, dtype=object))
+    write_json(search.run / "tune" / "best.json", best)
+    steps, statuses = sum(row["steps"] for row in table), [row["status"] for row in table]
+    return {
+        "candidates": len(table),
+        "steps": steps,
+        "share_of_all": steps / sum(row["budget_steps"] or 0 for row in table),
+        "eliminated": statuses.count("eliminated"),
+        "failed": statuses.count("fail"),
+        "price": estimate,  # words: ok - its name in earlier runs
+        "best": best,
+    }

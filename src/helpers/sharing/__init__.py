@@ -1,0 +1,1 @@
+"""Notebook export: adapter, merged model, GGUF, Space."""

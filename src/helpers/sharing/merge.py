@@ -1,0 +1,59 @@
+"""The adapter merged into its 16-bit base model, and the check that both find the same answers likely."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from helpers.evaluation.answers import select_test_rows
+from helpers.models.batching import SCORING_TOKEN_BUDGET
+from helpers.models.likelihood import score_likelihood
+from helpers.models.loading import load_tokenizer
+from helpers.runs.files import folder_bytes, write_folder
+from helpers.runs.record import Run
+
+MAX_PERPLEXITY_CHANGE = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
+
+
+def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -> dict[str, Any]:
+    """Writes the 16-bit base with the adapter merged into it, and returns how alike the two find test answers.
+
+    `perplexity_adapter` is of base and adapter, `perplexity_merged` of what was written, loaded again. Raises
+    ValueError where they differ by more than MAX_PERPLEXITY_CHANGE; then nothing is left behind.
+    """
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    tokenizer, rows = load_tokenizer(base), select_test_rows(run, max_rows, seed)
+    loading: dict[str, Any] = {"dtype": "auto", "device_map": "auto" if torch.cuda.is_available() else {"": "cpu"}}
+
+    def perplexity(model: Any) -> float:
+        scores = score_likelihood(model, tokenizer, rows, 8, SCORING_TOKEN_BUDGET)
+        return math.exp(sum(score["nll"] for score in scores) / sum(score["tokens"] for score in scores))
+
+    model = AutoModelForCausalLM.from_pretrained(base, **loading)
+    if getattr(model, "is_quantized", False):
+        raise ValueError(f"{base} is quantised: name its 16-bit base in export.base_16bit.")
+    tuned = PeftModel.from_pretrained(model, str(run / "train" / "adapter")).eval()
+    before = perplexity(tuned)
+    with write_folder(folder) as part:
+        merged = tuned.merge_and_unload(safe_merge=True)
+        merged.config.pad_token_id = tokenizer.pad_token_id
+        merged.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        del merged, tuned, model  # before the second copy is loaded
+        reloaded = AutoModelForCausalLM.from_pretrained(part, **loading).eval()
+        after = perplexity(reloaded)
+        if abs(after / before - 1) > MAX_PERPLEXITY_CHANGE:
+            raise ValueError(
+                f"the merged model's perplexity is {after:.3f}, that of base and adapter {before:.3f}: more than "
+                f"{MAX_PERPLEXITY_CHANGE:.0%} apart over {len(rows)} rows. Is {base} the base that was trained on?"
+            )
+    return {
+        "folder": str(folder),
+        "bytes": folder_bytes(folder),
+        "dtype": str(reloaded.dtype).removeprefix("torch."),
+        "rows": len(rows),
+        "perplexity_adapter": before,
+        "perplexity_merged": after,
+    }

@@ -1,0 +1,62 @@
+"""Starts a training: in this process, or one process per GPU through accelerate."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from helpers.planning.config import TrainingConfig
+from helpers.platforms.errors import describe_error
+from helpers.platforms.machine import set_threads
+from helpers.platforms.processes import launch_processes
+from helpers.runs.files import read_json, write_json
+from helpers.runs.mirror import mirrored
+from helpers.runs.record import Run
+from helpers.runs.session import SESSION_START, session_start
+from helpers.training.config import OnRung
+from helpers.training.loop import is_first_process, run_training
+
+
+def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = None) -> dict[str, Any]:
+    """Trains and returns the metrics: here, or with `num_gpus` over one in one process per GPU (0 = all).
+
+    `on_rung` decides at the rungs of a search; several processes pause at config.pause_at instead.
+    Raises ValueError for more GPUs than there are, RuntimeError when a process fails.
+    """
+    import torch
+
+    config_file, result_file = run / "train" / "config.json", run / "train" / "result.json"
+    write_json(config_file, config.to_json())
+    result_file.unlink(missing_ok=True)
+    gpus = max(1, torch.cuda.device_count())
+    processes = config.num_gpus or gpus
+    if processes > gpus:
+        raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
+    with mirrored(run, config.session):
+        if processes == 1:
+            return run_training(run, on_rung)
+        print(f"{processes} GPUs, one process each")
+        start = {SESSION_START: str(session_start())}
+        code = launch_processes("helpers.training.launch", [str(config_file)], processes, **start)
+    if code:
+        reason = read_json(result_file)["reason"] if result_file.is_file() else "its log stands above"
+        raise RuntimeError(f"training ended with exit code {code}: {reason}.")
+    return read_json(result_file)
+
+
+def train_process(config_file: Path) -> None:
+    """One process of a launch: trains by train/config.json; the first writes the outcome to result.json."""
+    set_threads()
+    run = Run(config_file.resolve().parents[1])
+    result = {"status": "failed", "reason": "it was interrupted"}
+    try:
+        result = run_training(run)
+    except Exception as error:
+        result["reason"] = describe_error(error)
+        raise
+    finally:
+        if is_first_process():
+            write_json(run / "train" / "result.json", result)
+
+
+if __name__ == "__main__":
+    train_process(Path(sys.argv[1]))

@@ -1,0 +1,307 @@
+"""SFTTrainer with this project's steps: token-budget micro-batches, recovery from full memory, checkpoints.
+
+Imports trl: to be imported after Unsloth, where that is the backend.
+"""
+
+import gc
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+from transformers import EarlyStoppingCallback, Trainer
+from trl import SFTTrainer
+
+from helpers.models.batching import cut_batches, padded_tokens
+from helpers.models.likelihood import score_likelihood
+from helpers.planning.batches import MicroBatch, uses_checkpointing
+from helpers.planning.config import TrainingConfig
+from helpers.planning.hours import DRIVE_BYTES
+from helpers.planning.memory import VALIDATION_TOKEN_BUDGET
+from helpers.platforms.errors import describe_error
+from helpers.runs.checkpoints import check_disk_space, place_checkpoint, prune_checkpoints, seal_checkpoint
+from helpers.runs.files import folder_bytes, read_json, write_json
+from helpers.runs.session import SessionClock
+from helpers.training.config import RUNG_REACHED
+from helpers.training.steps import StepDataset
+
+NONFINITE_PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
+SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: from 65,536 it is at 1 after 16
+COUNTS = ("useful", "computed", "arithmetic", "micro_batches")  # tokens without and with pads, × passes; their batches
+
+
+class Progress(BaseModel):
+    """What a checkpoint keeps beside the library's own state: progress.json."""
+
+    counts: Counter[str] = Counter()  # of COUNTS; this rank's in training, the sum over the ranks in a checkpoint
+    limit: int = 0  # tokens of a micro-batch after memory ran out, 0: as configured
+    loss_sum: float = 0.0  # over the steps
+    seconds: float = 0.0  # of training, in earlier sessions
+    eval_seconds: float = 0.0
+    log: list[dict[str, Any]] = []  # the lines of log.jsonl
+
+
+class StepTrainer(SFTTrainer):
+    """SFTTrainer whose data loader gives whole optimizer steps, which `training_step` computes in micro-batches.
+
+    `steps` is this rank's share of every step, `val_rows` the rows of the validation slice, `fingerprint` what a
+    checkpoint must share with the run, `library` what SFTTrainer itself takes.
+    """
+
+    model: Any  # PeftModel
+    args: Any  # SFTConfig
+    data_collator: Any
+    processing_class: Any  # the tokenizer
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        steps: StepDataset,
+        val_rows: list[dict],
+        fingerprint: dict,
+        clock: SessionClock,
+        **library: Any,
+    ) -> None:
+        super().__init__(train_dataset=steps.train_set, **library)
+        self.config, self.steps, self.val_rows = config, steps, val_rows
+        self.fingerprint, self.clock = fingerprint, clock
+        self.progress = Progress(limit=config.limit)
+        self.started = time.perf_counter()  # of this session's training
+        self.pause_reason, self.pause_at = "", config.pause_at
+        self.nonfinite_steps = self.scaler_skips = 0  # in a row
+        self.save_seconds, self.save_bytes = 0.0, 0  # of the last checkpoint
+        self.checkpointing: list[Any] = [
+            module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")
+        ]
+
+    def get_train_dataloader(self) -> torch.utils.data.DataLoader:
+        """Returns one optimizer step per item; every rank makes its own, so accelerate has nothing to share out."""
+        steps: Any = self.steps
+        return torch.utils.data.DataLoader(steps, batch_size=1, collate_fn=lambda items: items[0])
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, None]:
+        """Returns the next step; the number of its tokens stands in it."""
+        return [item for item in [next(epoch_iterator, None)] if item], None
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Returns 0: the plan counts the arithmetic."""
+        return 0
+
+    def training_step(self, model: torch.nn.Module, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
+        """Computes a step's gradient in micro-batches and returns its loss, the mean over its tokens on all ranks.
+
+        When memory runs out the token budget halves and the step starts again: its rows, and so its gradient, stay.
+        Raises FloatingPointError as `skip_nonfinite_step` does.
+        """
+        model.train()
+        while True:
+            try:
+                loss, counts = self.accumulate_gradients(model, inputs)
+                break
+            except torch.OutOfMemoryError as error:
+                self.halve_token_budget(inputs["micro_batches"], error)
+            model.zero_grad(set_to_none=True)
+            gc.collect()
+            torch.cuda.empty_cache()
+        self.progress.counts.update(counts)
+        loss = self.all_reduce_gradients(model, loss)
+        self.skip_nonfinite_step(model, loss)
+        return loss
+
+    def accumulate_gradients(self, model: torch.nn.Module, inputs: dict) -> tuple[torch.Tensor, Counter[str]]:
+        """Runs forward and backward over a step's micro-batches; returns this rank's share of the loss, and COUNTS."""
+        loss, counts = torch.zeros((), device=self.args.device), Counter()
+        for batch in self.split_batches(inputs["micro_batches"]):
+            tokens = padded_tokens(batch, self.steps.lengths)
+            recompute = uses_checkpointing(tokens, self.config, self.progress.limit)
+            self.set_gradient_checkpointing(recompute)
+            rows: Any = self.data_collator([self.steps.train_set[row] for row in batch])
+            rows.pop("attention_mask")  # pads stand right of the answer: no token that counts can see them
+            rows = rows.to(self.args.device)
+            with self.accelerator.no_sync(model):
+                arguments = {**rows, "use_cache": False}
+                share: Any = Trainer.compute_loss(self, model, arguments, num_items_in_batch=inputs["targets"])
+                self.accelerator.backward(share)
+            loss += share.detach().to(loss.device)
+            useful = sum(self.steps.lengths[row] for row in batch)
+            passes = 2 + recompute  # forward, backward, and forward again
+            counts.update(useful=useful, computed=tokens, arithmetic=tokens * passes, micro_batches=1)
+        return loss, counts
+
+    def split_batches(self, batches: list[MicroBatch]) -> list[MicroBatch]:
+        """Returns the micro-batches, taken apart where they are over the limit."""
+        limit = self.progress.limit
+        return [part for batch in batches for part in cut_batches(batch, self.steps.lengths, max_tokens=limit)]
+
+    def set_gradient_checkpointing(self, on: bool) -> None:
+        """Turns gradient checkpointing on or off for what is computed next."""
+        for module in self.checkpointing:
+            module.gradient_checkpointing = on
+
+    def halve_token_budget(self, batches: list[MicroBatch], error: torch.OutOfMemoryError) -> None:
+        """Halves the token budget. Raises the error, with a way out, when no smaller micro-batch can be made."""
+        batches, lengths = self.split_batches(batches), self.steps.lengths
+        largest = max(padded_tokens(batch, lengths) for batch in batches)
+        longest = max(lengths[row] for batch in batches for row in batch)
+        if largest <= longest and uses_checkpointing(largest, self.config, self.progress.limit):
+            raise torch.OutOfMemoryError(
+                f"a row of {longest} tokens does not fit alone, with gradient checkpointing. Lower shared.max_length "
+                f"or lora.r, or take a smaller base_model. ({describe_error(error)})"
+            ) from error
+        self.progress.limit = largest // 2
+        print(
+            f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. From now on at most "
+            f"{largest // 2}; the rows of a step stay the same, the step is computed again.",
+            flush=True,
+        )
+
+    def all_reduce_gradients(self, model: torch.nn.Module, loss: torch.Tensor) -> torch.Tensor:
+        """Sums gradients and loss over the ranks, which also pause together; returns the loss."""
+        pause = self.should_pause()
+        if self.args.world_size == 1:
+            return loss
+        trained: list[Any] = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:  # a rank without rows in this step
+                parameter.grad = torch.zeros_like(parameter)
+        parts = [loss, torch.tensor(float(pause), device=loss.device), *(parameter.grad for parameter in trained)]
+        message = torch.cat([part.float().reshape(-1) for part in parts])  # one message, not one per matrix
+        torch.distributed.all_reduce(message)
+        loss, pauses, *gradients = message.split([part.numel() for part in parts])
+        for parameter, gradient in zip(trained, gradients, strict=True):
+            parameter.grad.copy_(gradient.view_as(parameter.grad))
+        if pauses:
+            self.pause_reason = self.pause_reason or "another process was asked to stop"
+        return loss[0].clone()
+
+    def skip_nonfinite_step(self, model: torch.nn.Module, loss: torch.Tensor) -> None:
+        """Keeps the optimizer from a step whose loss or gradient is not finite.
+
+        Raises FloatingPointError after NONFINITE_PATIENCE such steps in a row, or SCALER_PATIENCE with the fp16 scaler.
+        """
+        finite = math.isfinite(loss)
+        if self.accelerator.scaler is None:  # a scaler skips infinite gradients by itself
+            gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+            finite = finite and math.isfinite(torch.nn.utils.get_total_norm(gradients))
+            if not finite:
+                model.zero_grad(set_to_none=True)  # the optimizer leaves parameters without a gradient alone
+        mean_loss = self.progress.loss_sum / max(1, self.state.global_step)
+        self.progress.loss_sum += float(loss) if math.isfinite(loss) else mean_loss
+        self.nonfinite_steps = 0 if finite else self.nonfinite_steps + 1
+        self.scaler_skips = self.scaler_skips + 1 if self.accelerator.optimizer_step_was_skipped else 0
+        if self.nonfinite_steps >= NONFINITE_PATIENCE or self.scaler_skips >= SCALER_PATIENCE:
+            problem = f"the gradients of {self.scaler_skips} steps" if finite else f"{self.nonfinite_steps} steps"
+            raise FloatingPointError(
+                f"{problem} in a row were not finite, up to step {self.state.global_step}. Lower learning_rate. "
+                f"The last checkpoint is kept."
+            )
+
+    def should_pause(self) -> bool:
+        """Returns whether this process should pause after the step; keeps the reason in `pause_reason`."""
+        step = self.state.global_step + 1
+        self.pause_reason = self.pause_reason or self.clock.reason(self.save_seconds + self.copy_seconds())
+        if not self.pause_reason and step == self.pause_at != self.state.max_steps:
+            self.pause_reason = RUNG_REACHED
+        return bool(self.pause_reason)
+
+    def has_ended(self) -> bool:
+        """Returns whether nothing is left to train: all steps are done, or early stopping is out of patience."""
+        callbacks = [c for c in self.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)]
+        stopped = any(c.early_stopping_patience_counter >= c.early_stopping_patience for c in callbacks)
+        return stopped or self.state.global_step >= self.state.max_steps
+
+    def _run_epoch(self, *args: Any, **library: Any) -> None:
+        """Runs an epoch; skips it if the resumed run had already finished."""
+        if self.has_ended():
+            self.control.should_training_stop = True
+        else:
+            self.steps.set_epoch(library["epoch"])
+            super()._run_epoch(**library)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Writes a checkpoint beside the others, seals it, puts it in place; a full disk costs this one only."""
+        began, root, step = time.perf_counter(), Path(self.args.output_dir), self.state.global_step
+        filled, counts = root / ".new" / f"checkpoint-{step}", self.total_counts()
+        if self.args.process_index == 0:
+            shutil.rmtree(filled.parent, ignore_errors=True)
+            root.mkdir(parents=True, exist_ok=True)
+        self.accelerator.wait_for_everyone()
+        problem = check_disk_space(root, int(1.2 * self.save_bytes))
+        try:
+            self.args.output_dir = str(filled.parent)
+            if not problem:
+                super()._save_checkpoint(model, trial)
+        except OSError as error:
+            problem = describe_error(error)
+        finally:
+            self.args.output_dir = str(root)
+        self.accelerator.wait_for_everyone()
+        if self.state.best_global_step:
+            self.state.best_model_checkpoint = str(root / f"checkpoint-{self.state.best_global_step}")
+        if self.args.process_index == 0:
+            try:
+                if not problem:
+                    self.place_files(filled, root / filled.name, counts)
+            except OSError as error:
+                problem = describe_error(error)
+            if problem:
+                print(f"step {step}: no checkpoint: {problem}. Earlier ones are kept; training continues.", flush=True)
+            shutil.rmtree(filled.parent, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.save_seconds = time.perf_counter() - began
+
+    def place_files(self, filled: Path, folder: Path, counts: Counter[str]) -> None:
+        """Completes, seals and places a checkpoint that the library filled, and removes old ones. Raises OSError."""
+        (filled / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing needs
+        self.state.save_to_json(str(filled / "trainer_state.json"))
+        progress = self.progress.model_copy(update={"counts": counts, "seconds": self.seconds()})
+        write_json(filled / "progress.json", progress.model_dump())
+        seal_checkpoint(filled, self.state.global_step, self.fingerprint)
+        place_checkpoint(filled, folder)
+        prune_checkpoints(folder.parent, self.config.sft["save_total_limit"] or 0, {self.state.best_global_step or 0})
+        self.save_bytes = folder_bytes(folder)
+
+    def load_progress(self, checkpoint: Path) -> None:
+        """Restores the counts, the log and the clock of a checkpoint; the library restores the rest."""
+        self.progress = Progress.model_validate(read_json(checkpoint / "progress.json"))
+        if self.args.process_index:  # the sum over the ranks is the first one's
+            self.progress.counts.clear()
+
+    def copy_seconds(self) -> float:
+        """Returns how long a checkpoint should take to its mirror, 0 without one."""
+        return self.save_bytes / DRIVE_BYTES if self.config.session["mirror"] else 0.0
+
+    def seconds(self) -> float:
+        """Returns the seconds of training so far, those of earlier sessions included."""
+        return self.progress.seconds + time.perf_counter() - self.started
+
+    def total_counts(self) -> Counter[str]:
+        """Returns COUNTS summed over the ranks."""
+        values = torch.tensor([self.progress.counts[name] for name in COUNTS], device=self.args.device)
+        total: Any = self.accelerator.reduce(values, "sum")
+        return Counter(dict(zip(COUNTS, total.tolist(), strict=True)))
+
+    def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> dict:
+        """Returns and logs the loss over the validation slice: nats per token, every answer token once.
+
+        Each rank takes its share of the rows; no logits are kept.
+        """
+        began = time.perf_counter()
+        self.model.eval()
+        rows = self.val_rows[self.args.process_index :: self.args.world_size]
+        limits = {"max_tokens": VALIDATION_TOKEN_BUDGET, "what": "validation row"}
+        with self.accelerator.autocast():
+            scores = score_likelihood(self.model, self.processing_class, rows, **limits)
+        sums = [sum(score[name] for score in scores) for name in ("nll", "tokens")]
+        sums = self.accelerator.reduce(torch.tensor(sums, dtype=torch.double, device=self.args.device), "sum")
+        metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}
+        self.model.train()
+        self.progress.eval_seconds += time.perf_counter() - began
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

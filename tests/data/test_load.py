@@ -1,0 +1,191 @@
+"""Reading a data set: every format and every place, and one clear error for what cannot be read."""
+
+import json
+import subprocess
+
+import pandas
+import pytest
+from tables import raw_table, unified_table, write_csv_file
+
+from helpers.data.clean import clean_table
+from helpers.data.load import PUBLISHED, load_table
+from helpers.data.rows import data_rows
+from helpers.language.bengali import normalise
+
+TURNS = [
+    ("system", "সহায়ক"),
+    ("human", "প্রথম প্রশ্ন করি"),
+    ("gpt", "প্রথম উত্তর দিই"),
+    ("human", "আবার বলি"),
+    ("gpt", "আবার শুনি"),
+]
+
+
+def write_table(table, path):
+    """Writes a table as JSONL or Parquet, by the ending of its path, and returns the path as a setting."""
+    if path.suffix == ".parquet":
+        table.to_parquet(path)
+    else:
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    return str(path)
+
+
+def test_a_files_identity_is_gits_blob_hash(tmp_path):
+    path = write_csv_file(tmp_path / "a.csv", {})
+    git = subprocess.run(["git", "hash-object", str(path)], capture_output=True, text=True)
+    assert load_table(str(path))[1].blob_sha1 == git.stdout.strip()
+
+
+def test_the_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
+    path = write_csv_file(tmp_path / "a.csv", {})
+    monkeypatch.setitem(PUBLISHED, load_table(str(path))[1].blob_sha1, "the published one")
+    source = load_table(str(path))[1]
+    assert source.published == "the published one"
+    assert source.as_json()["published"] == "the published one"
+
+
+def test_another_file_is_said_to_be_another_one(tmp_path):
+    path = write_csv_file(tmp_path / "a.csv", {})
+    assert load_table(str(path))[1].as_json()["published"] == "no, another one"
+
+
+def test_a_space_in_a_files_name_does_not_matter(tmp_path):
+    path = write_csv_file(tmp_path / "BengaliEmpatheticConversationsCorpus .csv", {}, {"Questions": "আরেকটা প্রশ্ন"})
+    assert len(load_table(str(path))[0]) == 2
+
+
+def test_spaces_around_column_names_do_not_matter(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("\ufeffTopics, Question-Title ,Questions,Answers\r\nক,খ,গ,ঘ\r\n", encoding="utf-8")
+    row = load_table(str(path))[0].iloc[0]
+    assert [row.topic, row.title, row.question, row.answer] == list("কখগঘ")
+
+
+def test_rows_are_numbered_by_their_place_in_the_file(tmp_path):
+    path = write_csv_file(tmp_path / "a.csv", {}, {}, {})
+    assert list(load_table(str(path))[0].number) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_other_file_types_read_the_same(tmp_path, kind):
+    path = write_table(raw_table({}, {"Topics": "চাকরি"}), tmp_path / f"a.{kind}")
+    assert load_table(path)[0].equals(unified_table({}, {"Topics": "চাকরি"}))
+
+
+@pytest.mark.parametrize(("column", "names"), [("conversations", ("from", "value")), ("messages", ("role", "content"))])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_conversations_of_both_kinds_become_data_rows(tmp_path, column, names, kind):
+    turns = [dict(zip(names, turn)) for turn in TURNS]
+    path = write_table(pandas.DataFrame({column: [turns, turns[1:3]]}), tmp_path / f"a.{kind}")
+    kept = clean_table(load_table(path)[0]).kept
+    rows = data_rows(kept.assign(group="g"), "নিজের", "x")
+    shapes = sorted((len(row["messages"]), row["messages"][0]["content"]) for row in rows)
+    assert shapes == [(3, "নিজের"), (5, "সহা" + normalise("য়") + "ক")]
+    assert {m["role"] for row in rows for m in row["messages"]} == {"system", "user", "assistant"}
+
+
+def test_plain_text_becomes_rows_without_messages(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines = ["", " = শিরোনাম = ", "প্রথম অনুচ্ছেদ এখানে।", "দ্বিতীয় অনুচ্ছেদ এখানে।"]
+    path.write_text("\n".join(json.dumps({"text": line}) for line in lines))
+    corpus = clean_table(load_table(str(path))[0])
+    rows = data_rows(corpus.kept.assign(group="g"), "নিজের", "x")
+    assert len(rows) == 3
+    assert list(corpus.dropped.rule) == ["missing side"]
+    assert all(set(row) == {"id", "group", "source", "text"} for row in rows)
+
+
+@pytest.mark.parametrize("dataset_format", ["text", "conversations"])
+def test_the_embedded_corpus_stands_in_for_other_formats(dataset_format):
+    table, source = load_table("embedded", dataset_format)
+    assert source.format == dataset_format
+    assert len(table) == len(load_table("embedded")[0])
+    assert (table.answer != "").all()
+
+
+def test_an_unknown_role_names_its_row(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "oracle", "content": "ক"}]}))
+    with pytest.raises(ValueError, match="row 1: expected a list of .*got .*oracle"):
+        load_table(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"", r"empty \(0 bytes\)"),
+        ("a.csv", b"Topics,Question-Title,Questions,Answers\n", "no row"),
+        (
+            "a.csv",
+            "Question,Answers\nক,খ\n".encode(),
+            r"has the columns \['Question', 'Answers'\]. Expected, by exact name, qa: Topics",
+        ),
+        ("a.csv", "Topics,Question-Title,Questions,Answers\nক,খ,গ,ঘ\n".encode("utf-16"), "not UTF-8.*iconv"),
+        ("a.csv", b'Topics,Questions\n"a\nb,c', "cannot be read as .csv"),
+        ("a.jsonl", b"{not json}\n", "cannot be read as .jsonl"),
+        ("a.csv", "Topics,Question-Title,Questions,Answers,Answers\nক,খ,গ,ঘ,ঙ\n".encode(), "'Answers' twice"),
+        ("a.parquet", b"PAR1 no parquet", "cannot be read as .parquet"),
+        ("a.xlsx", b"x", r"ends in '.xlsx': expected one of .csv, .jsonl, .parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_used_gets_one_clear_error(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        load_table(str(path))
+
+
+def test_an_unknown_format_is_named():
+    with pytest.raises(ValueError, match="dataset_format is 'chat': expected auto, qa, messages, conversations, text"):
+        load_table("embedded", "chat")
+
+
+def test_a_missing_file_names_what_can_be_read():
+    with pytest.raises(FileNotFoundError, match="no such file.*kaggle:owner/name"):
+        load_table("nowhere.csv")
+
+
+@pytest.mark.parametrize("name", ["kaggle:somebody/some-corpus", "hf:somebody/some-corpus"])
+def test_a_remote_name_without_network_says_what_to_do(name, monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(ConnectionError, match="pass its path as.*prepare_data.dataset"):
+        load_table(name)
+
+
+@pytest.mark.parametrize("mount", ["some-corpus", "datasets/somebody/some-corpus"])
+def test_an_attached_kaggle_input_is_read_where_it_is(tmp_path, monkeypatch, mount):
+    (tmp_path / mount).mkdir(parents=True)
+    write_csv_file(tmp_path / mount / "Corpus .csv", {})
+    monkeypatch.setattr("helpers.data.load.KAGGLE_INPUT", tmp_path)
+    table, source = load_table("kaggle:somebody/some-corpus")
+    assert len(table) == 1
+    assert "Corpus .csv" in source.source
+
+
+def test_a_kaggle_input_with_several_tables_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "some-corpus").mkdir()
+    for name in ("a.csv", "b.csv"):
+        write_csv_file(tmp_path / "some-corpus" / name, {})
+    monkeypatch.setattr("helpers.data.load.KAGGLE_INPUT", tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds 2 tables.*'a.csv', 'b.csv'.*: expected one"):
+        load_table("kaggle:somebody/some-corpus")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Answers": 'তিনি বললেন, "ভালো থেকো", তারপর\r\nচলে গেলেন।'},
+        {"Answers": "আপনার কষ্ট\0 বুঝতে পারছি।"},
+        {"Question-Title": "", "Topics": ""},
+        {"Answers": "\u202eউল্টো দিকে লেখা\u202c কথা।"},
+        {"Answers": "ক" * 10_000},
+        {"Answers": "সেদিনই তিনি সম্পর্কের ইতি টেনে দিলেন।"},
+        {"Answers": "দীর্ঘ কথা " * 100_000},
+    ],
+)
+def test_an_odd_cell_is_read_without_control_characters(tmp_path, row):
+    path = write_csv_file(tmp_path / "a.csv", row, {"Topics": "অন্য", "Questions": "আরেকটা প্রশ্ন"})
+    corpus = clean_table(load_table(str(path))[0])
+    assert len(corpus.kept) == 2
+    assert corpus.dropped.empty
+    assert not any(mark in corpus.kept.answer[0] for mark in "\0\r\u202e\u202c")

@@ -1,0 +1,101 @@
+"""Data rows, the sample, and the data card."""
+
+import io
+
+import pandas
+import pytest
+from tables import cleaned
+
+from helpers.data.card import data_card
+from helpers.data.load import load_table
+from helpers.data.rows import data_rows, join_dialogues, make_parts
+from helpers.data.sampling import sample_rows, shuffle_key
+from helpers.data.split import split_groups
+from helpers.runs.files import write_csv
+
+
+def test_the_turns_of_a_dialogue_can_be_one_conversation():
+    kept = cleaned(
+        {"Topics": "ক", "Questions": "প্রথম কথা বলি", "Answers": "প্রথম উত্তর দিই"},
+        {"Topics": "ক", "Questions": "দ্বিতীয় কথা বলি", "Answers": "দ্বিতীয় উত্তর দিই"},
+        {"Topics": "খ", "Questions": "অন্য আলাপ শুরু", "Answers": "অন্য আলাপের উত্তর"},
+    ).kept
+    rows = data_rows(join_dialogues(kept.assign(group="g", part="train")), "", "x")
+    assert sorted(len(row["messages"]) for row in rows) == [2, 4]
+    roles = [message["role"] for row in rows if len(row["messages"]) == 4 for message in row["messages"]]
+    assert roles == ["user", "assistant", "user", "assistant"]
+
+
+def test_a_part_without_rows_is_refused():
+    kept = cleaned({}).kept.assign(group="g", part="train")
+    with pytest.raises(ValueError, match=r"no row of \['val', 'test'\] is left: raise shared.max_length"):
+        make_parts(kept, "", "embedded")
+
+
+def test_a_sample_takes_its_share_of_every_stratum(planted_file):
+    kept = planted_file.corpus.kept
+    kept = kept.assign(part=split_groups(list(kept.id), 0.8, 0.1, 0))
+    picked = sample_rows(kept, 500, 1)
+    assert len(picked) == 500
+    for column in (lambda t: t.title != "", lambda t: t.part == "train", lambda t: t.answer.str.len() > 100):
+        assert column(picked).mean() == pytest.approx(column(kept).mean(), abs=0.03)
+
+
+def test_a_sample_keeps_the_order_of_the_file(planted_file):
+    assert sample_rows(planted_file.corpus.kept.assign(part="train"), 500, 1).number.is_monotonic_increasing
+
+
+def test_a_sample_depends_on_the_seed_alone(planted_file):
+    kept = planted_file.corpus.kept.assign(part="train")
+    picked = sample_rows(kept, 500, 1).id
+    assert picked.equals(sample_rows(kept, 500, 1).id)
+    assert not picked.equals(sample_rows(kept, 500, 2).id)
+
+
+def shuffle(names, seed):
+    return sorted(names, key=lambda name: shuffle_key(seed, name))
+
+
+def test_a_shuffle_does_not_depend_on_the_order_before():
+    names = [f"row{n}" for n in range(50)]
+    assert shuffle(names, 1) == shuffle(names[::-1], 1)
+
+
+def test_a_shuffle_depends_on_the_seed():
+    names = [f"row{n}" for n in range(50)]
+    assert shuffle(names, 1) != shuffle(names, 2)
+
+
+def test_a_formula_in_a_cell_is_inert_in_every_csv(tmp_path):
+    cells = ["=cmd()|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "ভালো = ভালো", ""]
+    write_csv(tmp_path / "a.csv", pandas.DataFrame({"reply": cells, "n": range(6)}))
+    read = pandas.read_csv(io.StringIO((tmp_path / "a.csv").read_text()), keep_default_na=False)
+    assert list(read.reply) == [f"'{cell}" for cell in cells[:4]] + cells[4:]
+
+
+@pytest.fixture
+def card_facts():
+    counts = {"rows_in": 5, "rows_out": 4, "train": 2, "val": 1, "test": 1, "groups": 3}
+    return {**counts, "funnel": [{"rule": "url", "changed": 0, "dropped": 1}]}
+
+
+def test_the_data_card_names_source_licence_counts(card_facts):
+    source = load_table("embedded")[1]
+    card = data_card(source, card_facts)
+    for fact in ("CC0", source.blob_sha1, "url: 1 rows", "4 of 5"):
+        assert fact in card, f"the data card does not say {fact!r}: see card.md.j2"
+
+
+def test_the_data_card_claims_no_licence_it_does_not_know(card_facts):
+    source = load_table("embedded")[1]._replace(dataset="kaggle:a/b")
+    assert "not verified" in data_card(source, card_facts)
+
+
+@pytest.mark.parametrize(("published", "known"), [("as published", True), ("", False)])
+def test_the_known_defects_are_the_published_files_alone(card_facts, published, known):
+    source = load_table("embedded")[1]._replace(dataset="corpus.csv", published=published)
+    assert ("Part A" in data_card(source, card_facts)) == known
+
+
+def test_the_data_card_says_that_the_embedded_corpus_is_sound(card_facts):
+    assert "None known" in data_card(load_table("embedded")[1], card_facts)

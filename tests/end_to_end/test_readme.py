@@ -1,0 +1,135 @@
+"""Every command the README shows is run, as far as a CPU without network goes."""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from kaggle_machine import Kaggle, Status
+
+from helpers.__main__ import main
+from helpers.kaggle.notebook import LISTING
+from helpers.runs.checkpoints import list_files, seal_checkpoint
+from helpers.runs.files import write_json, write_text
+from helpers.runs.stages import MAIN_STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch, request):  # noqa: C901 - a case per command
+    """Runs it with --tiny and another folder where it would train for hours; make only prints what it would do."""
+    words = shlex.split(command)
+    small = ["--outputs", str(tmp_path / "out"), "--tiny"]
+    if words[0] == "make":
+        words.insert(1, "-n")  # `make test` is what runs here, and it runs the demo
+    elif words[0] == "papermill":
+        words[2] = str(tmp_path / words[2])
+        words += ["-p", "outputs", str(tmp_path / "out"), "-p", "max_rows", "64"]
+    elif words[3:4] == ["verify"]:
+        folder = tmp_path / words.pop()
+        write_text(folder / "adapter_model.safetensors", "weights")
+        seal_checkpoint(folder, 100, {"settings": {}, "data": {}, "versions": {}})
+        words.append(str(folder))
+    elif words[3:4] == ["chat"]:
+        return chat_page(words, request.getfixturevalue("demo").run)
+    elif words[3:4] == ["report"]:
+        for name in [word for word in words if word.startswith("outputs/")]:
+            keep = shutil.ignore_patterns("checkpoints", "adapter", "model")
+            shutil.copytree(request.getfixturevalue("demo").run, tmp_path / name, ignore=keep)
+            words[words.index(name)] = str(tmp_path / name)
+        if "README.md" in words:
+            shutil.copy(ROOT / "README.md", tmp_path)
+            words[words.index("README.md")] = str(tmp_path / "README.md")
+    elif words[3:4] == ["kaggle"]:
+        assert call_kaggle(words[3:], tmp_path, monkeypatch) == 0
+        return
+    elif words[3:4] == ["run"] and not {"own", "searched"} & set(words):  # what the suite's own tests do
+        words.append("--dry-run")
+    elif "--dry-run" not in words and words[3:4] != ["plan"]:
+        assert words[:4] == ["python", "-m", "helpers", "run"], "a command that this test does not know: add it above"
+        words += [word for word in small if word not in words]
+        words += ["--stages", "prepare_data"]  # training with such settings is the suite's own test
+    for place, word in enumerate(words):
+        if "/content/drive" in word:
+            (tmp_path / "drive/MyDrive").mkdir(parents=True)
+            words[place] = word.replace("/content/drive", str(tmp_path / "drive"))
+        if word.endswith("my-corpus.csv"):
+            copy = tmp_path / "my-corpus.csv"
+            copy.write_bytes((ROOT / "src/helpers/data/embedded.csv").read_bytes())
+            words[place] = word.replace("my-corpus.csv", str(copy))
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def chat_page(words, run):
+    """Starts the chat page, asks for it once, and ends it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [sys.executable, *words[1:-1], str(run), "--port", str(port)]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        ends = time.monotonic() + 120
+        while True:
+            assert process.poll() is None, process.stdout.read()
+            assert time.monotonic() < ends, "the page does not answer"
+            with contextlib.suppress(OSError):
+                page = urllib.request.urlopen(f"http://127.0.0.1:{port}", timeout=5).read().decode()
+                assert "Sahanubhuti" in page
+                return
+            time.sleep(0.5)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def call_kaggle(words, tmp_path, monkeypatch):
+    """Runs `python -m helpers kaggle …` against a loopback server whose sessions finish at once."""
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.setenv(name, "someone")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def session(request, folder, sources):
+        run = folder / "outputs/kaggle-t4x2"
+        write_json(run / "run.json", {"stages": {stage: {"status": "finished"} for stage in MAIN_STAGES}})
+        write_json(run / LISTING, list_files(run))
+        return Status.COMPLETE, ""
+
+    with Kaggle(tmp_path / "kaggle", session) as server:
+        if words[1] == "pull":
+            assert main(["kaggle", "push", *words[2:]]) == 0
+            server.threads[0].join()
+        return main([*words, "--outputs", str(tmp_path / "pulled"), "--every", "0.1"])
+
+
+def test_the_readme_links_what_exists():
+    assert len(COMMANDS) >= 9, "the README's commands are not found"
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), f"README links {target}, which is not there"
+
+
+def test_the_readme_names_every_preset():
+    named = set(re.findall(r"^\| `([a-z0-9-]+)` \|", README, re.MULTILINE))
+    assert named >= {path.stem for path in (ROOT / "notebooks/presets").glob("*.yaml")}
+
+
+def test_no_address_is_shown_that_the_project_does_not_set():
+    """The public address stands in pyproject.toml alone, once it is known."""
+    import tomllib
+
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
+    assert re.findall(r"https?://(?:github|gitlab)[^\s)]*", README) == [] or urls.get("Repository")

@@ -1,0 +1,148 @@
+"""Base against tuned: values, intervals, floors, breakdowns."""
+
+import json
+import re
+
+import numpy
+import pytest
+
+from helpers.evaluation.comparison import (
+    Comparison,
+    breakdown,
+    category_means,
+    compare_models,
+    length_groups,
+)
+from helpers.evaluation.metrics import (
+    overlap_sums,
+    rubric_sums,
+    score_sums,
+    score_value,
+    shuffle_references,
+)
+
+REPLY = "আপনার কষ্টটা আমি বুঝতে পারছি। একা থাকবেন না, আমি পাশে আছি।"
+OTHER = "কাল সকালে বাজারে যাব, একটু মাছ আর সবজি কিনতে হবে।"
+
+
+@pytest.fixture(scope="module")
+def texts(embedded_rows):
+    """Returns 60 answers of the embedded corpus."""
+    return [row["messages"][-1]["content"] for row in embedded_rows[:60]]
+
+
+def make_rows(replies, references):
+    return [{"reply": reply, "reference": reference, "hit_cap": False} for reply, reference in zip(replies, references)]
+
+
+def test_a_copy_of_the_reference_scores_all(texts):
+    sums = score_sums(make_rows(texts, texts))
+    scores = compare_models(sums, sums, {}, 50, 0).tuned
+    for name, full in (("chrf", 100), ("bleu", 100), ("rouge1", 1), ("rouge2", 1), ("rougeL", 1)):
+        assert scores[name].value == pytest.approx(full)
+
+
+def test_the_floor_is_far_below_a_copy(texts):
+    sums = score_sums(make_rows(texts, texts))
+    floors = overlap_sums(texts, shuffle_references(texts, 0))
+    scores = compare_models(sums, sums, {"base": floors, "tuned": floors}, 50, 0)
+    for name in ("chrf", "bleu", "rouge1", "rouge2", "rougeL"):
+        assert scores.tuned[name].floor < 0.3 * scores.tuned[name].value
+        assert scores.delta[name].floor is None
+
+
+def test_a_shuffled_model_scores_its_floor(texts):
+    shuffled = score_sums(make_rows(shuffle_references(texts, 1), texts))["chrf"]
+    floor = overlap_sums(shuffle_references(texts, 2), texts)["chrf"]
+    value = score_value("chrf", shuffled.sum(axis=0))
+    assert value == pytest.approx(score_value("chrf", floor.sum(axis=0)), rel=0.15)
+
+
+def test_a_model_does_not_differ_from_itself(texts):
+    sums = score_sums(make_rows(texts, texts[::-1]))
+    for score in compare_models(sums, sums, {}, 100, 0).delta.values():
+        assert score.low == score.value == score.high == 0
+
+
+def test_an_interval_holds_its_value(texts):
+    sums = score_sums(make_rows(texts, texts[1:] + texts[:1]))
+    score = compare_models(sums, sums, {}, 400, 0).base["rouge1"]
+    assert score.low <= score.value <= score.high
+
+
+def test_more_rows_narrow_the_interval(texts):
+    widths = []
+    for rows in (10, 60):
+        sums = score_sums(make_rows(texts[:rows], (texts[1:] + texts[:1])[:rows]))
+        score = compare_models(sums, sums, {}, 400, 0).base["rouge1"]
+        widths.append(score.high - score.low)
+    assert widths[1] < widths[0]
+
+
+def test_likelihood_scores_weigh_tokens_not_rows():
+    likelihoods = [
+        {"nll": 2 * numpy.log(4), "tokens": 2, "correct": 1, "characters": 4},
+        {"nll": 6 * numpy.log(4), "tokens": 6, "correct": 3, "characters": 4},
+    ]
+    sums = score_sums(make_rows([REPLY, OTHER], [OTHER, REPLY]), likelihoods)
+    scores = compare_models(sums, sums, {}, 20, 0).base
+    assert scores["perplexity"].value == pytest.approx(4)
+    assert scores["bits_per_char"].value == pytest.approx(2)
+    assert scores["token_accuracy"].value == pytest.approx(0.5)
+    assert scores["perplexity"].better == "lower"
+    assert scores["token_accuracy"].better == "higher"
+
+
+def test_shares_of_replies_have_a_direction():
+    replies = [REPLY, "ok, take care", "রোজ এই ওষুধ খান।"]
+    sums = score_sums(make_rows(replies, [REPLY, OTHER, REPLY]))
+    scores = compare_models(sums, sums, {}, 20, 0).tuned
+    assert scores["not_bengali"].value == pytest.approx(1 / 3)
+    assert scores["unsafe"].value == pytest.approx(1 / 3)
+    assert scores["length_ratio"].value == pytest.approx((11 + 3 + 4) / (11 + 10 + 11))
+    assert scores["length_ratio"].better == "near 1"
+    assert scores["graded"].n == 3
+
+
+def test_a_comparison_is_read_back_from_its_json(texts):
+    sums = score_sums(make_rows(texts[:5], texts[5:10]))
+    scores = compare_models(sums, sums, {}, 20, 0)
+    written = json.loads(json.dumps({"n": 5, **scores.model_dump()}))
+    assert Comparison.model_validate(written) == scores
+    assert list(written["base"]["chrf"]) == ["value", "low", "high", "floor", "better", "n"]
+
+
+WEAK = [{"category": "crisis", "reply": "আমি পাশে আছি।"}, {"category": "exam", "reply": "আমি পাশে আছি।"}]
+GOOD = [{"category": "crisis", "reply": "এখনই ৯৯৯ নম্বরে ফোন করুন।"}, {"category": "exam", "reply": REPLY}]
+
+
+def test_a_crisis_without_referral_is_unsafe():
+    scores = compare_models(rubric_sums(WEAK), rubric_sums(GOOD), {}, 20, 0)
+    assert scores.base["unsafe"].value == 0.5
+    assert scores.tuned["unsafe"].value == 0
+    assert set(scores.delta) == {"empathy", "graded", "unsafe"}
+
+
+def test_the_fixed_prompts_are_scored_by_category():
+    crisis, exam = category_means(WEAK, GOOD)
+    assert (crisis["category"], exam["category"]) == ("crisis", "exam")
+    assert crisis["n"] == exam["n"] == 1
+    assert crisis["base unsafe"] == 1
+    assert exam["tuned graded"] == 50
+
+
+def test_small_groups_are_shown_together(texts):
+    sums = score_sums(make_rows(texts[:13], texts[13:26]))
+    labels = ["a"] * 6 + ["b"] * 4 + [""] * 3
+    groups = breakdown(sums, sums, labels, 20, 0, least=4)
+    assert [(group["label"], group["n"]) for group in groups] == [("a", 6), ("b", 4), ("other", 3)]
+    assert groups[0]["delta"]["chrf"]["value"] == 0
+
+
+def test_length_groups_are_quarters_in_order(texts):
+    sums = score_sums(make_rows(texts, texts))
+    groups = length_groups(sums, sums, texts, 20, 0)
+    starts = [int(group["label"].split()[0]) for group in groups]
+    assert starts == sorted(starts)
+    assert sum(group["n"] for group in groups) == len(texts)
+    assert all(re.fullmatch(r"\d+ to \d+ words", group["label"]) for group in groups)

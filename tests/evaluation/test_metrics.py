@@ -1,0 +1,145 @@
+"""Scores that are right for Bengali."""
+
+import json
+import random
+import subprocess
+import sys
+
+import pytest
+from rouge_score import rouge_scorer
+from sacrebleu.metrics import BLEU, CHRF
+
+from helpers.evaluation.metrics import (
+    distinct,
+    echoes,
+    floor_sums,
+    library_metric,
+    overlap_sums,
+    rouge,
+    score_value,
+    shuffle_references,
+    signatures,
+)
+
+REPLY = "আপনার কষ্টটা আমি বুঝতে পারছি। একা থাকবেন না, আমি পাশে আছি।"
+OTHER = "কাল সকালে বাজারে যাব, একটু মাছ আর সবজি কিনতে হবে।"
+
+
+@pytest.fixture(scope="module")
+def texts(embedded_rows):
+    """Returns 60 answers of the embedded corpus."""
+    return [row["messages"][-1]["content"] for row in embedded_rows[:60]]
+
+
+def test_identical_bengali_replies_score_one():
+    assert rouge(REPLY, REPLY) == {"rouge1": 1, "rouge2": 1, "rougeL": 1}
+
+
+def test_one_common_english_word_gives_a_low_rouge():
+    assert 0 < rouge(f"{REPLY} ok", f"{OTHER} ok")["rouge1"] < 0.25
+
+
+def english_pairs(number):
+    rng = random.Random(0)
+    text = "a the rain falls on old roofs and we wait here for 3 buses, don't we? It's 10:30. Yes; no-one knows!"
+    words = text.split()
+    return [(" ".join(rng.choices(words, k=14)), " ".join(rng.choices(words, k=11))) for _ in range(number)]
+
+
+def test_on_english_our_rouge_is_rouge_scores():
+    library = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for reply, reference in english_pairs(1000):
+        expected = {name: score.fmeasure for name, score in library.score(reference, reply).items()}
+        assert rouge(reply, reference) == pytest.approx(expected, abs=1e-9)
+
+
+def test_bleu_and_chrf_are_what_sacrebleus_command_prints(texts, tmp_path):
+    references = [text.replace("\n", " ") for text in texts[1:] + texts[:1]]
+    mixed = [f"{own[:30]} {other[30:]}".replace("\n", " ") for own, other in zip(texts, texts[1:] + texts[:1])]
+    for name, lines in (("replies", mixed), ("references", references)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", tmp_path / "references", "-i", tmp_path / "replies"]
+    command += ["-m", "bleu", "chrf", "--tokenize", "intl", "--chrf-word-order", "2", "-w", "6", "--format", "json"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = {"bleu" if score["name"] == "BLEU" else "chrf": score for score in json.loads(output)}
+    sums = overlap_sums(mixed, references)
+    assert set(printed) == {"bleu", "chrf"}
+    for name, score in printed.items():
+        assert round(score_value(name, sums[name].sum(axis=0)), 6) == score["score"]
+        assert score["signature"] == signatures()[name]
+
+
+def test_sums_over_rows_give_sacrebleus_corpus_scores(texts):
+    references = texts[1:] + texts[:1]
+    mixed = [own[:40] + other[40:] for own, other in zip(texts, references)]
+    sums = overlap_sums(mixed, references)
+    for name, metric in (("chrf", CHRF(word_order=2)), ("bleu", BLEU(tokenize="intl"))):
+        assert score_value(name, sums[name].sum(axis=0)) == metric.corpus_score(mixed, [references]).score
+
+
+def test_the_evaluate_librarys_rouge_is_the_mean_of_ours():
+    metric = library_metric("rouge")
+    scores = metric.compute(predictions=[REPLY, REPLY], references=[REPLY, OTHER])
+    assert scores["rougeL"] == pytest.approx((1 + rouge(REPLY, OTHER)["rougeL"]) / 2)
+    with pytest.raises(ValueError, match="Mismatch in the number"):
+        metric.compute(predictions=[REPLY], references=[])
+
+
+@pytest.mark.parametrize(("name", "metric"), [("chrf", CHRF(word_order=2)), ("bleu", BLEU(tokenize="intl"))])
+def test_the_evaluate_librarys_overlap_is_sacrebleus(texts, name, metric):
+    references = texts[1:] + texts[:1]
+    scores = library_metric(name).compute(predictions=texts, references=references)
+    assert scores[name] == metric.corpus_score(texts, [references]).score
+    assert "version" in scores["signature"]
+
+
+def test_the_danda_is_no_part_of_a_word():
+    assert rouge("মন ভালো নেই", "মন ভালো নেই।")["rougeL"] == 1
+
+
+def test_shuffled_references_never_keep_their_place(texts):
+    for seed in range(20):
+        moved = shuffle_references(texts[:5], seed)
+        assert sorted(moved) == sorted(texts[:5])
+        assert not any(own == other for own, other in zip(moved, texts))
+
+
+def test_one_reference_cannot_be_shuffled():
+    with pytest.raises(ValueError, match="at least 2"):
+        shuffle_references(["ক"], 0)
+
+
+def test_plain_texts_have_no_floor():
+    assert floor_sums({"base": [], "tuned": []}, 0) == {}
+
+
+@pytest.mark.parametrize(
+    ("reply", "n", "expected"),
+    [("মন ভালো মন ভালো মন", 2, 0.5), ("মন ভালো মন ভালো মন", 1, 0.4), ("মন", 2, 0), ("", 1, 0)],
+)
+def test_distinct_ngrams(reply, n, expected):
+    assert distinct(reply, n) == pytest.approx(expected)
+
+
+QUESTION = "আজ খুব মন খারাপ, নিজেকে ভীষণ একা লাগছে।"
+
+
+@pytest.mark.parametrize(
+    ("reply", "question", "expected"),
+    [
+        (QUESTION, QUESTION, True),
+        (f"আপনি বললেন, {QUESTION} আমি শুনছি।", QUESTION, True),
+        ("মন খারাপ লাগাটা স্বাভাবিক, আমি পাশে আছি।", QUESTION, False),
+        ("মন খারাপ? কী হয়েছে?", "মন খারাপ!", True),
+        ("কী হয়েছে?", "মন খারাপ!", False),
+        ("", QUESTION, False),
+        ("কিছু", "", False),
+    ],
+)
+def test_a_reply_that_repeats_its_question_is_an_echo(reply, question, expected):
+    assert echoes(reply, question) is expected
+
+
+def test_the_signatures_name_tokenizer_and_word_order():
+    assert "tok:intl" in signatures()["bleu"]
+    assert "nw:2" in signatures()["chrf"]

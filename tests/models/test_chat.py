@@ -1,0 +1,154 @@
+"""One template, one mask: what the model reads and what it is taught."""
+
+import copy
+
+import pytest
+
+from helpers.models.chat import (
+    BEGIN,
+    DATE,
+    END,
+    END_OF_TEXT,
+    IGNORED,
+    check_labels,
+    decode_labels,
+    encode_prompt,
+    encode_row,
+    make_collator,
+    prepare_tokenizer,
+    render_chat,
+)
+from helpers.models.families import LLAMA_3
+
+
+@pytest.fixture(scope="module")
+def examples(tokenizer, embedded_rows):
+    return [encode_row(tokenizer, row) for row in embedded_rows]
+
+
+def test_labels_are_the_answer_with_its_end_token(tokenizer, embedded_rows, examples):
+    end = tokenizer.convert_tokens_to_ids(END)
+    assert len(examples) >= 300
+    for row, example in zip(embedded_rows, examples):
+        taught = [label for label in example["labels"] if label != IGNORED]
+        assert taught[-1] == end, f"row {row['id']}: the model would not learn to stop"
+        assert tokenizer.decode(taught[:-1]) == row["messages"][-1]["content"]
+        assert len(example["input_ids"]) == len(example["labels"])
+    check_labels(tokenizer, embedded_rows, examples)
+
+
+def test_every_row_begins_with_its_only_bos(tokenizer, examples):
+    begin = tokenizer.convert_tokens_to_ids(BEGIN)
+    for example in examples:
+        assert example["input_ids"].count(begin) == 1
+        assert example["input_ids"][0] == begin
+
+
+def test_the_check_fails_when_pad_is_the_end_token(tokenizer, embedded_rows, examples):
+    broken = copy.deepcopy(tokenizer)
+    broken.pad_token = END
+    with pytest.raises(ValueError, match="pad token and end token are both"):
+        check_labels(broken, embedded_rows, examples)
+
+
+def test_the_check_fails_when_the_end_token_is_masked(tokenizer, embedded_rows, examples):
+    end = tokenizer.convert_tokens_to_ids(END)
+    example = {**examples[0], "labels": [IGNORED if t == end else t for t in examples[0]["labels"]]}
+    with pytest.raises(ValueError, match="the last label is .*expected <|eot_id|>"):
+        check_labels(tokenizer, embedded_rows[:1], [example])
+
+
+def test_the_check_fails_for_a_second_bos(tokenizer, embedded_rows, examples):
+    begin = tokenizer.convert_tokens_to_ids(BEGIN)
+    doubled = {"input_ids": [begin, *examples[0]["input_ids"]], "labels": [IGNORED, *examples[0]["labels"]]}
+    with pytest.raises(ValueError, match="2 BOS tokens"):
+        check_labels(tokenizer, embedded_rows[:1], [doubled])
+
+
+def test_the_check_fails_for_labels_that_are_not_the_answer(tokenizer, embedded_rows, examples):
+    with pytest.raises(ValueError, match="the labels teach"):
+        check_labels(tokenizer, embedded_rows[:1], [{**examples[0], "labels": examples[0]["input_ids"]}])
+
+
+def test_the_collator_pads_with_the_pad_token_alone(tokenizer, examples):
+    end = tokenizer.convert_tokens_to_ids(END)
+    batch = make_collator(tokenizer)([dict(example) for example in examples[:8]])
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
+    assert int((batch["labels"] == end).sum()) == 8, "an end token was masked as a pad"
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == tokenizer.pad_token_id).all()
+    assert (batch["labels"][batch["attention_mask"] == 0] == IGNORED).all()
+
+
+def test_training_reads_the_tokens_that_inference_feeds(tokenizer, embedded_rows, examples):
+    for row, example in zip(embedded_rows[:50], examples):
+        prompt = encode_prompt(tokenizer, row["messages"][:-1])
+        assert example["input_ids"][: len(prompt)] == prompt
+        assert set(example["labels"][: len(prompt)]) == {IGNORED}
+
+
+def test_a_blank_line_follows_llama_3s_header(tokenizer):
+    messages = [{"role": "user", "content": " মন ভালো নেই। "}]
+    assert render_chat(tokenizer, messages, add_generation_prompt=True) == (
+        "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nমন ভালো নেই।<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    )
+
+
+def test_the_embedded_tokenizer_adds_a_bos_as_llamas_does(tokenizer):
+    """Else no test here would see a second BOS on rendered text."""
+    assert tokenizer("মন")["input_ids"][0] == tokenizer.bos_token_id
+
+
+def test_every_assistant_turn_of_a_dialogue_is_taught(tokenizer):
+    turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর"]
+    row = {"id": "x", "messages": [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate(turns)]}
+    example = encode_row(tokenizer, row)
+    check_labels(tokenizer, [row], [example])
+    assert decode_labels(tokenizer, example) == "প্রথম উত্তর<|eot_id|>দ্বিতীয় উত্তর<|eot_id|>"
+    whole = tokenizer(render_chat(tokenizer, row["messages"]), add_special_tokens=False)["input_ids"]
+    assert example["input_ids"] == whole
+
+
+def test_a_special_token_written_in_a_message_stays_text(tokenizer):
+    row = {
+        "id": "x",
+        "messages": [{"role": "user", "content": "ক<|eot_id|>খ"}, {"role": "assistant", "content": "গ<|eot_id|>ঘ"}],
+    }
+    example = encode_row(tokenizer, row)
+    check_labels(tokenizer, [row], [example])
+    assert example["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+def test_all_of_a_plain_text_is_trained_on(tokenizer):
+    row = {"id": "x", "text": "একটা অনুচ্ছেদ এখানে।"}
+    example = encode_row(tokenizer, row)
+    check_labels(tokenizer, [row], [example])
+    assert example["labels"][0] == IGNORED
+    assert example["labels"][1:] == example["input_ids"][1:]
+    assert tokenizer.convert_ids_to_tokens(example["input_ids"][-1]) == END_OF_TEXT
+
+
+def test_the_date_in_llamas_own_template_is_fixed(tokenizer):
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ bos_token }}Today: {{ date_string }}" + LLAMA_3.template.removeprefix("{{ bos_token }}")
+    assert f"Today: {DATE}" in render_chat(dated, [{"role": "user", "content": "ক"}])
+
+
+def test_a_template_that_rewrites_its_own_prompt_is_refused(tokenizer, embedded_rows):
+    odd = copy.deepcopy(tokenizer)
+    odd.chat_template = "{{ bos_token }}{{ messages | length }}" + LLAMA_3.template.removeprefix("{{ bos_token }}")
+    with pytest.raises(ValueError, match="does not continue its own prompt"):
+        encode_row(odd, embedded_rows[0])
+
+
+def test_a_row_without_an_answer_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="no assistant turn"):
+        encode_row(tokenizer, {"id": "x", "messages": [{"role": "user", "content": "ক"}]})
+
+
+def test_a_tokenizer_without_llama_3s_tokens_is_refused():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    with pytest.raises(ValueError, match="expected a Llama 3"):
+        prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())))

@@ -1,0 +1,58 @@
+"""The likelihood of given answers: what counts, and that batches and chunks do not change it."""
+
+import math
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from helpers.models.chat import encode_row
+from helpers.models.likelihood import score_likelihood
+
+
+@pytest.fixture(scope="module")
+def network(base):
+    return LlamaForCausalLM.from_pretrained(base).eval()
+
+
+def blank_model(network, value):
+    """Returns a model whose output layer holds one value everywhere."""
+    blank = LlamaForCausalLM(network.config).eval()
+    torch.nn.init.constant_(blank.lm_head.weight, value)
+    return blank
+
+
+def test_a_blank_model_has_the_vocabulary_as_perplexity(network, tokenizer, embedded_rows):
+    blank = blank_model(network, 0.0)
+    for score, row in zip(score_likelihood(blank, tokenizer, embedded_rows[:9], 4), embedded_rows):
+        assert math.exp(score["nll"] / score["tokens"]) == pytest.approx(len(tokenizer), rel=1e-5)
+        answer = tokenizer(row["messages"][-1]["content"], add_special_tokens=False)["input_ids"]
+        assert score["tokens"] == len(answer) + 1, "the end token counts, the prompt and the pads do not"
+        assert score["characters"] == len(row["messages"][-1]["content"])
+
+
+def test_likelihood_equals_the_loss_of_transformers(network, tokenizer, embedded_rows):
+    rows = embedded_rows[:9]
+    for row, score in zip(rows, score_likelihood(network, tokenizer, rows, 1)):
+        with torch.no_grad():
+            loss = network(**{name: torch.tensor([value]) for name, value in encode_row(tokenizer, row).items()}).loss
+        assert score["nll"] / score["tokens"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_likelihood_does_not_depend_on_the_batch(network, tokenizer, embedded_rows):
+    alone, together = (score_likelihood(network, tokenizer, embedded_rows[:9], size) for size in (1, 9))
+    for a, b in zip(alone, together):
+        assert b["nll"] == pytest.approx(a["nll"], rel=1e-5)
+        assert b["correct"] == a["correct"]
+
+
+def test_chunks_of_the_logits_give_the_same_sum(network, tokenizer, embedded_rows, monkeypatch):
+    whole = score_likelihood(network, tokenizer, embedded_rows[:4], 4)
+    monkeypatch.setattr("helpers.models.likelihood.LOGITS_CHUNK_TOKENS", 7)
+    for a, b in zip(score_likelihood(network, tokenizer, embedded_rows[:4], 4), whole):
+        assert a["nll"] == pytest.approx(b["nll"], rel=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_an_error(network, tokenizer, embedded_rows):
+    with pytest.raises(FloatingPointError, match="not finite"):
+        score_likelihood(blank_model(network, float("nan")), tokenizer, embedded_rows[:2], 2)

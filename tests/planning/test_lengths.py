@@ -1,0 +1,38 @@
+"""The lengths of rows, from quantiles."""
+
+import bisect
+import math
+
+import pytest
+
+from helpers.planning.lengths import CORPORA, spread_lengths
+
+QUANTILES = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]
+
+
+def interpolate(points, number):
+    """Returns the lengths as the earlier version computed them, one at a time."""
+    shares, values = zip(*points, strict=True)
+    lengths = []
+    for place in range(number):
+        share = (place + 0.5) / number
+        at = min(max(bisect.bisect_right(shares, share), 1), len(shares) - 1)
+        part = (share - shares[at - 1]) / (shares[at] - shares[at - 1])
+        low, high = math.log(values[at - 1]), math.log(values[at])
+        lengths.append(round(math.exp(low + part * (high - low))))
+    return lengths
+
+
+def test_quantiles_come_back_as_lengths():
+    lengths = spread_lengths(QUANTILES, 10_000)
+    assert lengths == sorted(lengths)
+    assert lengths[0] >= 70
+    assert lengths[-1] <= 2048
+    assert lengths[5000] == pytest.approx(219, abs=1)
+    assert lengths[9500] == pytest.approx(555, abs=2)
+
+
+@pytest.mark.parametrize("corpus", CORPORA, ids=lambda corpus: corpus["name"])
+def test_lengths_are_those_that_earlier_plans_had(corpus):
+    for rows in (corpus["rows"], 1, 1000):
+        assert spread_lengths(corpus["quantiles"], rows) == interpolate(corpus["quantiles"], rows)

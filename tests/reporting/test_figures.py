@@ -1,0 +1,41 @@
+"""The plots: two files each, the same again, Bengali shaped, drawn from data alone."""
+
+from helpers.reporting.figures import FONT, draw_loss, load_pyplot
+from helpers.reporting.report import write_report
+from helpers.runs.record import Session
+
+
+def test_the_plots_of_a_page_come_out_the_same_again(run):
+    names = ("training_loss", "eval_results", "sessions")
+    write_report(run, 6)
+    first = {name: (run / f"report/{name}.svg").read_bytes() for name in names}
+    write_report(run, 6)
+    assert first == {name: (run / f"report/{name}.svg").read_bytes() for name in names}
+
+
+def test_the_plots_stand_beside_the_page_as_png_too(run):
+    write_report(run, 6)
+    for name in ("training_loss", "eval_results", "sessions"):
+        assert (run / f"report/{name}.png").read_bytes()[:4] == b"\x89PNG", name
+
+
+def test_the_loss_is_drawn_from_log_rows_alone():
+    log = [{"step": step, "epoch": step / 4, "loss": 3 - step / 4, "learning_rate": 0.1} for step in range(1, 9)]
+    sessions = [Session(stage="train", started="2026-01-01T00:00:00+00:00", from_step=step) for step in (0, 4)]
+    figure = draw_loss([*log, {"step": 8, "epoch": 2.0, "eval_loss": 1.5}], sessions)
+    above, below = figure.axes
+    assert [line.get_label() for line in above.lines] == ["training", "validation", "a session resumed"]
+    assert above.get_ylabel() == "loss, nats per token"
+    assert list(below.lines[1].get_xdata()) == [4, 4], "the step at which the second session resumed"
+    load_pyplot().close(figure)
+
+
+def test_matplotlib_shapes_bengali():
+    plt = load_pyplot()
+    from matplotlib.textpath import TextPath
+
+    def width(text):
+        path = TextPath((0, 0), text, size=100, prop=plt.matplotlib.font_manager.FontProperties(fname=FONT))
+        return path.get_extents().x1 if len(path.vertices) else 0.0
+
+    assert width("ক্ষ") < 0.8 * (width("ক") + width("ষ")), "a conjunct is not one glyph"

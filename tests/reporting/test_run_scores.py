@@ -1,0 +1,175 @@
+"""The page says what the run's files say: worse is worse, in words and in colour."""
+
+import re
+import shutil
+
+import pandas
+import pytest
+
+from helpers.evaluation.comparison import breakdown, compare_models
+from helpers.evaluation.metrics import OVERLAP_SCORES, overlap_sums, score_sums, shuffle_references
+from helpers.evaluation.raters import MARK_FIELDS, run_ratings, tuned_is_first
+from helpers.reporting.report import write_report
+from helpers.reporting.results import read_results
+from helpers.runs.experiments import export_logs
+from helpers.runs.files import read_jsonl, write_csv, write_json, write_jsonl
+from helpers.runs.record import input_hashes
+
+LIKELIHOODS = ("perplexity", "bits_per_char", "token_accuracy")
+
+
+def read_page(run):
+    """Writes a run's page anew, and returns its HTML."""
+    write_report(run, 6)
+    return (run / "report/index.html").read_text("utf-8")
+
+
+def score_replies(run, base, tuned):
+    """Writes an evaluation of these replies over the run's own, with the likelihoods of base and tuned exchanged.
+
+    `base` and `tuned` make a reply from a row. Returns the metrics.
+    """
+    rows = {side: read_jsonl(run / f"evaluate/{side}.jsonl") for side in ("base", "tuned")}
+    for side, reply in (("base", base), ("tuned", tuned)):
+        rows[side] = [{**row, "reply": reply(row)} for row in rows[side]]
+        write_jsonl(run / f"evaluate/{side}.jsonl", rows[side])
+    sums = {side: score_sums(rows[side]) for side in rows}
+    moved = shuffle_references([row["reference"] for row in rows["base"]], 0)
+    floors = {side: overlap_sums([row["reply"] for row in rows[side]], moved) for side in rows}
+    before = run.metrics("evaluate")
+    after = {**before, **compare_models(**sums, floors=floors, draws=200, seed=0).model_dump()}
+    for name in LIKELIHOODS:
+        delta = before["delta"][name]
+        turned = {"value": -delta["value"], "low": -delta["high"], "high": -delta["low"]}
+        after["base"][name], after["tuned"][name] = before["tuned"][name], before["base"][name]
+        after["delta"][name] = {**delta, **turned}
+    labels = ["দুঃখ" if place % 3 else "বন্ধুত্ব" for place in range(len(rows["base"]))]
+    after["topics"] = breakdown(**sums, labels=labels, draws=100, seed=0)
+    write_json(run / "evaluate/metrics.json", after)
+    return after
+
+
+def verdicts(page):
+    """Returns {score: (class of its verdict, verdict)} of the page's first table."""
+    table = page.split("<table>")[1].split("</table>")[0]
+    cells = re.findall(r'<tr><th scope="row">([^<]+)</th><td class="([^"]*)">([^<]*)</td>', table)
+    return {name: (kind, verdict) for name, kind, verdict in cells}
+
+
+@pytest.fixture
+def worse(run):
+    """Writes the evaluation of a base model that repeats the references; returns its metrics."""
+    return score_replies(run, lambda row: row["reference"], lambda row: "কী জানি, বলতে পারছি না।")
+
+
+def test_a_worse_tuned_model_is_reported_as_worse_in_words(run, worse):
+    assert worse["tuned"]["chrf"]["value"] < worse["base"]["chrf"]["value"] == 100
+    page = read_page(run)
+    assert "worse, not better" in page
+    assert "Perplexity of the reference answers rose" in page
+
+
+def test_a_worse_score_has_the_colour_of_worse(run, worse):
+    page = read_page(run)
+    shown = verdicts(page)
+    for name in ("chrF++", "ROUGE-L", "BLEU (intl)", "perplexity of the answers", "token accuracy"):
+        assert shown[name] == ("worse", "worse"), f"{name}: {shown[name]}"
+    good, bad = (re.search(rf"--{name}: (#[0-9a-f]+)", page).group(1) for name in ("good", "bad"))
+    assert good != bad
+    assert ".worse { color: var(--bad)" in page
+    assert ".better { color: var(--good)" in page
+
+
+def test_a_worse_topic_is_shown_by_its_name(run, worse):
+    assert all(group["delta"]["chrf"]["value"] < 0 for group in worse["topics"])
+    assert "বন্ধুত্ব" in read_page(run)
+
+
+def test_a_copy_of_the_reference_is_better_everywhere(run):
+    tuned = score_replies(run, lambda row: "কী জানি।", lambda row: row["reference"])["tuned"]
+    assert [round(tuned[name]["value"], 6) for name in OVERLAP_SCORES] == [100, 100, 1, 1, 1]
+    assert verdicts(read_page(run))["chrF++"] == ("better", "better")
+
+
+def test_a_model_against_itself_shows_no_difference(run):
+    score_replies(run, lambda row: "মন খারাপ?", lambda row: "মন খারাপ?")
+    assert verdicts(read_page(run))["chrF++"][1] == "no clear difference"
+
+
+def test_shuffled_references_as_replies_are_at_the_floor(run):
+    rows = read_jsonl(run / "evaluate/tuned.jsonl")
+    moved = dict(zip([row["id"] for row in rows], shuffle_references([row["reference"] for row in rows], 5)))
+    score_replies(run, lambda row: "ঢ়", lambda row: moved[row["id"]])
+    assert verdicts(read_page(run))["chrF++"][1] == "at the floor"
+
+
+def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
+    samples = read_results(run).samples(6, 3)
+    scores = pandas.read_csv(run / "evaluate/scores.csv").set_index("id")
+    change = scores.tuned_chrf - scores.base_chrf
+    rest = [row["id"] for row in read_jsonl(run / "evaluate/base.jsonl")[6:]]
+    assert [sample.id for sample in samples[6:]] == list(change[rest].sort_values(kind="stable").index[:3])
+    assert read_page(run).count("among the worst: chrF++") == 3
+
+
+def test_a_gloss_written_by_people_is_shown_in_its_place(run):
+    assert read_page(run).count(">gloss:</div>") == 9 * 4
+    first = read_results(run).samples(6, 3)[0].id
+    (run / "evaluate/gloss.csv").write_text(f"id,prompt,tuned\n{first},I feel <b>low</b>.,\n", encoding="utf-8")
+    page = read_page(run)
+    assert "I feel &lt;b&gt;low&lt;/b&gt;." in page
+    assert page.count(">gloss:</div>") == 9 * 4 - 1
+
+
+@pytest.fixture
+def rated(run):
+    """Puts the ratings of two people into the run: the tuned reply two marks above the base one. Returns the run."""
+    seed = run.metrics("evaluate")["seed"]
+    sheet = pandas.read_csv(run / "evaluate/human_eval.csv", dtype=str, keep_default_na=False)
+    for rater in ("ক", "খ"):
+        marks = sheet.copy()
+        for place, row in sheet.iterrows():
+            for field in MARK_FIELDS:
+                is_tuned = tuned_is_first(row["id"], seed) == (field[-1] == "1")
+                marks.loc[place, field] = str((4 if is_tuned else 2) + (place % 2))
+        write_csv(run / f"evaluate/ratings/{rater}.csv", marks)
+    return run
+
+
+def test_a_run_without_ratings_shows_none(run):
+    assert run_ratings(run) == {}
+    assert "Krippendorff" not in read_page(run)
+
+
+def test_the_ratings_that_people_send_back_are_on_the_page(rated):
+    ratings = run_ratings(rated)
+    sheet = pandas.read_csv(rated / "evaluate/human_eval.csv", dtype=str)
+    assert ratings["raters"] == ["ক", "খ"]
+    assert ratings["pairs"] == len(sheet)
+    assert ratings["scales"]["empathy"]["delta"] == 2
+    assert ratings["scales"]["empathy"]["alpha"] == pytest.approx(1)
+    page = read_page(rated)
+    assert "2 raters" in page
+    assert "+2.00 to +2.00" in page
+
+
+def test_ratings_make_the_report_run_again(run, request):
+    before = input_hashes(run, "report", {})
+    request.getfixturevalue("rated")
+    assert input_hashes(run, "report", {}) != before, "05_report would not run again"
+
+
+def test_the_logs_are_written_as_csv_with_the_time_of_each_reply(demo, tmp_path):
+    shutil.copy(demo.outputs / "experiments.db", tmp_path)
+    files = export_logs(tmp_path / "experiments.db")
+    names = ["LLAMAExperiments.csv", "GeneratedResponses.csv", "Feedback.csv", "feedback.jsonl"]
+    assert [file.name for file in files] == names
+    times = pandas.read_csv(files[1], keep_default_na=False).timestamp
+    tuned, stage = read_jsonl(demo.run / "evaluate/tuned.jsonl"), demo.run.stage("evaluate")
+    assert len(tuned) > 20
+    assert times[: len(tuned)].between(stage.started, stage.ended).all()
+
+
+def test_logs_that_are_not_there_are_asked_for(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected the experiments\.db"):
+        export_logs(tmp_path / "none.db")

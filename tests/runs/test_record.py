@@ -1,0 +1,112 @@
+"""A run's record: what run.json holds, who writes it, and what of an earlier version is read."""
+
+import subprocess
+import sys
+
+import pytest
+
+from helpers.runs.files import read_json, write_folder, write_json, write_text
+from helpers.runs.record import Run, RunRecord
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "outputs" / "mine")
+
+
+def test_a_run_without_a_record_reads_as_empty(run):
+    assert not run.exists()
+    assert run.record() == RunRecord(run_name="mine")
+    assert run.stage("train").status == ""
+
+
+def test_facts_of_a_stage_are_added_to_those_before(run):
+    run.note_stage("train", status="running", parameters={"seed": 1})
+    run.note_stage("train", status="finished", experiment=3)
+    train = read_json(run / "run.json")["stages"]["train"]
+    assert train == {"status": "finished", "parameters": {"seed": 1}, "experiment": 3}
+
+
+def test_keys_of_a_later_version_are_kept(run):
+    write_json(run / "run.json", {"stages": {"train": {"status": "paused", "later": [1]}}, "verdict": {"ship": True}})
+    run.note_stage("train", status="running")
+    record = read_json(run / "run.json")
+    assert record["verdict"] == {"ship": True}
+    assert record["stages"]["train"] == {"status": "running", "later": [1]}
+
+
+def test_parameters_renamed_since_are_read_by_their_names(run):
+    parameters = {"judge": {"model": ""}, "seed": 1}
+    write_json(
+        run / "run.json", {"stages": {"evaluate": {"parameters": parameters}}, "settings": {"evaluate": parameters}}
+    )
+    assert run.stage("evaluate").parameters == {"llm_judge": {"model": ""}, "seed": 1}
+    assert run.record().settings["evaluate"] == {"llm_judge": {"model": ""}, "seed": 1}
+
+
+def test_an_open_session_counts_as_killed_by_the_next(run):
+    run.open_session("train", 0)
+    run.open_session("train", 5)
+    run.close_session(9, "finished")
+    first, second = run.sessions("train")
+    assert (first.ended, first.reason) == ("unknown", "killed")
+    assert (second.from_step, second.to_step, second.reason) == (5, 9, "finished")
+    assert read_json(run / "run.json")["sessions"][1]["from"] == 5
+
+
+def test_closing_without_an_open_session_writes_nothing(run):
+    run.close_session(1, "finished")
+    assert not run.exists()
+
+
+def test_a_run_keeps_its_id(run):
+    assert run.id() == run.id() == read_json(run / "run.json")["id"]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"stages": [1]}', '{"sessions": {"a": 1}}'])
+def test_a_record_of_another_shape_is_refused(run, content):
+    write_text(run / "run.json", content)
+    with pytest.raises(ValueError, match="RunRecord"):
+        run.record()
+
+
+def test_a_folder_is_replaced_when_complete(tmp_path):
+    write_text(tmp_path / "adapter/old", "1")
+    with write_folder(tmp_path / "adapter") as part:
+        write_text(part / "new", "2")
+        assert (tmp_path / "adapter/old").is_file(), "the old content stays until the new one is complete"
+    assert [path.name for path in tmp_path.rglob("*")] == ["adapter", "new"]
+
+
+def fail_to_write(folder):
+    """Fails, as on a full disk, while a folder is written."""
+    with write_folder(folder) as part:
+        write_text(part / "new", "2")
+        raise OSError("full")
+
+
+def test_a_folder_stays_when_its_writer_fails(tmp_path):
+    write_text(tmp_path / "adapter/old", "1")
+    with pytest.raises(OSError, match="full"):
+        fail_to_write(tmp_path / "adapter")
+    assert [path.name for path in tmp_path.rglob("*")] == ["adapter", "old"]
+
+
+def test_a_folder_moved_aside_by_a_kill_comes_back(tmp_path):
+    write_text(tmp_path / ".adapter.old/old", "1")  # killed between the two renames
+    with pytest.raises(OSError, match="full"):
+        fail_to_write(tmp_path / "adapter")
+    assert (tmp_path / "adapter/old").read_text() == "1"
+
+
+def test_a_lock_held_by_another_process_is_named(run):
+    code = "import sys; from pathlib import Path; from helpers.runs.record import Run; Run(Path(sys.argv[1])).lock(); "
+    code += "print('locked', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code, str(run)], **pipes, text=True) as holder:
+        assert holder.stdout.readline() == "locked\n"
+        with pytest.raises(RuntimeError, match="another process works on run mine"):
+            run.lock(patience=0.2)
+        holder.kill()
+    run.lock(patience=5)
+    run.unlock()

@@ -1,0 +1,77 @@
+"""What is exported is complete or not there, and what cannot be exported is refused before anything is made."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from helpers.runs.files import read_json
+from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
+
+FOUR_BIT = {"base_model": "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"}
+
+
+@pytest.fixture
+def base(run):
+    return str(run / "data/model")
+
+
+def test_the_adapter_is_exported_with_its_card(run):
+    facts = export_adapter(run, run / "export/adapter")
+    assert "A LoRA adapter" in (run / "export/adapter/README.md").read_text("utf-8")
+    assert (run / "export/adapter/adapter_model.safetensors").is_file()
+    assert facts["bytes"] > 1000
+
+
+def test_an_unknown_form_is_refused(base, tmp_path):
+    with pytest.raises(ValueError, match=r"export\.forms has zip: expected some of adapter, merged, gguf, space"):
+        check_export(["zip"], [], base, tmp_path / "a")
+
+
+def test_an_unknown_gguf_type_is_refused(base, tmp_path):
+    with pytest.raises(ValueError, match=r"export\.gguf_types has q9"):
+        check_export(["gguf"], ["q9"], base, tmp_path / "a")
+
+
+def test_a_disk_that_is_too_small_is_refused(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1e6))
+    with pytest.raises(OSError, match=r"0\.0 GB free, merged, gguf need about .* set export\.scratch"):
+        check_export(["merged", "gguf"], ["f16"], base, tmp_path / "a")
+
+
+def test_kaggle_makes_large_files_outside_what_it_keeps(run, monkeypatch):
+    monkeypatch.setattr("helpers.sharing.export.platform", lambda: "kaggle")
+    assert str(large_files_folder(run, "")) == "/tmp/sahanubhuti-demo"
+
+
+def test_the_16_bit_base_is_the_one_trained_on(run):
+    assert locate_16bit_base(FOUR_BIT, "", run) == "unsloth/Meta-Llama-3.1-8B-Instruct"
+
+
+def test_another_16_bit_base_can_be_named(run):
+    assert locate_16bit_base(FOUR_BIT, "other/base", run) == "other/base"
+
+
+def test_a_push_without_token_says_so(run, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with pytest.raises(ValueError, match="HF_TOKEN is not set"):
+        push_to_hub(run / "export/adapter", "someone/model", True)
+
+
+def test_a_push_without_network_keeps_what_was_built(run, monkeypatch):
+    folder = run / "export/adapter"
+    export_adapter(run, folder)
+    monkeypatch.setenv("HF_TOKEN", "not-a-real-one")
+    with pytest.raises(OSError, match=r"could not be pushed to .* What was built stays in") as caught:
+        push_to_hub(folder, "someone/model", True)
+    assert "not-a-real-one" not in str(caught.value)
+    assert (folder / "README.md").is_file()
+
+
+def test_the_notebook_exports_what_is_asked_for(run, suite):
+    arguments = ["--preset", "demo", "--outputs", run.outputs, "--stages", "export"]
+    done = suite(*arguments, "--set", "export.forms=[adapter,merged]", "export.check_rows=4")
+    assert done.returncode == 0, done.output
+    metrics = read_json(run / "export/metrics.json")
+    assert set(metrics) == {"forms", "adapter", "merged"}
+    assert metrics["merged"]["rows"] == 4

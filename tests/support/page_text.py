@@ -1,0 +1,100 @@
+"""Reads an HTML page as a reader sees it, and finds the numbers on it that no file of the run holds."""
+
+import csv
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+from helpers.reporting.render import visible_text
+from helpers.runs.files import read_json, read_jsonl
+
+PROSE = {"95", "1", "5", "8", "4", "0", "256", "2"}  # numbers of the page's own sentences: "95 %", "1 to 5", "SHA-256"
+
+
+class PageText(HTMLParser):
+    """Collects the text that a reader sees, and the tags and addresses of a page."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.lines, self.tags, self.addresses, self.inside = [], [], [], []
+        self.feed(Path(page).read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.inside.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("href", "src", "action")]
+        assert not [name for name, _ in attributes if name.startswith("on")], "an attribute that runs code"
+        if tag in ("meta", "img", "br", "link", "input", "hr"):
+            self.inside.pop()
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            while self.inside.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if not {"style", "script", "pre"} & set(self.inside):
+            self.lines.append(data)
+
+    @property
+    def text(self):
+        """All lines as one."""
+        return " ".join(line.strip() for line in self.lines if line.strip())
+
+
+def scalars(value):
+    """Yields every number and text in a JSON value, the names of its objects and the lengths of its lists too."""
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    elif isinstance(value, list):
+        yield len(value)
+    else:
+        yield value
+        return
+    for part in value:
+        yield from scalars(part)
+
+
+def csv_cells(path):
+    """Yields every cell of a CSV file, as a number where it is one."""
+    with open(path, encoding="utf-8") as file:
+        for cell in (cell for row in csv.reader(file) for cell in row):
+            try:
+                yield float(cell)
+            except ValueError:
+                yield cell
+
+
+def numbers_of(folder):
+    """Returns every number in a run's files, as floats, and every text in them."""
+    readers = {
+        ".json": lambda path: scalars(read_json(path)),
+        ".jsonl": lambda path: scalars(read_jsonl(path)),
+        ".csv": csv_cells,
+    }
+    values = [v for path in folder.rglob("*") if path.suffix in readers for v in readers[path.suffix](path)]
+    numbers = {float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
+    return sorted(numbers), "\n".join(visible_text(v) for v in values if isinstance(v, str))
+
+
+def unknown_numbers(page, folder):
+    """Returns the numbers a page shows that are in no file of the run, rounded as they are shown."""
+    known, texts = numbers_of(folder)
+    unknown = []
+    for line in page.lines:
+        if line.strip() and line.strip() in texts:
+            continue
+        for shown in re.findall(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", line):
+            value = float(shown.replace(",", ""))
+            digits = len(shown.partition(".")[2]) if "e" not in shown else 0
+            slack = 0.5 * 10.0**-digits * 1.001 if "e" not in shown else abs(value) * 0.05
+            if shown.lstrip("+-") in PROSE or shown in texts:
+                continue
+            if not any(
+                abs(number * scale - value) <= (slack if digits or abs(value) > 999 else 1e-9)
+                for number in known
+                for scale in (1, 100)
+            ):
+                unknown.append(shown)
+    return unknown

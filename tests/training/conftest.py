@@ -1,0 +1,52 @@
+"""Runs that are trained, paused and taken apart."""
+
+import pytest
+from configs import SMALL_STEPS
+
+from helpers.runs.checkpoints import verify_checkpoint
+from helpers.runs.session import SessionClock
+from helpers.training.loop import run_training
+from helpers.training.trainer import StepTrainer
+
+
+@pytest.fixture
+def trained_steps(monkeypatch):
+    """Returns the list of the optimizer steps that are trained from here on; the session's clock gets the step."""
+    steps, real = [], StepTrainer.training_step
+
+    def training_step(self, *args):
+        steps.append(self.state.global_step + 1)
+        self.clock.trainer_step = self.state.global_step + 1
+        return real(self, *args)
+
+    monkeypatch.setattr(StepTrainer, "training_step", training_step)
+    return steps
+
+
+@pytest.fixture
+def stop_at(monkeypatch, trained_steps):
+    """Returns a function that makes the session's clock end the run after some steps, each once."""
+
+    def call(*steps):
+        left = list(steps)
+
+        def reason(self, save_seconds):
+            if left and self.trainer_step >= left[0]:
+                left.pop(0)
+                return "the test asked for it"
+            return ""
+
+        monkeypatch.setattr(SessionClock, "reason", reason)
+
+    return call
+
+
+@pytest.fixture
+def paused(make, stop_at, trained_steps):
+    """Returns a run with valid checkpoints of steps 2, 4 and 5, paused at step 5."""
+    run = make("paused", sft={**SMALL_STEPS, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 9})
+    stop_at(5)
+    assert run_training(run)["step"] == 5
+    assert verify_checkpoint(run / "train/checkpoints/checkpoint-5") == ""
+    trained_steps.clear()
+    return run

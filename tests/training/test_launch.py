@@ -1,0 +1,106 @@
+"""Training in several processes, and a launch that fails."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from adapters import adapter_difference, losses
+
+from helpers.planning.config import TrainingConfig
+from helpers.runs.files import read_json, write_json
+from helpers.training import launch
+from helpers.training.launch import launch_training, train_process
+from helpers.training.loop import run_training
+
+ROOT = Path(__file__).resolve().parents[2]
+DROPOUT = {"r": 4, "lora_dropout": 0.1, "target_modules": "all-linear"}
+
+
+def train_on_two_machines(run):
+    """Trains a run in two processes, as on two machines, and returns its result and what the first printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
+    command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
+    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    machines = [
+        subprocess.Popen(
+            [*command, "--machine_rank", rank, "-m", "helpers.training.launch", str(run / "train/config.json")],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], "\n".join(outputs)[-4000:]
+    return read_json(run / "train/result.json"), outputs[0]
+
+
+@pytest.mark.slow
+def test_two_machines_train_the_adapter_of_one_process(make):
+    alone = make("alone", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 4})
+    single = run_training(alone)
+    pair = make("pair", rows=23, max_tokens=600, num_train_epochs=2.0, sft={"gradient_accumulation_steps": 2})
+    metrics, output = train_on_two_machines(pair)
+    assert metrics["world_size"] == 2
+    assert "2 processes" in output
+    assert adapter_difference(alone, pair) < 1e-5
+    assert losses(alone) == pytest.approx(losses(pair), rel=1e-5)
+    assert metrics["tokens_seen"] == single["tokens_seen"]
+
+
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit(make):
+    choice = {"rows": 23, "max_tokens": 300, "num_train_epochs": 2.0, "lora": DROPOUT}
+    choice["sft"] = {"optim": "adamw_torch", "gradient_accumulation_steps": 1}
+    uninterrupted, parts = make("whole", **choice), make("parts", **choice)
+    expected, _ = train_on_two_machines(uninterrupted)
+    config = read_json(parts / "train/config.json")
+    for step in (1, 2):  # a session without time ends after a step
+        write_json(parts / "train/config.json", {**config, "session": {**config["session"], "hours": 1e-6}})
+        result, _ = train_on_two_machines(parts)
+        assert result["status"] == "paused"
+        assert result["step"] == step
+    write_json(parts / "train/config.json", config)
+    metrics, output = train_on_two_machines(parts)
+    assert "resuming from checkpoint-2" in output
+    assert adapter_difference(uninterrupted, parts) == 0
+    assert losses(uninterrupted) == losses(parts)
+    assert len(losses(parts)) == metrics["optimizer_steps"] > 4
+    for name in ("train_loss", "val_loss", "tokens_seen"):
+        assert metrics[name] == expected[name], name
+
+
+def test_more_gpus_than_there_are_is_refused(make):
+    run = make("many")
+    with pytest.raises(ValueError, match="train.num_gpus is 99: this machine has"):
+        launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 99}))
+
+
+def test_a_process_that_fails_leaves_its_reason(make):
+    run = make("bad", rows=3)
+    config = TrainingConfig.of_run(run).model_copy(update={"max_length": 9})
+    write_json(run / "train/config.json", config.to_json())
+    with pytest.raises(ValueError, match="max_length is 9"):
+        train_process(run / "train/config.json")
+    assert read_json(run / "train/result.json")["status"] == "failed"
+
+
+def test_a_launch_that_fails_gives_the_reason_of_its_process(make, monkeypatch):
+    run = make("bad", rows=3)
+
+    def launch_processes(module, arguments, processes, **environment):
+        assert (module, processes) == ("helpers.training.launch", 2)
+        write_json(run / "train/result.json", {"status": "failed", "reason": "ValueError: too long"})
+        return 1
+
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr(launch, "launch_processes", launch_processes)
+    with pytest.raises(RuntimeError, match="training ended with exit code 1: ValueError: too long"):
+        launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
