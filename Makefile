@@ -1,37 +1,81 @@
-# Everything is set up in .venv of this checkout; nothing global. PYTHON=python3.12 make … picks another Python.
+# Everything is set up in .venv of this checkout; nothing global. `make PYTHON=python3.12 …` picks another Python.
 PYTHON ?= python3
 BIN := .venv/bin
-STAMP := .venv/.installed
+PIP := $(BIN)/python -m pip
+UV_VERSION := 0.13.9
+# uv installs what the lock lists, no more and no less, each file with its hash; where it cannot, pip takes the same lock.
+UV := UV_NO_CONFIG=1 UV_SYSTEM_CERTS=1 $(BIN)/uv pip install -q --no-deps
+install_lock = $(UV) --require-hashes --build-constraints $(1) -r $(1) \
+	|| { echo "uv could not install $(1), for the reason above: pip does it, which takes longer"; \
+	$(PIP) install -q --no-compile --no-deps --require-hashes -r $(1); }
+# torch stands outside the lock: its build, and with it its hash, depends on the machine. pip takes the one that its own
+# settings lead to. For the small CPU build on Linux: make TORCH_INDEX=https://download.pytorch.org/whl/cpu …
+TORCH := torch==2.13.0
+TORCH_INDEX ?=
+# Compiled once and in one process, also where Python is told to write no bytecode; else each process of a run does it.
+compile = PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(1)" >.venv/import.log 2>&1 || { cat .venv/import.log; exit 1; }
+STACK := matplotlib.pyplot, pandas, unsloth, trl, datasets, evaluate, optuna, papermill, nbconvert, jupytext, ipykernel
+STACK_DEV := gradio, openai, pytest_cov
 
-.PHONY: setup demo test test-slow check notebooks clean
+.PHONY: setup setup-dev demo test test-slow check notebooks lock clean
 
-setup: $(STAMP)
+# What a run needs.
+setup: .venv/.installed
 
-$(STAMP): requirements.txt requirements-unsloth.txt pyproject.toml
+.venv/.installed: requirements.lock pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python {v[0]}.{v[1]}: expected 3.11 to 3.13. Try: make PYTHON=python3.12 setup")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q --no-compile torch==2.13.0 -r requirements.txt
-	$(BIN)/python -m pip install -q --no-compile --no-deps -r requirements-unsloth.txt
-	$(BIN)/python -m pip install -q --no-compile --no-build-isolation -e '.[dev]'
-	$(BIN)/python -m compileall -q -j 0 .venv/lib || true  # on all cores; some packages hold files of other Pythons
+	$(PIP) install -q --no-compile uv==$(UV_VERSION)
+	$(PIP) install -q --no-compile $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(call install_lock,requirements.lock)
+	$(PIP) install -q --no-compile --no-deps --no-build-isolation -e .
+	$(call compile,$(STACK))
+	@touch $@
+
+# What the tests and checks need on top.
+setup-dev: .venv/.installed-dev
+
+.venv/.installed-dev: requirements-dev.lock .venv/.installed
+	$(call install_lock,requirements-dev.lock)
+	$(call compile,$(STACK_DEV))
 	@touch $@
 
 demo: setup
-	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers.run --preset demo $(ARGS)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers run --preset demo $(ARGS)
 
-test: setup
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests --durations 15
+test: setup-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests --durations 15 --cov --cov-report term
 
-test-slow: setup
+test-slow: setup-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m slow
 
-check: setup
+check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python notebooks/build.py --check
+	$(BIN)/lint-imports
+	$(BIN)/python tools/build_notebooks.py --check
+	$(BIN)/python tools/draw_rooms.py --check
+	$(BIN)/python tools/check_words.py
+	$(BIN)/python tools/check_tests.py
+	$(BIN)/codespell
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 notebooks: setup
-	$(BIN)/python notebooks/build.py
+	$(BIN)/python tools/build_notebooks.py
+
+# Resolves anew what pyproject.toml and the requirements ask for, keeps the versions that still fit, and writes the
+# locks without an index's address. ARGS=--upgrade takes the newest.
+COMPILE_LOCK = echo "$(TORCH)" | UV_SYSTEM_CERTS=1 UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile -q --universal \
+	--python-version 3.11 --generate-hashes --no-annotate --no-emit-index-url --no-emit-package torch $(ARGS) \
+	- requirements.txt requirements-unsloth.txt
+
+lock: $(BIN)/uv
+	$(COMPILE_LOCK) pyproject.toml --extra dev -o requirements-dev.lock
+	$(COMPILE_LOCK) -c requirements-dev.lock -o requirements.lock
+
+$(BIN)/uv:
+	$(PYTHON) -m venv .venv
+	$(PIP) install -q --no-compile uv==$(UV_VERSION)
 
 clean:
 	rm -rf .venv outputs/.cache

@@ -1,6 +1,10 @@
-"""The helpers' layers, and what may be loaded when."""
+"""The helpers' layout: what may be loaded when, and how large a file and a function may be.
+
+Which room may import which is in pyproject.toml, [tool.importlinter]; `make check` sees to it.
+"""
 
 import ast
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -8,80 +12,103 @@ from pathlib import Path
 import pytest
 
 HELPERS = Path(__file__).resolve().parents[1] / "src" / "helpers"
-LAYERS = [  # a lower line may import a higher one; sideways only as SIDEWAYS shows
-    {"env", "text"},
-    {"corpus", "chat", "metrics", "rubric", "care", "people", "checkpoints", "experiments", "presets", "plan"},
-    {"figures"},
-    {"model", "tiny", "judge"},
-    {"train", "generate", "tables"},
-    {"compare"},
-    {"report", "tune", "app", "kaggle"},
-    {"export"},
-    {"run"},
-]
-SIDEWAYS = {
-    ("metrics", "rubric"),
-    ("rubric", "care"),
-    ("plan", "presets"),
-    ("plan", "rubric"),
-    ("tune", "train"),
-    ("app", "generate"),
-    ("app", "rubric"),
-}
+MODULES = sorted(HELPERS.rglob("*.py"))
 HEAVY = {"torch", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
-LIGHT = sorted(
-    "env text corpus metrics rubric care people experiments report plan presets run figures tables compare".split()
-)
+AT_TOP = {  # where a class needs them: these files are imported when a run trains, or the chat page opens
+    "training/trainer.py": HEAVY,
+    "training/callbacks.py": HEAVY,
+    "inference/chat_page.py": {"gradio"},
+}
+LIGHT = ["platforms", "runs", "language", "data", "planning", "reporting", "runner", "__main__"]
+LONGEST_MODULE, LONGEST_MEDIAN, LONGEST_FUNCTION = 350, 170, 60  # lines
 
 
-def imports(path, at_top=False):
-    """Returns the modules a file imports, as dotted names; only those outside functions with `at_top`."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    inside = {
-        node
-        for function in ast.walk(tree)
-        if at_top and isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
-    for node in ast.walk(tree):
-        if node in inside:
-            continue
-        if isinstance(node, ast.Import):
-            yield from (name.name for name in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+def path_in_helpers(path):
+    return path.relative_to(HELPERS).as_posix()
 
 
-def modules():
-    return sorted(path for path in HELPERS.glob("*.py") if path.stem != "__init__")
+def top_imports(tree):
+    """Yields the packages that a module imports outside of functions and of `if TYPE_CHECKING`, with their lines."""
+    for node in tree.body if isinstance(tree, ast.Module) else ast.iter_child_nodes(tree):
+        match node:
+            case ast.Import(names=names):
+                yield from ((name.name.split(".")[0], node.lineno) for name in names)
+            case ast.ImportFrom(module=str(module)):
+                yield module.split(".")[0], node.lineno
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.If(test=ast.Name(id="TYPE_CHECKING")):
+                pass
+            case _:
+                yield from top_imports(node)
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
-def test_a_module_imports_only_from_the_lines_above_it(path):
-    level = next((n for n, names in enumerate(LAYERS) if path.stem in names), None)
-    assert level is not None, f"{path.name} stands in no layer: add it to LAYERS, where the design has it"
-    allowed = set().union(*LAYERS[:level]) | {b for a, b in SIDEWAYS if a == path.stem}
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("helpers.")}
-    assert used <= allowed, f"{path.name} imports {sorted(used - allowed)}: move the function, or the call, up"
+def functions(path):
+    return (node for node in ast.walk(read(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
 
 
-@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
-def test_torch_and_its_kin_are_imported_inside_functions(path):
-    heavy = {name.split(".")[0] for name in imports(path, at_top=True)} & HEAVY
-    assert not heavy, f"{path.name} imports {sorted(heavy)} at the top: move it into the function that needs it"
+def read(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_a_light_module_loads_without_torch_in_under_a_second(name):
-    code = (
-        "import sys, time; import pandas, numpy; began = time.perf_counter(); "
-        f"import helpers.{name}; took = time.perf_counter() - began; "
-        f"loaded = {HEAVY!r} & set(sys.modules); assert not loaded, loaded; print(took)"
+def light_modules(room):
+    """Returns the dotted names of a room's modules."""
+    files = [HELPERS / f"{room}.py"] if (HELPERS / f"{room}.py").is_file() else (HELPERS / room).glob("*.py")
+    names = (path.relative_to(HELPERS.parent).with_suffix("").as_posix() for path in files)
+    return sorted(name.replace("/", ".").removesuffix(".__init__") for name in names)
+
+
+def test_heavy_packages_are_imported_inside_functions():
+    lines = [
+        f"{path_in_helpers(path)}:{line} imports {package}"
+        for path in MODULES
+        for package, line in top_imports(read(path))
+        if package in (HEAVY | {"gradio"}) - AT_TOP.get(path_in_helpers(path), set())
+    ]
+    assert not lines, f"{lines}: move each import into the function that needs it, types under `if TYPE_CHECKING`"
+
+
+@pytest.mark.parametrize("room", LIGHT)
+def test_a_light_room_loads_in_under_a_second(room):
+    names = light_modules(room)
+    assert names, f"helpers.{room} is not there: take it out of LIGHT"
+    load = f"import {', '.join(names)}"
+    code = (  # the processor's time: what else the machine does at the moment says nothing of the imports
+        "import sys, time; import pandas, numpy; began = time.process_time(); "
+        f"{load}; seconds = time.process_time() - began; "
+        f"heavy = {HEAVY!r} & set(sys.modules); assert not heavy, heavy; print(seconds)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 1.0
+    assert done.returncode == 0, f"{load}: {done.stderr}\nImport heavy packages inside functions."
+    assert float(done.stdout) < 1.0, f"{load} takes {done.stdout.strip()} s: see python -X importtime -c {load!r}"
 
 
-def test_the_package_does_nothing_at_import():
-    assert (HELPERS / "__init__.py").read_text() == ""
+def test_a_package_does_nothing_at_import():
+    long = [
+        path_in_helpers(path)
+        for path in MODULES
+        if path.name == "__init__.py" and len(path.read_text(encoding="utf-8").splitlines()) > 1
+    ]
+    assert not long, f"{long}: an __init__.py is empty, or names its room in one line"
+
+
+def test_no_module_is_too_long():
+    lines = {path_in_helpers(path): len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES}
+    long = {name: count for name, count in lines.items() if count > LONGEST_MODULE}
+    assert not long, f"over {LONGEST_MODULE} lines: {long}: split each into files that do one thing"
+
+
+def test_a_module_is_short_as_a_rule():
+    lines = [len(path.read_text(encoding="utf-8").splitlines()) for path in MODULES if path.name != "__init__.py"]
+    median = statistics.median(lines)
+    assert median <= LONGEST_MEDIAN, f"half of the modules are over {median:.0f} lines: split the longest"
+
+
+def test_a_long_function_says_why():
+    long = [
+        f"{path_in_helpers(path)}:{node.lineno} {node.name}: {node.end_lineno - node.lineno + 1} lines"
+        for path in MODULES
+        for node in functions(path)
+        if node.end_lineno - node.lineno + 1 > LONGEST_FUNCTION
+        and not any(line.strip().startswith("Long because") for line in (ast.get_docstring(node) or "").splitlines())
+    ]
+    mend = 'take parts out as functions, or say why in a line of the docstring that starts with "Long because"'
+    assert not long, f"over {LONGEST_FUNCTION} lines: {long}: {mend}"
