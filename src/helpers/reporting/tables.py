@@ -151,7 +151,7 @@ def text_table(rows: list[dict] | dict) -> "Styler":
 
     table = pandas.DataFrame(list_values(rows) if isinstance(rows, dict) else rows).astype(str)
     wrapped = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
-    styles = {"th, td": wrapped, "td:first-child": "min-width: 8rem"}
+    styles = {"th, td": wrapped, "th": "overflow-wrap: normal", "td:first-child": "min-width: 8rem"}
     shown = table.style.hide(axis="index")
     shown.format(escape="html")
     return shown.set_table_styles([{"selector": name, "props": props} for name, props in styles.items()])
