@@ -18,7 +18,7 @@ from pathlib import Path
 
 from helpers.data.load import load_table
 from helpers.models.batching import padded_tokens
-from helpers.models.chat import encode_row, make_collator, tokenize_rendered
+from helpers.models.chat import encode_examples, encode_row, make_collator, tokenize_rendered
 from helpers.models.embedded import build_tokenizer
 from helpers.models.families import SHAPES
 from helpers.models.loading import load_for_training, load_tokenizer, start_backend
@@ -36,7 +36,6 @@ from helpers.runs.settings import parameters_cell, resolve_settings
 from helpers.training import loop
 from helpers.training.config import resolve_config
 from helpers.training.launch import launch_training
-from helpers.training.steps import encode_examples
 
 LENGTHS = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]  # share of rows: tokens
 WARM_UP = 0.3
@@ -209,11 +208,13 @@ def prepare(name: str, work: Path) -> tuple[Run, TrainingConfig]:
 def train_stock(run: Run, config: TrainingConfig, batch: int, accumulation: int) -> dict:
     """Trains with TRL's own loop: rows in random order, every micro-batch checkpointed."""
     import torch
+    from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
     tokenizer = load_tokenizer(config.base_model)
     tokenizer.padding_side = "right"
-    train_set, _ = encode_examples(run, tokenizer, config.model_copy(update={"eval_rows": 0}))
+    rows = read_jsonl(run / "data" / "train.jsonl")
+    train_set = Dataset.from_list(encode_examples(tokenizer, rows, "train", config.max_length))
     network = load_for_training(config.model_copy(update={"base_model_path": config.base_model}), "float16")
     counts, pad = [], make_collator(tokenizer)
 

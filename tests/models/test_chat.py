@@ -12,6 +12,7 @@ from helpers.models.chat import (
     IGNORED,
     check_labels,
     decode_labels,
+    encode_examples,
     encode_prompt,
     encode_row,
     make_collator,
@@ -139,6 +140,12 @@ def test_a_template_that_rewrites_its_own_prompt_is_refused(tokenizer, embedded_
     odd.chat_template = "{{ bos_token }}{{ messages | length }}" + LLAMA_3.template.removeprefix("{{ bos_token }}")
     with pytest.raises(ValueError, match="does not continue its own prompt"):
         encode_row(odd, embedded_rows[0])
+
+
+def test_a_row_above_the_longest_length_is_refused(tokenizer, embedded_rows):
+    message = r"train.jsonl has a row of \d+ tokens, max_length is 9: an answer would be cut"
+    with pytest.raises(ValueError, match=message):
+        encode_examples(tokenizer, embedded_rows[:2], "train", 9)
 
 
 def test_a_row_without_an_answer_is_refused(tokenizer):

@@ -27,6 +27,7 @@ def train_on_two_machines(run):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "2"]
     command += ["--num_processes", "2", "--main_process_ip", "127.0.0.1", "--main_process_port", port]
     command += ["--mixed_precision", "no", "--dynamo_backend", "no", "--num_cpu_threads_per_process", "1"]
+    run.id()  # as a launch makes it before its processes
     machines = [
         subprocess.Popen(
             [*command, "--machine_rank", rank, "-m", "helpers.training.launch", str(run / "train/config.json")],

@@ -1,29 +1,20 @@
 """Rows as optimizer steps."""
 
-import pytest
 from configs import make_config
 from datasets import Dataset
 
 from helpers.models.chat import IGNORED
-from helpers.planning.config import TrainingConfig
-from helpers.training.steps import StepDataset, encode_examples
+from helpers.runs.files import write_json
+from helpers.training.inputs import read_inputs
+from helpers.training.steps import StepDataset
 
 
-def test_a_row_above_the_longest_length_stops_the_training(make, tokenizer):
-    run = make("long")
-    config = TrainingConfig.of_run(run).model_copy(update={"max_length": 64})
-    message = r"train.jsonl has a row of \d+ tokens, max_length is 64: an answer would be cut"
-    with pytest.raises(ValueError, match=message):
-        encode_examples(run, tokenizer, config)
-
-
-def test_the_validation_slice_is_chosen_by_the_seed(make, tokenizer):
+def test_the_validation_slice_is_chosen_by_the_seed(make):
     run = make("slice", eval_rows=3)
-    config = TrainingConfig.of_run(run)
-    slices = [
-        [row["id"] for row in encode_examples(run, tokenizer, config.model_copy(update={"seed": seed}))[1]]
-        for seed in (1, 1, 2)
-    ]
+    slices = []
+    for seed in (1, 1, 2):
+        write_json(run / "train/config.json", {**run.training_config(), "seed": seed})
+        slices.append([row["id"] for row in read_inputs(run).rows["val"]])
     assert len(slices[0]) == 3
     assert slices[0] == slices[1]
     assert slices[0] != slices[2]

@@ -103,6 +103,24 @@ def encode_row(tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, list[int]
     return {"input_ids": ids, "labels": labels}
 
 
+def encode_examples(
+    tokenizer: Tokenizer, rows: list[dict[str, Any]], part: str, max_length: int
+) -> list[dict[str, list[int]]]:
+    """Returns `encode_row` of the data rows of a part, checked.
+
+    Raises ValueError when a row is longer than `max_length` tokens, and as `encode_row` and `check_labels` do.
+    """
+    examples = [encode_row(tokenizer, row) for row in rows]
+    check_labels(tokenizer, rows, examples)
+    longest = max(len(example["input_ids"]) for example in examples)
+    if longest > max_length:
+        raise ValueError(
+            f"{part}.jsonl has a row of {longest} tokens, max_length is {max_length}: an answer would be cut. Prepare "
+            f"the data again with shared.max_length, so that such rows are dropped."
+        )
+    return examples
+
+
 def answers_of(row: dict[str, Any]) -> list[str]:
     """Returns the texts of a data row that are trained on and scored: the assistant's turns, or the plain text."""
     if "text" in row:

@@ -35,3 +35,19 @@ def launch_processes(module: str, arguments: list[str], processes: int, **enviro
     command += ["--multi_gpu"]  # on a CPU too: with --cpu it starts one process, whatever their number
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", module, *arguments]
     return run_child(command, **environment)
+
+
+def process_rank() -> int:
+    """Returns this process's place in its launch, 0 for the first or the only one, which writes and prints."""
+    return int(os.environ.get("RANK", 0))
+
+
+def process_count() -> int:
+    """Returns the number of processes of the launch."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def print_once(*lines: str) -> None:
+    """Prints lines in the first process of a launch."""
+    if lines and not process_rank():
+        print(*lines, sep="\n", flush=True)

@@ -7,13 +7,13 @@ from typing import Any
 from helpers.planning.config import TrainingConfig
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import set_threads
-from helpers.platforms.processes import launch_processes
+from helpers.platforms.processes import launch_processes, process_rank
 from helpers.runs.files import read_json, write_json
 from helpers.runs.mirror import mirrored
 from helpers.runs.record import Run
 from helpers.runs.session import SESSION_START, session_start
 from helpers.training.config import OnRung
-from helpers.training.loop import is_first_process, run_training
+from helpers.training.loop import run_training
 
 
 def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = None) -> dict[str, Any]:
@@ -26,6 +26,7 @@ def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = N
 
     config_file, result_file = run / "train" / "config.json", run / "train" / "result.json"
     write_json(config_file, config.to_json())
+    run.id()  # made before several processes could each make one
     result_file.unlink(missing_ok=True)
     gpus = max(1, torch.cuda.device_count())
     processes = config.num_gpus or gpus
@@ -54,7 +55,7 @@ def train_process(config_file: Path) -> None:
         result["reason"] = describe_error(error)
         raise
     finally:
-        if is_first_process():
+        if not process_rank():
             write_json(run / "train" / "result.json", result)
 
 

@@ -13,21 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 from transformers import EarlyStoppingCallback, Trainer
 from trl import SFTTrainer
 
 from helpers.models.batching import cut_batches, padded_tokens
 from helpers.models.likelihood import score_likelihood
-from helpers.planning.batches import MicroBatch, uses_checkpointing
-from helpers.planning.config import TrainingConfig
+from helpers.planning.batches import MicroBatch, effective_batch_rows, uses_checkpointing
 from helpers.planning.hours import DRIVE_BYTES
 from helpers.planning.memory import VALIDATION_TOKEN_BUDGET
 from helpers.platforms.errors import describe_error
+from helpers.platforms.processes import print_once
 from helpers.runs.checkpoints import check_disk_space, place_checkpoint, prune_checkpoints, seal_checkpoint
-from helpers.runs.files import folder_bytes, read_json, write_json
+from helpers.runs.files import folder_bytes, write_json
 from helpers.runs.session import SessionClock
 from helpers.training.config import RUNG_REACHED
+from helpers.training.inputs import TrainingInputs
 from helpers.training.steps import StepDataset
 
 NONFINITE_PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
@@ -35,22 +35,10 @@ SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: from 65,536 i
 COUNTS = ("useful", "computed", "arithmetic", "micro_batches")  # tokens without and with pads, × passes; their batches
 
 
-class Progress(BaseModel):
-    """What a checkpoint keeps beside the library's own state: progress.json."""
-
-    counts: Counter[str] = Counter()  # of COUNTS; this rank's in training, the sum over the ranks in a checkpoint
-    limit: int = 0  # tokens of a micro-batch after memory ran out, 0: as configured
-    loss_sum: float = 0.0  # over the steps
-    seconds: float = 0.0  # of training, in earlier sessions
-    eval_seconds: float = 0.0
-    log: list[dict[str, Any]] = []  # the lines of log.jsonl
-
-
 class StepTrainer(SFTTrainer):
     """SFTTrainer whose data loader gives whole optimizer steps, which `training_step` computes in micro-batches.
 
-    `steps` is this rank's share of every step, `val_rows` the rows of the validation slice, `fingerprint` what a
-    checkpoint must share with the run, `library` what SFTTrainer itself takes.
+    `steps` is this rank's share of every step, `library` what SFTTrainer itself takes.
     """
 
     model: Any  # PeftModel
@@ -58,21 +46,12 @@ class StepTrainer(SFTTrainer):
     data_collator: Any
     processing_class: Any  # the tokenizer
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        steps: StepDataset,
-        val_rows: list[dict],
-        fingerprint: dict,
-        clock: SessionClock,
-        **library: Any,
-    ) -> None:
+    def __init__(self, inputs: TrainingInputs, steps: StepDataset, clock: SessionClock, **library: Any) -> None:
         super().__init__(train_dataset=steps.train_set, **library)
-        self.config, self.steps, self.val_rows = config, steps, val_rows
-        self.fingerprint, self.clock = fingerprint, clock
-        self.progress = Progress(limit=config.limit)
+        self.config, self.progress, self.fingerprint = inputs.config, inputs.progress, inputs.fingerprint
+        self.steps, self.val_rows, self.clock = steps, inputs.rows["val"], clock
         self.started = time.perf_counter()  # of this session's training
-        self.pause_reason, self.pause_at = "", config.pause_at
+        self.pause_reason, self.pause_at = "", self.config.pause_at
         self.nonfinite_steps = self.scaler_skips = 0  # in a row
         self.save_seconds, self.save_bytes = 0.0, 0  # of the last checkpoint
         self.checkpointing: list[Any] = [
@@ -266,12 +245,6 @@ class StepTrainer(SFTTrainer):
         prune_checkpoints(folder.parent, self.config.sft["save_total_limit"] or 0, {self.state.best_global_step or 0})
         self.save_bytes = folder_bytes(folder)
 
-    def load_progress(self, checkpoint: Path) -> None:
-        """Restores the counts, the log and the clock of a checkpoint; the library restores the rest."""
-        self.progress = Progress.model_validate(read_json(checkpoint / "progress.json"))
-        if self.args.process_index:  # the sum over the ranks is the first one's
-            self.progress.counts.clear()
-
     def copy_seconds(self) -> float:
         """Returns how long a checkpoint should take to its mirror, 0 without one."""
         return self.save_bytes / DRIVE_BYTES if self.config.session["mirror"] else 0.0
@@ -305,3 +278,36 @@ class StepTrainer(SFTTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def describe_pause(self) -> dict[str, Any]:
+        """Returns what a session leaves that ended before its run: status, step, steps, reason; val_loss at a rung."""
+        step, steps, reason = self.state.global_step, self.state.max_steps, self.pause_reason
+        print_once(f"paused at step {step} of {steps}: {reason}. Run the same command again to continue.")
+        result = {"status": "paused", "step": step, "steps": steps, "reason": reason}
+        losses = [line["eval_loss"] for line in self.progress.log if "eval_loss" in line and line["step"] == step]
+        return {**result, "val_loss": losses[-1]} if losses else result
+
+    def measure(self, start_seconds: float) -> dict[str, Any]:
+        """Validates a finished training; returns what it did and took, `start_seconds` before its steps included."""
+        counts, seconds, eval_seconds = self.total_counts(), self.seconds(), self.progress.eval_seconds
+        val_loss = self.evaluate()["eval_loss"]
+        print_once(f"validation during training took {eval_seconds / seconds:.1%} of its time")
+        peaks = [torch.cuda.max_memory_reserved(gpu) / 2**30 for gpu in range(torch.cuda.device_count())]
+        return {
+            "world_size": self.args.world_size,
+            "effective_batch": effective_batch_rows(self.config, self.steps.schedule),
+            "optimizer_steps": self.state.global_step,
+            "epochs": self.state.epoch,
+            "train_loss": self.progress.loss_sum / self.state.global_step,
+            "val_loss": val_loss,
+            "val_rows": len(self.val_rows),
+            "val_share_of_time": eval_seconds / seconds,
+            "tokens_seen": counts["useful"],
+            "useful_token_fraction": counts["useful"] / counts["computed"],
+            "arithmetic_per_useful_token": counts["arithmetic"] / 3 / counts["useful"],
+            "micro_batches": counts["micro_batches"],
+            "micro_batch_limit": self.progress.limit or None,
+            "tokens_per_second": counts["useful"] / (seconds - eval_seconds),
+            "peak_memory_gib": max(peaks, default=None),
+            "hours": (seconds + start_seconds) / 3600,
+        }

@@ -1,0 +1,71 @@
+"""All that a training reads of its run, and all that can be refused, before anything is loaded."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from helpers.data.sampling import shuffle_key
+from helpers.models.embedded import locate_base_model
+from helpers.planning.config import TrainingConfig
+from helpers.platforms.processes import process_count, process_rank
+from helpers.runs.checkpoints import MANIFEST, make_fingerprint, newest_checkpoint, step_of
+from helpers.runs.files import file_sha256, read_json, read_jsonl
+from helpers.runs.record import Run
+
+DATA = {"train": "data/train.jsonl", "val": "data/val.jsonl"}
+
+
+class Progress(BaseModel):
+    """What a checkpoint keeps beside the library's own state: progress.json."""
+
+    counts: Counter[str] = Counter()  # of COUNTS; this rank's in training, the sum over the ranks in a checkpoint
+    limit: int = 0  # tokens of a micro-batch after memory ran out, 0: as configured
+    loss_sum: float = 0.0  # over the steps
+    seconds: float = 0.0  # of training, in earlier sessions
+    eval_seconds: float = 0.0
+    log: list[dict[str, Any]] = []  # the lines of log.jsonl
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """What a training starts from."""
+
+    config: TrainingConfig  # its base model located on this machine
+    rows: dict[str, list[dict]]  # data rows: "train", and "val", the slice that is validated on
+    fingerprint: dict[str, Any]  # what a checkpoint must share with the run
+    checkpoint: Path | None  # the newest valid one
+    progress: Progress  # the checkpoint's, or that of a training's start
+    notes: list[str]  # which checkpoints were skipped and why, which one is resumed, what has changed since
+
+    @property
+    def start_step(self) -> int:
+        """The optimizer steps that are done."""
+        return step_of(self.checkpoint) if self.checkpoint else 0
+
+
+def read_inputs(run: Run) -> TrainingInputs:
+    """Reads train/config.json, the data rows, and the newest valid checkpoint's manifest and progress.
+
+    Raises ValueError for a checkpoint of other settings or data, and as `locate_base_model` does.
+    """
+    config = TrainingConfig.of_run(run)
+    rows = {part: read_jsonl(run / file) for part, file in DATA.items()}
+    if config.eval_rows:
+        rows["val"] = sorted(rows["val"], key=lambda row: shuffle_key(config.seed, row["id"]))[: config.eval_rows]
+    hashes = {file: file_sha256(run / file) for file in DATA.values()}
+    fingerprint = make_fingerprint(run.id(), config.to_json(), hashes, process_count())
+    checkpoint, skipped = newest_checkpoint(run / "train" / "checkpoints", fingerprint)
+    progress, notes = Progress(limit=config.limit), [f"skipped {line}" for line in skipped]
+    if checkpoint:
+        progress = Progress.model_validate(read_json(checkpoint / "progress.json"))
+        if process_rank():  # the counts are the sum over the ranks, which the first one continues
+            progress.counts.clear()
+        notes.append(f"resuming from {checkpoint.name}")
+        before, now = read_json(checkpoint / MANIFEST)["fingerprint"]["versions"], fingerprint["versions"]
+        if changes := [f"{name} {old} to {now.get(name)}" for name, old in before.items() if now.get(name) != old]:
+            notes.append(f"changed since: {', '.join(changes)}. The result is no longer bit for bit as uninterrupted.")
+    config = config.model_copy(update={"base_model_path": locate_base_model(config.base_model, run)})
+    return TrainingInputs(config, rows, fingerprint, checkpoint, progress, notes)
