@@ -1,5 +1,7 @@
 # Everything is set up in .venv of this checkout; nothing global. `make PYTHON=python3.12 …` picks another Python.
 PYTHON ?= python3
+# The tests use two processes: each takes up to 3 GiB and two cores.
+TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 UV_VERSION := 0.13.9
@@ -44,7 +46,7 @@ demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers run --preset demo $(ARGS)
 
 test: setup-dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests --durations 15 --cov --cov-report term
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --durations 15 --cov --cov-report term
 
 test-slow: setup-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m slow

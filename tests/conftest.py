@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 
 from helpers.data.clean import clean_table
 from helpers.data.group import group_rows, link_rows
@@ -17,7 +18,7 @@ from helpers.models.embedded import build_tokenizer
 from helpers.models.families import SHAPES
 from helpers.planning.config import configure_training
 from helpers.platforms.machine import set_threads
-from helpers.runs.files import write_json, write_jsonl
+from helpers.runs.files import read_json, write_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import parameters_cell
 
@@ -26,10 +27,24 @@ set_threads()
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """Puts one file that needs the demo first and the others last: while one process makes it, another has work."""
+    first, *others = [*dict.fromkeys(item.path for item in items if "demo" in item.fixturenames), None]
+    items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in others else 1)
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory):
+    """Returns a folder that the processes of this test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
 @pytest.fixture(scope="session", autouse=True)
-def model_cache(tmp_path_factory):
+def model_cache(shared_folder):
     """Keeps the embedded models of all tests in one folder of this test run."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared_folder / "cache"
+    folder.mkdir(exist_ok=True)
     os.environ["SAHANUBHUTI_CACHE"] = str(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return folder
@@ -55,15 +70,19 @@ def suite():
 
 
 @pytest.fixture(scope="session")
-def demo(suite, model_cache, tmp_path_factory):
+def demo(suite, model_cache, shared_folder):
     """Runs the demo once: `run` is its folder, `outputs` the folder above, `first` what the command printed.
 
     While one test is written, TEST_OUTPUTS names a folder that keeps the demo from call to call.
     """
-    outputs = Path(os.environ.get("TEST_OUTPUTS") or tmp_path_factory.mktemp("outputs"))
-    first = suite("--preset", "demo", "--outputs", outputs)
-    assert first.returncode == 0, first.output
-    return SimpleNamespace(outputs=outputs, run=Run(outputs / "demo"), first=first)
+    outputs = Path(os.environ.get("TEST_OUTPUTS") or shared_folder / "outputs")
+    printed = shared_folder / "demo.json"
+    with FileLock(f"{printed}.lock"):
+        if not printed.is_file():
+            first = suite("--preset", "demo", "--outputs", outputs)
+            assert first.returncode == 0, first.output
+            write_json(printed, vars(first))
+    return SimpleNamespace(outputs=outputs, run=Run(outputs / "demo"), first=SimpleNamespace(**read_json(printed)))
 
 
 @pytest.fixture(scope="session")
