@@ -1,4 +1,4 @@
-"""The door: python -m helpers COMMAND. commands.yaml describes the command line; the rooms do the work."""
+"""The command line, python -m helpers COMMAND: commands.yaml describes it, each command calls the room that does it."""
 
 import argparse
 import json
@@ -6,16 +6,19 @@ import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, REFUSED, Paused, Refused
 
+if TYPE_CHECKING:
+    from helpers.runs.record import Run
+
 WORDS = Path(__file__).with_name("commands.yaml")
 USER_ERRORS = {  # command: what it raises when it is given something it cannot work on
     "plan": (ValueError,),
-    "report": (ValueError, OSError, KeyError),
+    "report": (ValueError, OSError),
     "experiments": (OSError,),
     "kaggle": (RuntimeError,),
 }
@@ -85,7 +88,9 @@ def chat(options: Namespace) -> int:
     """Serves the chat page."""
     from helpers.inference.serve import serve_chat
 
-    return serve_chat(options.run, options.host, options.port, not options.no_care)
+    if bool(options.run) == bool(options.run_option):
+        raise Refused("chat takes the folder of one run, such as: python -m helpers chat outputs/demo")
+    return serve_chat(options.run or options.run_option, options.host, options.port, not options.no_care)
 
 
 def verify(options: Namespace) -> int:
@@ -101,7 +106,7 @@ def experiments(options: Namespace) -> int:
     """Writes the logs as CSV files."""
     from helpers.runs.experiments import export_logs
 
-    print("\n".join(map(str, export_logs(Path(options.database)))))
+    print("\n".join(map(str, export_logs(options.database))))
     return FINISHED
 
 
@@ -116,7 +121,7 @@ def kaggle(options: Namespace) -> int:
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
 
-def existing_run(folder: str) -> object:
+def existing_run(folder: str) -> "Run":
     """Returns the run in a folder. Raises Refused where there is none."""
     from helpers.runs.record import Run
 

@@ -84,9 +84,9 @@ class Results:
 
 
 def read_results(run: Run) -> Results:
-    """Reads a run's files, each once. Raises FileNotFoundError when the folder is no run's."""
+    """Reads a run's files, each once. Raises FileNotFoundError when the folder is not that of a run."""
     if not run.exists():
-        raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is no run's folder.")
+        raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is not the folder of a run.")
     metrics = {stage: run.metrics(stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
     entries = {field: read_journal(run / file, False) for field, file in JOURNALS.items()}
     return Results(
@@ -109,9 +109,11 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _read_by_id(path: Path) -> dict[str, dict[str, str]]:
-    """Returns {id: row} of a CSV file, in its order; of two rows with one id the first."""
+    """Returns {id: row} of a CSV file, in its order; of two rows with one id the first. ValueError without ids."""
     rows: dict[str, dict[str, str]] = {}
     for row in _read_table(path):
+        if "id" not in row:
+            raise ValueError(f"{path} has no column id: expected the ids of the test rows in one.")
         rows.setdefault(row["id"], row)
     return rows
 

@@ -81,7 +81,7 @@ class Run:
 
     @classmethod
     def named(cls, outputs: str | Path, run_name: str) -> "Run":
-        """Returns the run of this name below `outputs`. Raises ValueError for a name that is no plain folder name."""
+        """Returns the run of this name below `outputs`. Raises ValueError for a name that cannot be a folder."""
         return cls(run_folder(str(outputs), run_name))
 
     def __truediv__(self, part: str | Path) -> Path:

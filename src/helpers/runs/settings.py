@@ -141,7 +141,7 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     fields = library_fields(name) if library else own
     path = ".".join([section, name, *key])
     if problem["type"] == "extra_forbidden":
-        kind = f"no setting of {library[-1][2]}" if library else "no setting"
+        kind = f"not a setting of {library[-1][2]}" if library else "not a setting"
         return f"{path} is {kind}.{suggest_name(key[0], fields)}"
     expected = fields[key[0]] if key else cell[name][1]
     hint = ""
@@ -166,7 +166,7 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
         known = {name for stage in stages for name in cells[stage]}
         for name in values:
             if name not in known:
-                raise Refused(f"{where}: {section}.{name} is no setting.{suggest_name(str(name), known)}")
+                raise Refused(f"{where}: {section}.{name} is not a setting.{suggest_name(str(name), known)}")
         for stage in stages:
             try:
                 given = {name: value for name, value in values.items() if name in cells[stage]}

@@ -31,7 +31,7 @@ STAGE_INPUTS = {  # stage: the files of the run that it reads; a finished stage 
 def run_folder(outputs: str, run_name: str) -> Path:
     """Returns outputs/<run_name>; in a notebook opened in notebooks/, the checkout's outputs are meant.
 
-    A name that is no plain folder name raises ValueError.
+    Raises ValueError for a name that is not letters, digits, ".", "_" and "-" alone.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
         raise ValueError(
