@@ -211,7 +211,7 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this Python, not another one of the user's
     import papermill
 
-    from helpers.reporting.notebook_pages import render_notebook
+    from helpers.reporting.render import render_notebook
 
     status, error = "failed", ""
     with ProgressLine(run.name, stage):
