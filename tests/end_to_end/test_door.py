@@ -118,7 +118,7 @@ def test_what_is_not_there_is_named_in_one_line(arguments, message, tmp_path, mo
 @pytest.mark.parametrize("words", [["RUN"], ["--run", "RUN"], ["--run", "RUN", "--port", "1"], ["--port", "1", "RUN"]])
 def test_chat_takes_its_run_bare_or_as_an_option(words, tmp_path, monkeypatch):
     served = []
-    monkeypatch.setattr("helpers.inference.serve.serve_chat", lambda run, *options: served.append(run.folder) or 0)
+    monkeypatch.setattr("helpers.inference.serve.serve_chat", lambda run, *options: served.append(run.folder))
     monkeypatch.chdir(tmp_path)
     write_json(tmp_path / "RUN/run.json", {})
     assert main(["chat", *words]) == 0
