@@ -19,7 +19,6 @@ from helpers.runs.files import read_json
 from helpers.runs.stages import STAGES, run_folder
 
 NOTEBOOKS = ROOT / "notebooks"
-TINY = NOTEBOOKS / "tiny.yaml"
 LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name, read without importing them
     "lora": [("peft", "config.py", "PeftConfig"), ("peft", "tuners/lora/config.py", "LoraConfig")],
     "sft": [
@@ -74,9 +73,8 @@ def library_fields(setting: str) -> dict[str, str]:
             return {}
         tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
         body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        for line in body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                fields[line.target.id] = ast.unparse(line.annotation)
+        annotated = [line for line in body if isinstance(line, ast.AnnAssign)]
+        fields |= {ast.unparse(line.target): ast.unparse(line.annotation) for line in annotated}
     return fields | FURTHER_FIELDS.get(setting, {})
 
 
@@ -91,26 +89,21 @@ def _library_type(annotation: str) -> Any:
 
 def _nested_model(name: str, default: dict) -> Any:
     """Returns the type of a dict setting: a library's fields, the keys of its own default, or any dict ({} there)."""
+    fields: dict[str, Any] = {}  # of "space" none: helpers.search checks it, its names are those of 02_train
     if name in LIBRARY_CLASSES:
         fields = {field: (_library_type(text), None) for field, text in library_fields(name).items()}
-    elif name == "space":  # helpers.search checks it: its names are those of 02_train
-        fields = {}
-    else:
+    elif name != "space":
         fields = {key: (TYPES[type(value).__name__], value) for key, value in default.items()}
-    return _make_model(name, fields) if fields else dict
-
-
-def _make_model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
-    return create_model(name, __config__=STRICT, **fields)
+    return create_model(name, __config__=STRICT, **fields) if fields else dict
 
 
 def stage_model(stage: str) -> type[BaseModel]:
     """Returns the pydantic model of a stage's parameters cell: names, types, defaults; nothing else is allowed."""
-    fields = {
+    fields: dict[str, Any] = {
         name: (_nested_model(name, default) if kind == "dict" else TYPES[kind], default)
         for name, (default, kind) in parameters_cell(stage).items()
     }
-    return _make_model(stage, fields)
+    return create_model(stage, __config__=STRICT, **fields)
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
@@ -175,7 +168,7 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
                 raise Refused(f"{where}: {error}") from error
             for name, value in checked.items():
                 laid_over = isinstance(value, dict) and name != "space"
-                settings[stage][name] = {**settings[stage][name], **value} if laid_over else value
+                settings[stage][name] = settings[stage][name] | value if laid_over else value
 
 
 def read_preset(path: Path) -> dict:
@@ -217,7 +210,7 @@ def resolve_settings(preset: str, run_name: str, outputs: str, sets: list[str], 
     settings = {stage: default_settings(stage) for stage in STAGES}
     layer_settings(settings, read_preset(NOTEBOOKS / "presets" / f"{preset}.yaml"), f"preset {preset}")
     if tiny:
-        layer_settings(settings, read_preset(TINY), "--tiny")
+        layer_settings(settings, read_preset(NOTEBOOKS / "tiny.yaml"), "--tiny")
     for text in sets:
         layer_settings(settings, parse_assignment(text), f"--set {text}", from_text=True)
     layer_settings(settings, {"shared": {"run_name": run_name, "outputs": outputs}}, "--run-name")
