@@ -12,13 +12,6 @@ from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.stages import STAGES
 
-JOURNALS = {  # field of Results: file
-    "log": "train/log.jsonl",
-    "base": "evaluate/base.jsonl",
-    "tuned": "evaluate/tuned.jsonl",
-    "replies": "infer/replies.jsonl",
-}
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -88,12 +81,14 @@ def read_results(run: Run) -> Results:
     if not run.exists():
         raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is not the folder of a run.")
     metrics = {stage: run.metrics(stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
-    entries = {field: read_journal(run / file, False) for field, file in JOURNALS.items()}
     return Results(
         run=run,
         record=run.record(),
         metrics=metrics,
-        **entries,
+        log=read_journal(run / "train" / "log.jsonl", repair=False),
+        base=read_journal(run / "evaluate" / "base.jsonl", repair=False),
+        tuned=read_journal(run / "evaluate" / "tuned.jsonl", repair=False),
+        replies=read_journal(run / "infer" / "replies.jsonl", repair=False),
         row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
         glosses=_read_by_id(run / "evaluate" / "gloss.csv"),
         trials=_read_table(run / "tune" / "trials.csv"),
