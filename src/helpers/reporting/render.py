@@ -75,7 +75,6 @@ def render_notebook(executed: Path, page: Path) -> None:
     Code is folded, the set-up hidden, a progress bar its last line, control characters shown; the pages of the run
     link one another.
     """
-    import nbformat
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
 
@@ -89,9 +88,7 @@ def render_notebook(executed: Path, page: Path) -> None:
     )
     exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"setup"}), enabled=True)
     exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
-    notebook = nbformat.read(executed, as_version=4)
-    given = {"metadata": {"name": executed.stem}, "bengali": as_base64(FONT.read_bytes())}
-    html, _ = exporter.from_notebook_node(notebook, given)
+    html, _ = exporter.from_filename(str(executed), {"bengali": as_base64(FONT.read_bytes())})
     write_text(page, visible_text(html))
     link_pages(page.parent)
 

@@ -117,9 +117,8 @@ def check_settings(section: str, stage: str, values: dict[str, Any], from_text: 
 
     `section` is how the user names the stage: itself, or "shared".
     """
-    model = stage_model(stage)
     try:
-        checked = model.model_validate(values, context={"from_text": from_text})
+        checked = stage_model(stage).model_validate(values, context={"from_text": from_text})
     except ValidationError as error:
         raise TypeError(_explain(section, stage, error)) from error
     return checked.model_dump(exclude_unset=True)
