@@ -1,4 +1,4 @@
-"""The door: python -m helpers COMMAND. commands.yaml describes the command line; the rooms do the work."""
+"""The command line, python -m helpers COMMAND: commands.yaml describes it, each command calls the room that does it."""
 
 import argparse
 import json
@@ -6,16 +6,19 @@ import sys
 from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, REFUSED, Paused, Refused
 
+if TYPE_CHECKING:
+    from helpers.runs.record import Run
+
 WORDS = Path(__file__).with_name("commands.yaml")
 USER_ERRORS = {  # command: what it raises when it is given something it cannot work on
     "plan": (ValueError,),
-    "report": (ValueError, OSError, KeyError),
+    "report": (ValueError, OSError),
     "experiments": (OSError,),
     "kaggle": (RuntimeError,),
 }
@@ -35,7 +38,7 @@ def run(options: Namespace) -> int:
     return run_presets([prepare_run(preset, *shared, stages, options.force) for preset in options.preset])
 
 
-def plan(options: Namespace) -> int:  # words: ok - the name of the command
+def plan(options: Namespace) -> None:  # words: ok - the name of the command
     """Prints the plans of presets, as tables or as JSON."""
     from helpers.planning.memory import T4_GIB
     from helpers.planning.plan import plan_preset, plan_table
@@ -50,11 +53,10 @@ def plan(options: Namespace) -> int:  # words: ok - the name of the command
     if options.json:
         objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
         print(json.dumps(objects if len(objects) > 1 else objects[0], indent=1))
-        return FINISHED
-    for preset, estimate in plans.items():
-        table = {"preset": preset, **plan_table(estimate)}
-        print("\n".join(f"{label:28}{value}" for label, value in table.items()))
-    return FINISHED
+    else:
+        for preset, estimate in plans.items():
+            table = {"preset": preset, **plan_table(estimate)}
+            print("\n".join(f"{label:28}{value}" for label, value in table.items()))
 
 
 def tune(options: Namespace) -> int:
@@ -64,7 +66,7 @@ def tune(options: Namespace) -> int:
     return search_worker([str(options.run)])
 
 
-def report(options: Namespace) -> int:
+def report(options: Namespace) -> None:
     """Writes the page of one run or of several, or fills a README."""
     from helpers.reporting.comparison import write_comparison
     from helpers.reporting.readme import fill_readme
@@ -78,14 +80,15 @@ def report(options: Namespace) -> int:
     else:
         write_report(runs[0], options.samples)
         print(runs[0] / "report" / "index.html")
-    return FINISHED
 
 
-def chat(options: Namespace) -> int:
+def chat(options: Namespace) -> None:
     """Serves the chat page."""
     from helpers.inference.serve import serve_chat
 
-    return serve_chat(options.run, options.host, options.port, not options.no_care)
+    if bool(options.run) == bool(options.run_option):
+        raise Refused("chat takes the folder of one run, such as: python -m helpers chat outputs/demo")
+    serve_chat(options.run or options.run_option, options.host, options.port, not options.no_care)
 
 
 def verify(options: Namespace) -> int:
@@ -97,12 +100,11 @@ def verify(options: Namespace) -> int:
     return FAILED if problem else FINISHED
 
 
-def experiments(options: Namespace) -> int:
+def experiments(options: Namespace) -> None:
     """Writes the logs as CSV files."""
     from helpers.runs.experiments import export_logs
 
-    print("\n".join(map(str, export_logs(Path(options.database)))))
-    return FINISHED
+    print("\n".join(map(str, export_logs(options.database))))
 
 
 def kaggle(options: Namespace) -> int:
@@ -116,7 +118,7 @@ def kaggle(options: Namespace) -> int:
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
 
-def existing_run(folder: str) -> object:
+def existing_run(folder: str) -> "Run":
     """Returns the run in a folder. Raises Refused where there is none."""
     from helpers.runs.record import Run
 
@@ -169,7 +171,7 @@ def main(arguments: list[str] | None = None) -> int:
         errors = USER_ERRORS.get(options.command, ())
         if len(getattr(options, "preset", [])) > 1 and options.run_name:
             raise Refused(f"--run-name names one run, but {len(options.preset)} presets are asked for: leave it out.")
-        return COMMANDS[options.command](options)
+        return COMMANDS[options.command](options) or FINISHED  # a command that returns nothing has finished
     except Paused as pause:
         print(pause)
         return PAUSED

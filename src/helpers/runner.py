@@ -26,7 +26,7 @@ from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoint
 from helpers.runs.record import Run, StageRecord, input_hashes, settings_differences
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
-from helpers.runs.stages import MAIN_STAGES, STAGE_INPUTS, STAGES
+from helpers.runs.stages import MAIN_STAGES, STAGES, stage_inputs
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,9 @@ def order_stages(settings: Settings, stages: list[str]) -> list[str]:
     """Returns stages in the order they run: those given, or the main ones. Raises Refused for an unknown one."""
     if unknown := [stage for stage in stages if stage not in STAGES]:
         raise Refused(f"--stages: no stage {unknown[0]!r}.{suggest_name(unknown[0], STAGES)}")
-    chosen = stages or [*MAIN_STAGES, *(["tune"] if reads_search(settings) else [])]
+    searched = "tune/best.json" in stage_inputs("train", settings["train"])
+    chosen = stages or [*MAIN_STAGES, *["tune"] * searched]
     return [stage for stage in STAGES if stage in chosen]
-
-
-def reads_search(settings: Settings) -> bool:
-    """Returns whether training takes its settings from the search."""
-    return settings["train"]["sft"].get("settings_from") == "tune"
 
 
 def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[str, str]:
@@ -115,7 +111,7 @@ def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[st
     records = run.record().stages
     reasons: dict[str, str] = {}
     for stage in stages:
-        inputs = [*STAGE_INPUTS[stage], *(["tune/best.json"] if stage == "train" and reads_search(settings) else [])]
+        inputs = stage_inputs(stage, settings[stage])
         check_inputs(run, stage, inputs, stages)
         reason = "forced" if force else reason_to_run(run, stage, settings[stage], records.get(stage, StageRecord()))
         rerun = {STAGES[earlier][1] for earlier in reasons if reasons[earlier]}
@@ -211,9 +207,9 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this Python, not another one of the user's
     import papermill
 
-    from helpers.reporting.notebook_pages import render_notebook
+    from helpers.reporting.render import render_notebook
 
-    status, error = "failed", ""
+    error = ""
     with ProgressLine(run.name, stage):
         try:
             papermill.execute_notebook(
@@ -221,17 +217,16 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
                 executed,
                 parameters=parameters,
                 progress_bar=False,
-                cwd=os.getcwd(),
                 extra_arguments=["--log-level=ERROR"],
             )
         except KeyboardInterrupt:
             error = "interrupted"
         except papermill.PapermillExecutionError as failure:
             error = f"{failure.ename}: {failure.evalue}"
-            status = "paused" if failure.ename == "Paused" else "failed"
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors
             error = f"{type(failure).__name__}: {failure}"
     if error:
+        status = "paused" if error.startswith("Paused:") else "failed"
         run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
         run.close_session(None, error.partition("\n")[0][:200])
     if executed.is_file():

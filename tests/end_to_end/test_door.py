@@ -1,4 +1,4 @@
-"""The door: every command explains itself, starts quickly, and has replaced the commands of before."""
+"""The command line: every command explains itself, starts quickly, and has replaced the commands of before."""
 
 import re
 import shlex
@@ -98,7 +98,9 @@ def test_help_needs_no_torch():
     [
         (["report", "nowhere"], "is not the folder of a run"),
         (["experiments", "nowhere.db"], "nowhere.db"),
+        (["chat", "nowhere"], "is not the folder of a run"),
         (["chat", "--run", "nowhere"], "is not the folder of a run"),
+        (["chat"], "chat takes the folder of one run"),
         (["tune", "nowhere"], "is not the folder of a run"),
         (["plan", "--preset", "dmo"], "Did you mean 'demo'?"),
         (["run", "--preset", "demo", "colab-t4", "--run-name", "x"], "--run-name names one run"),
@@ -111,6 +113,16 @@ def test_what_is_not_there_is_named_in_one_line(arguments, message, tmp_path, mo
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir()), "nothing may be started"
+
+
+@pytest.mark.parametrize("words", [["RUN"], ["--run", "RUN"], ["--run", "RUN", "--port", "1"], ["--port", "1", "RUN"]])
+def test_chat_takes_its_run_bare_or_as_an_option(words, tmp_path, monkeypatch):
+    served = []
+    monkeypatch.setattr("helpers.inference.serve.serve_chat", lambda run, *options: served.append(run.folder))
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "RUN/run.json", {})
+    assert main(["chat", *words]) == 0
+    assert served == [tmp_path / "RUN"]
 
 
 def test_verify_exits_one_for_an_invalid_checkpoint(tmp_path, capsys):

@@ -84,7 +84,7 @@ def test_the_plan_in_metrics_is_the_plan_of_the_run(demo):
         (["shared.base_model=someone/Mistral-7B"], "the shape of 'someone/Mistral-7B' is not known"),
         (["prepare_data.dataset=kaggle:a/b"], "nothing is known about 'kaggle:a/b' yet"),
         (["train.lora.target_modules=[query]"], "lora.target_modules names query"),
-        (["train.no_such=1"], "train.no_such is no setting"),
+        (["train.no_such=1"], "train.no_such is not a setting"),
     ],
 )
 def test_a_plan_that_cannot_hold_is_refused(sets, message, tmp_path, capsys):

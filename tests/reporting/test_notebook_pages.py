@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from page_text import PageText
 
-from helpers.reporting.notebook_pages import render_notebook
+from helpers.reporting.render import render_notebook
 from helpers.runs.stages import MAIN_STAGES
 
 

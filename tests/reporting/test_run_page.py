@@ -12,7 +12,7 @@ from page_text import PageText, unknown_numbers
 
 from helpers.platforms.environment import ROOT
 from helpers.reporting.comparison import write_comparison
-from helpers.reporting.notebook_pages import render_notebook
+from helpers.reporting.render import render_notebook
 from helpers.reporting.report import write_report
 from helpers.runs.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from helpers.runs.record import Run

@@ -112,6 +112,12 @@ def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
     assert read_page(run).count("among the worst: chrF++") == 3
 
 
+def test_a_gloss_without_ids_is_refused_by_its_name(run):
+    (run / "evaluate/gloss.csv").write_text("prompt,tuned\nI feel low.,\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="gloss.csv has no column id"):
+        read_results(run)
+
+
 def test_a_gloss_written_by_people_is_shown_in_its_place(run):
     assert read_page(run).count(">gloss:</div>") == 9 * 4
     first = read_results(run).samples(6, 3)[0].id

@@ -24,20 +24,20 @@ def resolved(*sets, preset="demo", tiny=False):
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ("train.learning_rat=1e-4", "train.learning_rat is no setting. Did you mean 'learning_rate'?"),
+        ("train.learning_rat=1e-4", "train.learning_rat is not a setting. Did you mean 'learning_rate'?"),
         ("trian.seed=1", "no notebook 'trian'. Did you mean 'train'?"),
         ("train.seed=abc", "train.seed is 'abc' (str): expected int"),
         ("train.load_in_4bit=1", "train.load_in_4bit is 1 (int): expected bool"),
         ("train.max_tokens=true", "train.max_tokens is True (bool): expected int"),
-        ("train.lora.rank=8", "lora.rank is no setting of LoraConfig. Did you mean 'megatron"),
+        ("train.lora.rank=8", "lora.rank is not a setting of LoraConfig. Did you mean 'megatron"),
         ("train.lora.r=eight", "lora.r is 'eight' (str): expected int"),
-        ("train.sft.warmup_step=3", "sft.warmup_step is no setting of SFTConfig. Did you mean 'warmup_steps'?"),
-        ("train.session.hour=3", "session.hour is no setting. Did you mean 'hours'?"),
+        ("train.sft.warmup_step=3", "sft.warmup_step is not a setting of SFTConfig. Did you mean 'warmup_steps'?"),
+        ("train.session.hour=3", "session.hour is not a setting. Did you mean 'hours'?"),
         ("shared.session.hours=long", "session.hours is 'long' (str): expected float"),
         ("train.lora=8", "train.lora is 8 (int): expected dict"),
         ("train.seed", "expected stage.parameter=value"),
         ("seed=3", "expected stage.parameter=value"),
-        ("shared.no_such=1", "shared.no_such is no setting"),
+        ("shared.no_such=1", "shared.no_such is not a setting"),
         ("train.seed=[1", "the value is not YAML"),
     ],
 )
@@ -71,7 +71,7 @@ def test_a_bad_call_is_explained(arguments, message, tmp_path, capsys):
     ("content", "message"),
     [
         ("train: {learning_rate: 2e-4}", "YAML reads 2e-4 as text: write 2.0e-4"),
-        ("train: {sed: 1}", "train.sed is no setting. Did you mean 'seed'?"),
+        ("train: {sed: 1}", "train.sed is not a setting. Did you mean 'seed'?"),
         ("train: 3", "train is 3: expected settings below it"),
         ("- a\n- b", "holds list: expected sections"),
         ("train: {a: [", "is not YAML"),
@@ -174,7 +174,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path):
 
 def test_a_broken_json_file_is_named(tmp_path):
     (tmp_path / "run.json").write_text('{"a": ')
-    with pytest.raises(ValueError, match="run.json is no valid JSON"):
+    with pytest.raises(ValueError, match="run.json is not valid JSON"):
         read_json(tmp_path / "run.json")
 
 

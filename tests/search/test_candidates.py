@@ -19,8 +19,8 @@ def batch_search(make_search):
     [
         ({}, "space is empty"),
         ({"learning_rate": []}, "expected a list of values"),
-        ({"learning_rat": [1e-4]}, "learning_rat.*no setting.*learning_rate"),
-        ({"sft.optimizer": ["sgd"]}, "optimizer is no setting of SFTConfig"),
+        ({"learning_rat": [1e-4]}, "learning_rat.*not a setting.*learning_rate"),
+        ({"sft.optimizer": ["sgd"]}, "optimizer is not a setting of SFTConfig"),
         ({"learning_rate": ["fast"]}, "learning_rate is 'fast'"),
         ({"sft.max_steps": [30, 60]}, "max_steps cannot be searched: the budget decides it"),
         ({"eval_rows": [5]}, "eval_rows cannot be searched: losses would not compare"),

@@ -129,8 +129,8 @@ class ChatPage:
     def _connect_events(self) -> None:
         shown = [self.chat, self.entries]
         one_reply: Options = {"concurrency_limit": 1, "concurrency_id": "model"}
-        hidden: Options = {"show_progress": "hidden", "api_visibility": "private"}
-        hidden["concurrency_limit"] = None  # a person who waits for a reply has the helplines already
+        # no limit: a person who waits for a reply has the helplines already
+        hidden: Options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         sent, inputs = [self.send.click, self.message.submit], [self.message, self.entries, self.side, self.language]
         opening = gradio.on(sent, self._on_send, inputs, [*shown, self.message], **hidden)
         inputs = [self.entries, self.language, *self.decoding]

@@ -57,6 +57,11 @@ def connect() -> Any:
     return api
 
 
+def status_code(error: BaseException) -> int:
+    """Returns the HTTP status that a call failed with, 0 where it got no answer."""
+    return getattr(getattr(error, "response", None), "status_code", 0)
+
+
 def is_temporary(error: BaseException) -> bool:
     """Returns whether a call that failed so may succeed later: throttled, lost, or answered with an error page."""
     import requests
@@ -65,7 +70,7 @@ def is_temporary(error: BaseException) -> bool:
         return True
     if not isinstance(error, requests.exceptions.RequestException | ValueError):
         return False
-    code = getattr(getattr(error, "response", None), "status_code", 0)
+    code = status_code(error)
     return code == 429 or code >= 500 or "JSON" in f"{type(error).__name__} {error}"
 
 
@@ -87,12 +92,8 @@ def read_status(api: Any, kernel: str) -> tuple[str, str]:
 
     try:
         answer = call_with_retries(api.kernels_status, kernel)
-    except requests.exceptions.HTTPError as error:
-        if error.response is not None and error.response.status_code in (401, 403, 404):
-            return "", ""
-        raise
-    except ValueError as error:  # the package's own words for 401 and 403
-        if "Cannot access kernel" in str(error):
+    except (requests.exceptions.HTTPError, ValueError) as error:  # ValueError: the package's own words for 401 and 403
+        if status_code(error) in (401, 403, 404) or "Cannot access kernel" in str(error):
             return "", ""
         raise
     return answer.status.name, answer.failure_message or ""
@@ -133,7 +134,7 @@ def read_record(api: Any, job: Job, kernel: str) -> RunRecord | None:
         with tempfile.TemporaryDirectory() as scratch:
             pattern = rf"^outputs/{re.escape(job.run.name)}/run\.json$"
             files = download_output(api, kernel, pattern, Path(scratch))
-            return RunRecord.from_json(read_json(files[0])) if files else None
+            return RunRecord.model_validate(read_json(files[0])) if files else None
 
     return call_with_retries(read)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from helpers.kaggle import client
-from helpers.kaggle.client import KaggleSession
 from helpers.kaggle.job import Job
 from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
 from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused
@@ -45,7 +44,7 @@ def run_action(action: str, job: Job, owner: str, with_checkpoints: bool, second
     return FINISHED
 
 
-def push_session(api: Any, job: Job, sessions: list[KaggleSession]) -> None:
+def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> None:
     """Starts the session after `sessions`. Raises Refused for settings other than the run's, for a session that still
     runs, and for inputs that Kaggle does not know; Paused when the week's GPU hours are used up."""
     for session in sessions:
@@ -107,20 +106,16 @@ def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
     if source is None:
         print(f"error: run {job.run.name} has left no output yet", file=sys.stderr)
         return FAILED
-    run, checkpoints = job.run, "train/checkpoints/"
+    run, wanted = job.run, "" if with_checkpoints else "(?!train/checkpoints/)"  # a pattern of files' names
     if run.folder.exists() and not (run / LISTING).is_file():
         raise Refused(f"{run} was made here, not pulled: use another --outputs.")
     run.outputs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=run.outputs) as scratch:
-        skipped = "" if with_checkpoints else f"(?!{checkpoints})"
-        client.download_output(api, source.kernel, rf"^outputs/{re.escape(run.name)}/{skipped}", Path(scratch))
+        client.download_output(api, source.kernel, rf"^outputs/{re.escape(run.name)}/{wanted}", Path(scratch))
         pulled = Path(scratch) / "outputs" / run.name
         if (pulled / LISTING).is_file():
-            listed = read_json(pulled / LISTING)
-            wanted = {
-                name: file for name, file in listed.items() if with_checkpoints or not name.startswith(checkpoints)
-            }
-            if problem := compare_files(pulled, wanted):
+            listed = read_json(pulled / LISTING).items()
+            if problem := compare_files(pulled, {name: file for name, file in listed if re.match(wanted, name)}):
                 print(f"error: {source.kernel}: {problem}. Nothing here was changed; pull again.", file=sys.stderr)
                 return FAILED
         else:
@@ -150,10 +145,8 @@ def run_chain(api: Any, job: Job, seconds: float) -> int:
             last, now = sessions[-1], client.progress_marks(record)
             problem = session_problem(last, record, source is last, now == before)
             failures, before = (failures + 1 if problem else 0), now
-            print(
-                f"session {last.number} {f'failed: {problem}' if problem else 'ended'} ({client.stage_line(record)})",
-                flush=True,
-            )
+            outcome = f"failed: {problem}" if problem else "ended"
+            print(f"session {last.number} {outcome} ({client.stage_line(record)})", flush=True)
             if failures == MAX_FAILURES:
                 print(f"error: {failures} sessions in a row failed. See {last.kernel} on Kaggle.", file=sys.stderr)
                 return FAILED
@@ -161,7 +154,7 @@ def run_chain(api: Any, job: Job, seconds: float) -> int:
         time.sleep(min(seconds, 10.0))
 
 
-def session_problem(session: KaggleSession, record: RunRecord, left_output: bool, same_progress: bool) -> str:
+def session_problem(session: client.KaggleSession, record: RunRecord, left_output: bool, same_progress: bool) -> str:
     """Returns why a session counts as failed, "" when it got further; `record` is the last run.json there is."""
     if not left_output:
         return session.message or f"{session.status}, without output"

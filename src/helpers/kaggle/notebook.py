@@ -63,13 +63,10 @@ def kernel_metadata(job: Job, number: int, source: str) -> dict:
         "kernel_type": "notebook",
         "is_private": True,
         "enable_gpu": job.gpu,
-        "enable_tpu": False,
         "enable_internet": True,
         "machine_shape": "NvidiaTeslaT4" if job.gpu else "",
         "dataset_sources": [dataset.removeprefix("kaggle:")] if dataset.startswith("kaggle:") else [],
-        "competition_sources": [],
         "kernel_sources": [source] if source else [],
-        "model_sources": [],
     }
 
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 from pathlib import Path
 
-from helpers.platforms.machine import platform, set_threads
+from helpers.platforms.machine import command_output, platform, set_threads
 
 PACKAGES = [
     "torch",
@@ -79,8 +79,4 @@ def package_versions() -> dict[str, str]:
 
 def git_sha() -> str:
     """Returns the checkout's commit, "" outside a checkout."""
-    try:
-        answer = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return ""
-    return answer.stdout.strip() if answer.returncode == 0 else ""
+    return command_output(["git", "-C", str(ROOT), "rev-parse", "HEAD"])

@@ -45,12 +45,17 @@ def gpu_gib() -> list[float]:
 
 def _query_gpus(field: str) -> list[str]:
     """Queries nvidia-smi, so that torch is not needed and no GPU memory is taken."""
-    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"]
+    output = command_output(["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"])
+    return [line.strip() for line in output.splitlines() if line.strip()]
+
+
+def command_output(command: list[str]) -> str:
+    """Returns what a command prints, "" where it is not installed, fails or takes longer than 20 seconds."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (FileNotFoundError, subprocess.TimeoutExpired):
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
+        return ""
+    return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
 THREADS = {

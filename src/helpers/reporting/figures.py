@@ -39,14 +39,13 @@ def load_pyplot() -> Any:
 
 def save_figure(figure: "Figure", folder: Path, name: str, close: bool = True) -> bytes:
     """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
-    buffer = io.BytesIO()
-    for kind in ("png", "svg"):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
-        write_bytes(folder / f"{name}.{kind}", buffer.getvalue())
+    files = {"png": io.BytesIO(), "svg": io.BytesIO()}
+    for kind, file in files.items():
+        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
+        write_bytes(folder / f"{name}.{kind}", file.getvalue())
     if close:
         load_pyplot().close(figure)
-    return buffer.getvalue()
+    return files["svg"].getvalue()
 
 
 def _plot_entries(axes: "Axes", log: list[dict], x: str, y: str, **style: Any) -> None:

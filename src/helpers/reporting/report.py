@@ -15,7 +15,7 @@ from helpers.runs.stages import MAIN_STAGES, STAGES
 def write_report(run: Run, samples: int) -> dict[str, Any]:
     """Writes report/index.html and its figures (PNG and SVG) from whatever a run has, and returns what it shows.
 
-    Raises FileNotFoundError when the folder is no run's.
+    Raises FileNotFoundError when the folder is not that of a run.
     """
     results = read_results(run)
     content, pictures = report_content(results, samples), write_figures(results)

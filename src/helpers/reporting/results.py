@@ -12,13 +12,6 @@ from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.stages import STAGES
 
-JOURNALS = {  # field of Results: file
-    "log": "train/log.jsonl",
-    "base": "evaluate/base.jsonl",
-    "tuned": "evaluate/tuned.jsonl",
-    "replies": "infer/replies.jsonl",
-}
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -84,16 +77,18 @@ class Results:
 
 
 def read_results(run: Run) -> Results:
-    """Reads a run's files, each once. Raises FileNotFoundError when the folder is no run's."""
+    """Reads a run's files, each once. Raises FileNotFoundError when the folder is not that of a run."""
     if not run.exists():
-        raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is no run's folder.")
+        raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is not the folder of a run.")
     metrics = {stage: run.metrics(stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
-    entries = {field: read_journal(run / file, False) for field, file in JOURNALS.items()}
     return Results(
         run=run,
         record=run.record(),
         metrics=metrics,
-        **entries,
+        log=read_journal(run / "train" / "log.jsonl", repair=False),
+        base=read_journal(run / "evaluate" / "base.jsonl", repair=False),
+        tuned=read_journal(run / "evaluate" / "tuned.jsonl", repair=False),
+        replies=read_journal(run / "infer" / "replies.jsonl", repair=False),
         row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
         glosses=_read_by_id(run / "evaluate" / "gloss.csv"),
         trials=_read_table(run / "tune" / "trials.csv"),
@@ -109,9 +104,11 @@ def _read_table(path: Path) -> list[dict[str, str]]:
 
 
 def _read_by_id(path: Path) -> dict[str, dict[str, str]]:
-    """Returns {id: row} of a CSV file, in its order; of two rows with one id the first."""
+    """Returns {id: row} of a CSV file, in its order; of two rows with one id the first. ValueError without ids."""
     rows: dict[str, dict[str, str]] = {}
     for row in _read_table(path):
+        if "id" not in row:
+            raise ValueError(f"{path} has no column id: expected the ids of the test rows in one.")
         rows.setdefault(row["id"], row)
     return rows
 

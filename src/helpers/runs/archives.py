@@ -65,7 +65,7 @@ class FolderStore:
         return sorted(path.name for path in self.folder.glob("*.tar"))
 
     def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
-        """Packs a folder there; see `pack`."""
+        """Packs a folder there; see `pack_folder`."""
         pack_folder(source, self.folder / name, skip)
 
     def get(self, name: str, scratch: Path) -> Path:
@@ -96,10 +96,9 @@ class HubStore:
         """Returns the names of the archives there."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
-        try:
+        files = []
+        with contextlib.suppress(RepositoryNotFoundError):
             files = self.api.list_repo_files(self.repo_id)
-        except RepositoryNotFoundError:
-            return []
         return sorted(name.rpartition("/")[2] for name in files if name.startswith(f"{self.folder}/"))
 
     def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
@@ -132,9 +131,9 @@ def open_store(mirror: str, run_name: str) -> Store:
     """
     if mirror.startswith("hf:"):
         return HubStore(mirror[3:], run_name)
-    above = Path(mirror).expanduser().absolute().parent
-    if not above.is_dir():
+    folder = Path(mirror).expanduser()
+    if not (above := folder.absolute().parent).is_dir():
         raise ValueError(
             f"session.mirror is {mirror!r}, but {above} is not there. Mount the Drive, or make the folder."
         )
-    return FolderStore(Path(mirror).expanduser() / run_name)
+    return FolderStore(folder / run_name)

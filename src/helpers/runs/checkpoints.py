@@ -23,6 +23,8 @@ MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1  # a checkpoint with a later one is skipped
 LOGGING = {"logging_steps", "logging_strategy", "logging_first_step", "report_to"}
 SAVING = {"save_strategy", "save_steps", "save_total_limit"}  # of sft: neither changes what is trained
+# Of train: those that stand under names of their own, and those that do not change what is trained
+LEFT_OUT = {"sft", "lora", "session", "num_gpus", "eval_rows", "pause_at", "part_of", "base_model_path"}
 
 
 class FileFacts(BaseModel):
@@ -52,12 +54,9 @@ class Manifest(BaseModel):
 
 def make_fingerprint(run_id: str, config: dict, data: dict[str, str], world_size: int) -> dict:
     """Returns what a checkpoint must share to be resumed: {"run", "settings", "data": {file: SHA-256}, "versions"}."""
-    settings = {f"train.{name}": value for name, value in config.items() if name not in ("sft", "lora", "session")}
+    settings = {f"train.{name}": value for name, value in config.items() if name not in LEFT_OUT}
     settings |= {f"lora.{name}": value for name, value in config["lora"].items()}
     settings |= {f"sft.{name}": value for name, value in config["sft"].items() if name not in LOGGING | SAVING}
-    for name in ("num_gpus", "eval_rows", "pause_at", "part_of"):
-        settings.pop(f"train.{name}", None)
-    settings.pop("train.base_model_path", None)  # a path of this machine
     settings["processes"] = world_size
     return {"run": run_id, "settings": settings, "data": data, "versions": package_versions()}
 
@@ -75,12 +74,11 @@ def fingerprint_differences(before: dict, now: dict) -> list[str]:
 
 def list_files(folder: Path) -> dict[str, dict]:
     """Returns {file: {"size", "sha256"}} of everything below a folder but hidden files."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = {str(path.relative_to(folder)): path for path in files}
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
     return {
-        name: {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        for name, path in names.items()
-        if not any(part.startswith(".") for part in Path(name).parts)
+        str(name): {"size": path.stat().st_size, "sha256": file_sha256(path)}
+        for name, path in files.items()
+        if not any(part.startswith(".") for part in name.parts)
     }
 
 
@@ -121,12 +119,12 @@ def verify_checkpoint(folder: Path) -> str:
         return f"{MANIFEST} has format {manifest.format}, this suite reads up to {MANIFEST_FORMAT}"
     if not manifest.files:
         return f"{MANIFEST} names no files"
-    return compare_files(folder, {name: facts.model_dump() for name, facts in manifest.files.items()})
+    return compare_files(folder, manifest.model_dump()["files"])
 
 
-def step_of(folder: Path) -> int:
+def step_of(folder: str | Path) -> int:
     """Returns the step in the name of a checkpoint's folder or archive, -1 where there is none."""
-    match = re.fullmatch(r"checkpoint-(\d+)(?:\.tar)?", folder.name)
+    match = re.fullmatch(r"checkpoint-(\d+)(?:\.tar)?", Path(folder).name)
     return int(match.group(1)) if match else -1
 
 

@@ -26,7 +26,8 @@ INSERT_EXPERIMENT = (
     "VALUES (?, ?, ?, ?, ?, ?)"
 )
 INSERT_REPLY = (
-    "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) VALUES (?, ?, ?, ?)"
+    "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) "
+    "VALUES (:experiment, :prompt, :reply, :at)"
 )
 INSERT_THUMB = "INSERT INTO Feedback (run, side, conversation, liked, settings, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
 
@@ -48,16 +49,14 @@ def log_experiment(
     texts = (json.dumps(lora_config, ensure_ascii=False, sort_keys=True), json.dumps(metrics, ensure_ascii=False))
     with open_database(database) as connection:
         cursor = connection.execute(INSERT_EXPERIMENT, (model_name, texts[0], *losses, texts[1], utc_now()))
-        rows = [(cursor.lastrowid, row["prompt"], row["reply"], row["at"]) for row in replies]
-        connection.executemany(INSERT_REPLY, rows)
+        connection.executemany(INSERT_REPLY, [reply | {"experiment": cursor.lastrowid} for reply in replies])
     return cursor.lastrowid or 0
 
 
 def log_replies(database: Path, experiment: int, replies: list[dict]) -> None:
     """Adds replies (`prompt`, `reply`, `at`) to an experiment, in one transaction."""
     with open_database(database) as connection:
-        rows = [(experiment, row["prompt"], row["reply"], row["at"]) for row in replies]
-        connection.executemany(INSERT_REPLY, rows)
+        connection.executemany(INSERT_REPLY, [reply | {"experiment": experiment} for reply in replies])
 
 
 def log_thumb(database: Path, run: str, side: str, conversation: list[dict], liked: bool, settings: dict) -> None:

@@ -46,7 +46,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no valid JSON ({error}). Remove it and run its stage again.") from error
+        raise ValueError(f"{path} is not valid JSON ({error}). Remove it and run its stage again.") from error
 
 
 def write_csv(path: Path, table: Any) -> None:

@@ -5,7 +5,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from helpers.platforms.errors import describe_error
@@ -31,14 +31,23 @@ def remove_mirrored_checkpoints(run: Run, session: dict) -> None:
 class Mirror(threading.Thread):
     """A thread that copies a run to a store while something works on it: run.tar, and a tar file per checkpoint.
 
-    Each is verified after copying; the newest `keep` checkpoints stay. A store that cannot be written is reported once
-    and tried again; the work never waits for it.
+    It copies while a `with` block runs, and once more at its end. Each archive is verified after copying; the newest
+    `keep` checkpoints stay. A store that cannot be written is reported once and tried again; the work never waits for
+    it.
     """
 
     def __init__(self, run: Run, store: Store, keep: int) -> None:
         super().__init__(daemon=True)
         self.run_folder, self.store, self.keep = run.folder, store, max(1, keep)
         self.over, self.problem, self.stamp = threading.Event(), "", None
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.join()
+        self.try_copy()
 
     def run(self) -> None:
         """Copies every MIRROR_SECONDS until `over` is set."""
@@ -73,20 +82,11 @@ class Mirror(threading.Thread):
             self.stamp = stamp
 
 
-@contextlib.contextmanager
-def mirrored(run: Run, session: dict) -> Iterator[None]:
+def mirrored(run: Run, session: dict) -> contextlib.AbstractContextManager[None]:
     """Mirrors the run to session["mirror"], if that is set, while the block runs, and once more at its end."""
     if not session["mirror"]:
-        yield
-        return
-    mirror = Mirror(run, open_store(session["mirror"], run.name), session["keep"])
-    mirror.start()
-    try:
-        yield
-    finally:
-        mirror.over.set()
-        mirror.join()
-        mirror.try_copy()
+        return contextlib.nullcontext()
+    return Mirror(run, open_store(session["mirror"], run.name), session["keep"])
 
 
 def restore_run(run: Run, mirror: str) -> list[str]:
@@ -112,8 +112,8 @@ def _restore_folder(run: Run, inputs: list[Path], store: Store | None, archives:
     if store and "run.tar" in archives:
         try:
             unpack_archive(store.get("run.tar", scratch), scratch / run.name)
-            step = max(_step_in(name) for name in archives)
-            sources.append((_stages_finished(scratch / run.name), step, str(store), scratch / run.name))
+            step, folder = max(map(step_of, archives)), scratch / run.name
+            sources.append((_stages_finished(folder), step, str(store), folder))
         except (OSError, tarfile.TarError) as error:
             if not sources:
                 raise ValueError(
@@ -135,16 +135,12 @@ def _restore_checkpoint(
     """Copies the newest valid checkpoint that is newer than those here."""
     lines, kept = [], run / "train" / "checkpoints"
     here = max((step_of(path) for path in checkpoint_folders(kept) if not verify_checkpoint(path)), default=-1)
-    sources = [(_step_in(name), f"{store}/{name}", name) for name in archives]
-    sources += [
-        (step_of(path), str(path), path)
-        for folder in inputs
-        for path in checkpoint_folders(folder / "train/checkpoints")
-    ]
-    for step, label, source in sorted(sources, key=lambda entry: entry[0], reverse=True):
-        if step <= here:
+    folders = [path for folder in inputs for path in checkpoint_folders(folder / "train/checkpoints")]
+    for source in sorted([*archives, *folders], key=step_of, reverse=True):
+        if step_of(source) <= here:
             break
-        restored = kept / ".restored" / f"checkpoint-{step}"
+        label = source if isinstance(source, Path) else f"{store}/{source}"
+        restored = kept / ".restored" / f"checkpoint-{step_of(source)}"
         try:
             if isinstance(source, Path):
                 _copy(source, restored)
@@ -172,11 +168,6 @@ def _copy(source: Path, target: Path, ignore: Callable | None = None) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _step_in(name: str) -> int:
-    """Returns the step in the name of an archive, -1 where there is none."""
-    return step_of(Path(name))
-
-
 def _by_step(names: list[str]) -> list[str]:
     """Returns the names of checkpoints' archives, the newest last."""
-    return sorted((name for name in names if _step_in(name) >= 0), key=_step_in)
+    return sorted((name for name in names if step_of(name) >= 0), key=step_of)

@@ -6,16 +6,16 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from helpers.platforms.environment import git_sha, package_versions
 from helpers.platforms.machine import gpu_names, platform
 from helpers.runs.files import file_sha256, read_json, utc_now, write_json
 from helpers.runs.settings import check_settings
-from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder
+from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder, stage_inputs
 
 
 class Session(BaseModel):
@@ -61,16 +61,14 @@ class RunRecord(BaseModel):
     stages: dict[str, StageRecord] = {}
     sessions: list[Session] = []
 
-    @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "RunRecord":
-        """Reads run.json's content; parameters that were renamed since get their present names. Raises ValueError."""
-        record = cls.model_validate(content)
-        stages = [stage.parameters for stage in record.stages.values()]
-        for parameters in [*stages, *record.settings.values()]:
+    @model_validator(mode="after")
+    def rename_parameters(self) -> Self:
+        """Gives parameters that were renamed since the run was made their present names."""
+        for parameters in [*self.settings.values(), *(stage.parameters for stage in self.stages.values())]:
             for old, new in RENAMED_PARAMETERS.items():
                 if old in parameters:
                     parameters[new] = parameters.pop(old)
-        return record
+        return self
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Run:
 
     @classmethod
     def named(cls, outputs: str | Path, run_name: str) -> "Run":
-        """Returns the run of this name below `outputs`. Raises ValueError for a name that is no plain folder name."""
+        """Returns the run of this name below `outputs`. Raises ValueError for a name that cannot be a folder."""
         return cls(run_folder(str(outputs), run_name))
 
     def __truediv__(self, part: str | Path) -> Path:
@@ -90,8 +88,7 @@ class Run:
     def __fspath__(self) -> str:
         return str(self.folder)
 
-    def __str__(self) -> str:
-        return str(self.folder)
+    __str__ = __fspath__
 
     @property
     def name(self) -> str:
@@ -113,7 +110,7 @@ class Run:
         """Reads run.json; an empty record where there is none. Raises ValueError for a damaged one."""
         if not self.exists():
             return RunRecord(run_name=self.name, stages={})
-        return RunRecord.from_json(read_json(self / "run.json"))
+        return RunRecord.model_validate(read_json(self / "run.json"))
 
     @contextlib.contextmanager
     def edit(self) -> Iterator[RunRecord]:
@@ -210,14 +207,13 @@ class Run:
         """
         if metrics.get("status") == "paused":
             self.note_stage(stage, status="paused", ended=utc_now(), paused=metrics)
-            self.unlock()
-            return
-        own = self / STAGES[stage][1]
-        write_json(own / "metrics.json", metrics)
-        self.note_stage(stage, status="finished", ended=utc_now())
-        if stage != "train":
-            self.close_session(None, "finished")
-        shutil.rmtree(own / "work", ignore_errors=True)
+        else:
+            own = self / STAGES[stage][1]
+            write_json(own / "metrics.json", metrics)
+            self.note_stage(stage, status="finished", ended=utc_now())
+            if stage != "train":
+                self.close_session(None, "finished")
+            shutil.rmtree(own / "work", ignore_errors=True)
         self.unlock()
 
 
@@ -237,11 +233,9 @@ def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]
 
 def input_hashes(run: Run, stage: str, parameters: dict) -> dict[str, str]:
     """Returns the SHA-256 of everything a stage reads: files of the run, and a data set that is a file here."""
-    hashes = {name: file_sha256(run / name) for name in STAGE_INPUTS[stage]}
+    hashes = {name: file_sha256(run / name) for name in stage_inputs(stage, parameters)}
     if stage == "prepare_data":
         hashes["dataset"] = file_sha256(Path(parameters["dataset"]))
-    if stage == "train" and parameters["sft"].get("settings_from"):
-        hashes["tune/best.json"] = file_sha256(run / "tune" / "best.json")
     if stage == "report":  # what people add after an evaluation
         written = [*(run / "evaluate").glob("ratings/*.csv"), *(run / "evaluate").glob("gloss.csv")]
         hashes |= {str(file.relative_to(run)): file_sha256(file) for file in sorted(written)}

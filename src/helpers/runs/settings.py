@@ -19,7 +19,6 @@ from helpers.runs.files import read_json
 from helpers.runs.stages import STAGES, run_folder
 
 NOTEBOOKS = ROOT / "notebooks"
-TINY = NOTEBOOKS / "tiny.yaml"
 LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name, read without importing them
     "lora": [("peft", "config.py", "PeftConfig"), ("peft", "tuners/lora/config.py", "LoraConfig")],
     "sft": [
@@ -74,9 +73,8 @@ def library_fields(setting: str) -> dict[str, str]:
             return {}
         tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
         body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        for line in body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                fields[line.target.id] = ast.unparse(line.annotation)
+        annotated = [line for line in body if isinstance(line, ast.AnnAssign)]
+        fields |= {ast.unparse(line.target): ast.unparse(line.annotation) for line in annotated}
     return fields | FURTHER_FIELDS.get(setting, {})
 
 
@@ -91,26 +89,21 @@ def _library_type(annotation: str) -> Any:
 
 def _nested_model(name: str, default: dict) -> Any:
     """Returns the type of a dict setting: a library's fields, the keys of its own default, or any dict ({} there)."""
+    fields: dict[str, Any] = {}  # of "space" none: helpers.search checks it, its names are those of 02_train
     if name in LIBRARY_CLASSES:
         fields = {field: (_library_type(text), None) for field, text in library_fields(name).items()}
-    elif name == "space":  # helpers.search checks it: its names are those of 02_train
-        fields = {}
-    else:
+    elif name != "space":
         fields = {key: (TYPES[type(value).__name__], value) for key, value in default.items()}
-    return _make_model(name, fields) if fields else dict
-
-
-def _make_model(name: str, fields: dict[str, Any]) -> type[BaseModel]:
-    return create_model(name, __config__=STRICT, **fields)
+    return create_model(name, __config__=STRICT, **fields) if fields else dict
 
 
 def stage_model(stage: str) -> type[BaseModel]:
     """Returns the pydantic model of a stage's parameters cell: names, types, defaults; nothing else is allowed."""
-    fields = {
+    fields: dict[str, Any] = {
         name: (_nested_model(name, default) if kind == "dict" else TYPES[kind], default)
         for name, (default, kind) in parameters_cell(stage).items()
     }
-    return _make_model(stage, fields)
+    return create_model(stage, __config__=STRICT, **fields)
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:
@@ -124,9 +117,8 @@ def check_settings(section: str, stage: str, values: dict[str, Any], from_text: 
 
     `section` is how the user names the stage: itself, or "shared".
     """
-    model = stage_model(stage)
     try:
-        checked = model.model_validate(values, context={"from_text": from_text})
+        checked = stage_model(stage).model_validate(values, context={"from_text": from_text})
     except ValidationError as error:
         raise TypeError(_explain(section, stage, error)) from error
     return checked.model_dump(exclude_unset=True)
@@ -141,7 +133,7 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     fields = library_fields(name) if library else own
     path = ".".join([section, name, *key])
     if problem["type"] == "extra_forbidden":
-        kind = f"no setting of {library[-1][2]}" if library else "no setting"
+        kind = f"not a setting of {library[-1][2]}" if library else "not a setting"
         return f"{path} is {kind}.{suggest_name(key[0], fields)}"
     expected = fields[key[0]] if key else cell[name][1]
     hint = ""
@@ -166,7 +158,7 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
         known = {name for stage in stages for name in cells[stage]}
         for name in values:
             if name not in known:
-                raise Refused(f"{where}: {section}.{name} is no setting.{suggest_name(str(name), known)}")
+                raise Refused(f"{where}: {section}.{name} is not a setting.{suggest_name(str(name), known)}")
         for stage in stages:
             try:
                 given = {name: value for name, value in values.items() if name in cells[stage]}
@@ -175,7 +167,7 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
                 raise Refused(f"{where}: {error}") from error
             for name, value in checked.items():
                 laid_over = isinstance(value, dict) and name != "space"
-                settings[stage][name] = {**settings[stage][name], **value} if laid_over else value
+                settings[stage][name] = settings[stage][name] | value if laid_over else value
 
 
 def read_preset(path: Path) -> dict:
@@ -217,7 +209,7 @@ def resolve_settings(preset: str, run_name: str, outputs: str, sets: list[str], 
     settings = {stage: default_settings(stage) for stage in STAGES}
     layer_settings(settings, read_preset(NOTEBOOKS / "presets" / f"{preset}.yaml"), f"preset {preset}")
     if tiny:
-        layer_settings(settings, read_preset(TINY), "--tiny")
+        layer_settings(settings, read_preset(NOTEBOOKS / "tiny.yaml"), "--tiny")
     for text in sets:
         layer_settings(settings, parse_assignment(text), f"--set {text}", from_text=True)
     layer_settings(settings, {"shared": {"run_name": run_name, "outputs": outputs}}, "--run-name")

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from helpers.platforms.environment import ROOT
 
@@ -17,7 +18,7 @@ STAGES = {  # stage: (notebook, folder)
 
 MAIN_STAGES = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
 
-STAGE_INPUTS = {  # stage: the files of the run that it reads; a finished stage holds while they stay the same
+STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "prepare_data": [],
     "tune": ["data/train.jsonl", "data/val.jsonl"],
     "train": ["data/train.jsonl", "data/val.jsonl"],
@@ -28,10 +29,19 @@ STAGE_INPUTS = {  # stage: the files of the run that it reads; a finished stage 
 }
 
 
+def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
+    """Returns the files of the run that a stage with these parameters reads; a finished one holds while they stay.
+
+    Training reads the result of the search where `sft.settings_from` says so.
+    """
+    reads_search = stage == "train" and parameters["sft"].get("settings_from") == "tune"
+    return [*STAGE_INPUTS[stage], *["tune/best.json"] * reads_search]
+
+
 def run_folder(outputs: str, run_name: str) -> Path:
     """Returns outputs/<run_name>; in a notebook opened in notebooks/, the checkout's outputs are meant.
 
-    A name that is no plain folder name raises ValueError.
+    Raises ValueError for a name that is not letters, digits, ".", "_" and "-" alone.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
         raise ValueError(
