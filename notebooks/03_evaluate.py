@@ -60,7 +60,7 @@ seed: int = 3407
 # %%
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_fixed_prompts, select_test_rows
 from helpers.evaluation.comparison import breakdown, compare_models, length_groups
-from helpers.evaluation.evaluate import compare_prompts, finish_evaluation, join_prompts, join_replies, write_rows
+from helpers.evaluation.evaluate import compare_prompts, finish_evaluation, join_replies, write_rows
 from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
 from helpers.evaluation.metrics import floor_sums, score_sums
 from helpers.evaluation.raters import blind_pair, write_sheet
@@ -119,7 +119,7 @@ text_table(breakdown_rows([*groups["topics"], *groups.get("lengths", [])]))
 # crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
 
 # %%
-prompt_scores = compare_prompts(run, join_prompts(prompts, answers), **resampling)
+prompt_scores = compare_prompts(run, prompts, answers, **resampling)
 text_table(build_table("categories", prompt_scores["categories"]))
 
 # %% [markdown]

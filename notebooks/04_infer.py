@@ -55,7 +55,7 @@ import time
 
 from IPython.display import display
 
-from helpers.data.prompts import five_prompts, prompt_data
+from helpers.data.prompts import PROMPTS, five_prompts
 from helpers.inference.generate import generate_conversations, measure_replies, stream_reply, system_messages
 from helpers.inference.loaded_model import LoadedModel
 from helpers.reporting.tables import text_table
@@ -75,7 +75,7 @@ model = LoadedModel(run)
 conversational = "messages" in read_jsonl(run / "data" / "train.jsonl")[0]
 system = system_messages(run) if conversational else None
 if conversational:
-    prompts = prompts or [*five_prompts(), prompt_data()["turns"]]
+    prompts = prompts or [*five_prompts(), PROMPTS["turns"]]
 else:
     texts = read_jsonl(run / "data" / "test.jsonl")[:5]
     prompts = prompts or [" ".join(row["text"].split()[:12]) for row in texts]

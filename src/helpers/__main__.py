@@ -61,9 +61,10 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
 
 def tune(options: Namespace) -> int:
     """Works on a search beside the processes that are there."""
-    from helpers.search.trials import search_worker
+    from helpers.search.trials import join_search
 
-    return search_worker([str(options.run)])
+    join_search(options.run)
+    return FINISHED
 
 
 def report(options: Namespace) -> None:

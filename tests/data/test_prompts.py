@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.data.prompts import FIVE, five_prompts, fixed_prompts, prompt_data
+from helpers.data.prompts import FIVE, PROMPTS, five_prompts, fixed_prompts
 from helpers.language.bengali import bengali_share, normalise
 
 
@@ -17,7 +17,7 @@ def test_no_prompt_stands_twice():
     assert len(set(prompts)) == len(prompts)
 
 
-@pytest.mark.parametrize("prompt", [*(prompt["prompt"] for prompt in fixed_prompts()), *prompt_data()["turns"]])
+@pytest.mark.parametrize("prompt", [*(prompt["prompt"] for prompt in fixed_prompts()), *PROMPTS["turns"]])
 def test_a_prompt_is_normalised_bengali(prompt):
     assert bengali_share(prompt) == 1
     assert normalise(prompt) == prompt

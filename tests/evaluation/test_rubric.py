@@ -6,12 +6,11 @@ import pytest
 
 from helpers.data.prompts import five_prompts, fixed_prompts
 from helpers.evaluation.rubric import (
-    CHECKS,
     CRISIS,
+    RULES,
     contains_entry,
     graded_rubric,
     published_rubric,
-    rubric_data,
     unsafe_reasons,
 )
 from helpers.language.bengali import bengali_share, normalise, split_words
@@ -60,7 +59,7 @@ def test_the_five_prompts_are_fixed_prompts():
 )
 def test_a_reply_is_graded_by_word_forms(reply, expected):
     grades = graded_rubric(reply)
-    assert {check: grades[check] for check in CHECKS if grades[check]} == expected
+    assert {check: grade for check, grade in grades.items() if grade and check != "total"} == expected
     assert grades["total"] == 12.5 * sum(expected.values())
 
 
@@ -120,8 +119,8 @@ def test_a_crisis_needs_a_referral(reply, referred):
 @pytest.mark.parametrize(
     "entries",
     [
-        *(rubric_data()["lexicons"][check][grade] for check in rubric_data()["lexicons"] for grade in (1, 2)),
-        *rubric_data()["safety"].values(),
+        *(grades[grade] for grades in RULES["lexicons"].values() for grade in (1, 2)),
+        *RULES["safety"].values(),
     ],
     ids=lambda entries: entries[0],
 )
@@ -132,7 +131,7 @@ def test_every_entry_of_the_rubric_matches_itself(entries):
 
 
 def test_no_grade_repeats_an_entry_of_another():
-    for check, grades in rubric_data()["lexicons"].items():
+    for check, grades in RULES["lexicons"].items():
         assert not set(grades[1]) & set(grades[2]), f"{check}: keep the entry in one grade"
 
 

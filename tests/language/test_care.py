@@ -10,9 +10,9 @@ from helpers.data.load import load_table
 from helpers.data.prompts import fixed_prompts
 from helpers.language.bengali import bengali_share, latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
-from helpers.language.numbers import foreign_crisis_number, helplines
+from helpers.language.hotlines import HELPLINES, foreign_crisis_number
 
-NUMBERS = [line["number"] for line in helplines()]
+NUMBERS = [line["number"] for line in HELPLINES]
 
 
 def read_sentences(name):
@@ -95,10 +95,10 @@ def test_the_answer_in_english_has_no_bengali():
 
 
 def test_the_helplines_are_those_of_the_region():
-    assert {line["country"] for line in helplines()} == {"বাংলাদেশ", "ভারত"}
+    assert {line["country"] for line in HELPLINES} == {"বাংলাদেশ", "ভারত"}
 
 
-@pytest.mark.parametrize("line", helplines(), ids=lambda line: line["name_en"])
+@pytest.mark.parametrize("line", HELPLINES, ids=lambda line: line["name_en"])
 def test_every_helpline_has_its_source_with_a_date(line):
     assert line["source"].startswith("https://")
     assert isinstance(line["date"], datetime.date)

@@ -4,7 +4,7 @@ import pytest
 
 from helpers.models.embedded import DEFAULT_SPLIT, embedded_model_folder, embedded_model_for
 from helpers.runs.files import file_sha256
-from helpers.runs.settings import parameters_cell
+from helpers.runs.settings import default_settings
 
 
 @pytest.fixture(scope="module")
@@ -54,5 +54,6 @@ def test_any_other_corpus_gets_the_default_splits_rows(training_texts, embedded_
 
 
 def test_the_default_split_is_the_parameters_cells():
-    cell = parameters_cell("prepare_data")
-    assert tuple(cell[name][0] for name in ("near_duplicate", "train_share", "val_share", "seed")) == DEFAULT_SPLIT
+    cell = default_settings("prepare_data")
+    shares = cell["train_share"], cell["val_share"]
+    assert {"near_duplicate": cell["near_duplicate"], "shares": shares, "seed": cell["seed"]} == DEFAULT_SPLIT

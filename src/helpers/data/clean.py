@@ -14,7 +14,7 @@ import regex
 
 from helpers.data.sampling import shuffle_key
 from helpers.language.bengali import bengali_share, normalise, split_words
-from helpers.language.numbers import foreign_crisis_number
+from helpers.language.hotlines import foreign_crisis_number
 
 MIN_CHARACTERS = 6  # a side with fewer says nothing
 SIDES = ["question", "answer"]

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Hashable, Iterable
+from statistics import fmean
 from typing import Any
 
 import pandas
@@ -106,9 +107,9 @@ def measure_title_agreement(table: pandas.DataFrame, seed: int) -> dict[str, flo
     if len(titled) < 20:
         return {}
     words = [set(split_words(title)) for title in titled.title]
-    shares = {}
+
+    def agreement(questions: pandas.Series) -> float:
+        return fmean(not title.isdisjoint(split_words(question)) for title, question in zip(words, questions))
+
     shuffled = titled.question.sample(frac=1, random_state=seed)
-    for name, questions in (("their own", titled.question), ("another row's", shuffled)):
-        shared = [not title.isdisjoint(split_words(question)) for title, question in zip(words, questions)]
-        shares[name] = sum(shared) / len(shared)
-    return shares
+    return {"their own": agreement(titled.question), "another row's": agreement(shuffled)}

@@ -124,9 +124,8 @@ def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tupl
     table = pandas.DataFrame({"number": raw.index + 1, "plain": known == "text", "published": raw.get("published", "")})
     table[["topic", "title", "question"]] = ""
     if known in ("qa", "text"):
-        names = ("topic", "title", "question", "answer") if known == "qa" else ("answer",)
-        for column, source in zip(names, FORMATS[known]):
-            table[column] = raw[source].fillna("").astype(str)
+        names = ["topic", "title", "question", "answer"] if known == "qa" else ["answer"]
+        table[names] = raw[FORMATS[known]].fillna("").astype(str)
         return table, known
     table["messages"] = [_parse_messages(value, name, number) for number, value in zip(table.number, raw[known])]
     for column, role in (("question", "user"), ("answer", "assistant")):

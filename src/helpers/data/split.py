@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections import Counter, defaultdict
+from statistics import fmean
 
 import pandas
 
@@ -79,8 +80,7 @@ def group_and_split(
 def measure_leak(group: list[str], part: list[str]) -> float:
     """Returns the share of held-out rows that have a row of their group in train; 0 for a split by group."""
     trained = {g for g, p in zip(group, part) if p == "train"}
-    held_out = [g in trained for g, p in zip(group, part) if p != "train"]
-    return sum(held_out) / len(held_out)
+    return fmean(g in trained for g, p in zip(group, part) if p != "train")
 
 
 def find_crossing_pairs(table: pandas.DataFrame, part: list[str], near_duplicate: float) -> Pairs:
@@ -130,8 +130,9 @@ def count_overlap(parts: dict[str, list[dict]]) -> int:
         return {tuple(split_words(text)) for text in questions or [row["text"]]} - {()}
 
     texts_of = {part: [texts(row) for row in rows] for part, rows in parts.items()}
-    overlap = 0
-    for part in ("val", "test"):
+
+    def repeated(part: str) -> int:
         elsewhere = {text for other in texts_of if other != part for row in texts_of[other] for text in row}
-        overlap += sum(not elsewhere.isdisjoint(row) for row in texts_of[part])
-    return overlap
+        return sum(not elsewhere.isdisjoint(row) for row in texts_of[part])
+
+    return repeated("val") + repeated("test")

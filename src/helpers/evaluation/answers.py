@@ -7,6 +7,7 @@ import threading
 import time
 import traceback
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ def answer_rows(run: Run, settings: EvaluationSettings) -> dict[str, Answers]:
         processes = 1  # the one model is spread over all GPUs
     if processes > 1:
         write_json(run / "evaluate" / "work" / "settings.json", settings.model_dump())
-        _launch_shares(
-            run, processes, {} if gpus else {"OMP_NUM_THREADS": str((os.cpu_count() or 1) // processes or 1)}
-        )
+        threads = {} if gpus else {"OMP_NUM_THREADS": str((os.cpu_count() or 1) // processes or 1)}
+        _launch_shares(run, processes, threads)
     return answer_share(run, settings, 0, 1, load=processes == 1)
 
 
@@ -100,9 +100,8 @@ def _launch_shares(run: Run, processes: int, environment: dict[str, str]) -> Non
     work = run / "evaluate" / "work"
     for file in work.glob("failed-*.txt"):
         file.unlink()
-    environment[SESSION_START] = str(session_start())
-    code = launch_processes(__name__, [str(run), str(os.getpid())], processes, **environment)
-    if code:
+    environment = {SESSION_START: str(session_start()), **environment}
+    if code := launch_processes(__name__, [str(run), str(os.getpid())], processes, **environment):
         failures = [file.read_text(encoding="utf-8") for file in sorted(work.glob("failed-*.txt"))]
         reason = failures[0] if failures else "its output is above"
         raise RuntimeError(f"one of {processes} processes ended with exit code {code}:\n{reason}")
@@ -116,23 +115,23 @@ def answer_share(
     Without `load` nothing is computed: Paused is raised for what the other processes had no time for.
     """
     rows, model = select_test_rows(run, settings.max_rows, settings.seed), LoadedModel(run, load)
-    conversations = {
-        "replies": [row["messages"][:-1] for row in rows if "messages" in row],
-        "prompts": [row["messages"] for row in select_fixed_prompts(rows, settings.max_prompts)],
-    }
+    conversations = [row["messages"][:-1] for row in rows if "messages" in row]
+    prompts = [row["messages"] for row in select_fixed_prompts(rows, settings.max_prompts)]
     decoding = settings.model_dump(include={"max_new_tokens", "batch_size", "temperature", "top_p", "seed"})
-    journal = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
+    limits = {"batch_size": settings.batch_size, "max_tokens": SCORING_TOKEN_BUDGET}
+    tasks = {
+        "likelihood": partial(score_likelihood, rows=rows, **limits),
+        "replies": partial(generate_replies, conversations=conversations, **decoding),
+        "prompts": partial(generate_replies, conversations=prompts, **decoding),
+    }
+    share = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
     results: dict[str, dict] = {"base": {}, "tuned": {}}
     for side in ("tuned", "base"):
         with model.side(side):
-            for kind in ("likelihood", "replies", "prompts"):
-                journal |= {"keep": run / "evaluate" / "work" / f"{side}_{kind}.jsonl", "what": f"{side} {kind}"}
-                if kind == "likelihood":
-                    limits = settings.batch_size, SCORING_TOKEN_BUDGET
-                    done = score_likelihood(model.network, model.tokenizer, rows, *limits, **journal)
-                else:
-                    done = generate_replies(model.network, model.tokenizer, conversations[kind], **decoding, **journal)
-                results[side][kind] = done
+            for kind, task in tasks.items():
+                keep = run / "evaluate" / "work" / f"{side}_{kind}.jsonl"
+                what = f"{side} {kind}"
+                results[side][kind] = task(model.network, model.tokenizer, keep=keep, what=what, **share)
     return {side: Answers(**kinds) for side, kinds in results.items()}
 
 

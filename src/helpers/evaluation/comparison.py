@@ -3,7 +3,7 @@
 from collections import Counter
 
 import numpy
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from helpers.evaluation.metrics import BETTER, rubric_scores, score_value
 from helpers.language.bengali import split_words
@@ -13,10 +13,9 @@ MOST_GROUPS = 12  # groups of a breakdown that are shown by themselves
 Sums = dict[str, numpy.ndarray]  # of one model, as `score_sums` returns them
 
 
-class Score(BaseModel):
+class Score(BaseModel, frozen=True):
     """One score of a model, or the difference of two models, as it is written to metrics.json."""
 
-    model_config = ConfigDict(frozen=True)
     value: float
     low: float  # of the 95 % interval
     high: float
@@ -25,10 +24,9 @@ class Score(BaseModel):
     n: int  # rows
 
 
-class Comparison(BaseModel):
+class Comparison(BaseModel, frozen=True):
     """The scores of both models by name, as they are written to metrics.json; `delta` is tuned − base."""
 
-    model_config = ConfigDict(frozen=True)
     base: dict[str, Score]
     tuned: dict[str, Score]
     delta: dict[str, Score]
@@ -56,15 +54,8 @@ def compare_models(
         values["delta"], drawn["delta"] = values["tuned"] - values["base"], drawn["tuned"] - drawn["base"]
         for side in scores:
             low, high = numpy.percentile(drawn[side], [50 - level / 2, 50 + level / 2])
-            floor = floors.get(side, {}).get(name)
-            scores[side][name] = Score(
-                value=values[side],
-                low=low,
-                high=high,
-                floor=None if floor is None else score_value(name, floor.sum(axis=0)),
-                better=BETTER[name],
-                n=len(base[name]),
-            )
+            floor = score_value(name, floors[side][name].sum(axis=0)) if name in floors.get(side, {}) else None
+            scores[side][name] = Score(value=values[side], low=low, high=high, floor=floor, better=BETTER[name], n=rows)
     return Comparison(**scores)
 
 
@@ -80,8 +71,7 @@ def breakdown(base: Sums, tuned: Sums, labels: list[str], draws: int, seed: int,
     names = [name for name in ("chrf", "perplexity") if name in base]
     groups = []
     for label in dict.fromkeys([*shown, "other"]):
-        rows = [row for row, own in enumerate(labels) if own == label]
-        if rows:
+        if rows := [row for row, own in enumerate(labels) if own == label]:
             group_base, group_tuned = ({name: sums[name][rows] for name in names} for sums in (base, tuned))
             scores = compare_models(group_base, group_tuned, {}, draws, seed)
             groups.append({"label": label or "none given", "n": len(rows), **scores.model_dump()})
@@ -100,12 +90,10 @@ def length_groups(base: Sums, tuned: Sums, references: list[str], draws: int, se
 
 def category_means(base: list[dict], tuned: list[dict]) -> list[dict]:
     """Returns the means of the `rubric_scores` for each category, base beside tuned."""
-    sums: dict[str, Counter[str]] = {}
-    for side, rows in (("base", base), ("tuned", tuned)):
-        for row in rows:
-            scores = {f"{side} {name}": score for name, score in rubric_scores(row).items()}
-            sums.setdefault(row["category"], Counter()).update({"n": int(side == "base"), **scores})
-    return [
-        {"category": category, "n": total["n"]} | {name: total[name] / total["n"] for name in total if name != "n"}
-        for category, total in sums.items()
-    ]
+    import pandas
+
+    sides = {"base": base, "tuned": tuned}
+    tables = [pandas.DataFrame(map(rubric_scores, rows)).add_prefix(f"{side} ") for side, rows in sides.items()]
+    categories = pandas.Series([row["category"] for row in base])
+    groups = pandas.concat(tables, axis=1).groupby(categories, sort=False)
+    return [{"category": category, "n": len(rows), **rows.mean().to_dict()} for category, rows in groups]

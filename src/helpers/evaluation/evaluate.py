@@ -15,23 +15,13 @@ BothRows = dict[str, list[dict]]
 
 def join_replies(rows: list[dict], answers: BothAnswers) -> BothRows:
     """Returns the rows of base.jsonl and tuned.jsonl: replies with prompt and reference; none for plain texts."""
-    asked = [
-        {
-            "id": row["id"],
-            "topic": row["topic"],
-            "prompt": row["messages"][-2]["content"],
-            "reference": row["messages"][-1]["content"],
-        }
-        for row in rows
-        if "messages" in row
-    ]
+    asked = []
+    for row in rows:
+        if "messages" in row:
+            prompt, reference = (message["content"] for message in row["messages"][-2:])
+            asked.append({"id": row["id"], "topic": row["topic"], "prompt": prompt, "reference": reference})
     names = ("reply", "new_tokens", "hit_cap")
     return {side: _join(asked, own.replies, names) for side, own in answers.items()}
-
-
-def join_prompts(prompts: list[dict], answers: BothAnswers) -> BothRows:
-    """Returns the fixed prompts with each model's reply."""
-    return {side: _join(prompts, own.prompts, ("reply",)) for side, own in answers.items()}
 
 
 def _join(rows: list[dict], replies: list, names: tuple[str, ...]) -> list[dict]:
@@ -52,11 +42,13 @@ def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswe
     write_csv(run / "evaluate" / "scores.csv", pandas.DataFrame(columns))
 
 
-def compare_prompts(run: Run, replied: BothRows, draws: int, seed: int) -> dict:
-    """Writes prompts.jsonl, and returns the rubric's scores over all fixed prompts (`base`, `tuned`, `delta`) and its
-    means by category (`categories`); writes nothing and returns no scores without prompts."""
+def compare_prompts(run: Run, prompts: list[dict], answers: BothAnswers, draws: int, seed: int) -> dict:
+    """Writes prompts.jsonl: the fixed prompts with each model's reply. Returns the rubric's scores over all of them
+    (`base`, `tuned`, `delta`) and its means by category (`categories`); writes nothing and returns no scores without
+    prompts."""
+    replied = {side: _join(prompts, own.prompts, ("reply",)) for side, own in answers.items()}
     scores = {}
-    if replied["base"]:
+    if prompts:
         pairs = [
             {"category": base["category"], "prompt": base["prompt"], "base": base["reply"], "tuned": tuned["reply"]}
             for base, tuned in zip(replied["base"], replied["tuned"])
@@ -64,7 +56,7 @@ def compare_prompts(run: Run, replied: BothRows, draws: int, seed: int) -> dict:
         write_jsonl(run / "evaluate" / "prompts.jsonl", pairs)
         sums = {side: rubric_sums(rows) for side, rows in replied.items()}
         scores = compare_models(sums["base"], sums["tuned"], {}, draws, seed).model_dump()
-    return {"n": len(replied["base"]), **scores, "categories": category_means(**replied)}
+    return {"n": len(prompts), **scores, "categories": category_means(**replied)}
 
 
 def finish_evaluation(

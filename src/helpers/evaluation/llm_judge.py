@@ -47,11 +47,9 @@ def rate_pairs(rater: LlmJudge, pairs: list[dict], seed: int, keep: Path | None,
     client = openai.OpenAI(base_url=rater.base_url, api_key=key, timeout=120, max_retries=4)
 
     def rate(pair: dict, order: int) -> list[dict]:
-        first, second = ("reply_1", "reply_2") if order == 1 else ("reply_2", "reply_1")
+        shown = pair if order == 1 else {**pair, "reply_1": pair["reply_2"], "reply_2": pair["reply_1"]}
         scales = "\n".join(f"- {scale}: {question}" for scale, (question, _) in SCALES.items())
-        prompt = QUESTIONS["llm_prompt"].format(
-            scales=scales, prompt=pair["prompt"], reply_1=pair[first], reply_2=pair[second]
-        )
+        prompt = QUESTIONS["llm_prompt"].format(**shown, scales=scales)
         answer = client.chat.completions.create(
             model=rater.model, messages=[{"role": "user", "content": prompt}], **(rater.options or {"temperature": 0})
         )
@@ -86,9 +84,8 @@ def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
     read = pandas.DataFrame([rating for rating in ratings if "wrong" not in rating], columns=names)
     means = pandas.DataFrame(read.groupby(["rater", "id", "side"], sort=False)[[*SCALES]].mean()).reset_index()
     totals = read[[*SCALES]].sum(axis=1)
-    leads: Any = (
-        totals.where(read["side"] == "tuned", -totals).groupby([read["id"], read["order"]]).sum()
-    )  # tuned − base
+    signed: Any = totals.where(read["side"] == "tuned", -totals)
+    leads = signed.groupby([read["id"], read["order"]]).sum()  # tuned − base
     favoured = leads.clip(-1, 1).unstack().reindex(columns=[1, 2]).dropna()  # (pairs, orders)
     return {
         **summarise_ratings(means.to_dict("records"), draws, seed),

@@ -7,6 +7,7 @@ resampling serves base and tuned model (paired).
 import math
 from collections.abc import Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy
@@ -25,22 +26,14 @@ BETTER = {  # every score, in the order in which they are shown: which direction
 }
 ECHO_SHARE = 0.8  # share of a prompt's 4-grams
 BENGALI_SHARE = 0.5  # share of letters
-OVERLAP_SCORES = ("chrf", "bleu", "rouge1", "rouge2", "rougeL")  # the scores that have a floor: shuffled references
-
-
-class BengaliTokenizer:
-    """rouge_score's tokenizer interface over Bengali words; its own keeps [a-z0-9] only."""
-
-    def tokenize(self, reply: str) -> list[str]:
-        """Returns a reply's words."""
-        return split_words(reply)
 
 
 @cache
 def _rouge() -> Any:
+    """Returns rouge_score's scorer over Bengali words; its own tokenizer keeps [a-z0-9] only."""
     from rouge_score import rouge_scorer
 
-    return rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=BengaliTokenizer())
+    return rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=SimpleNamespace(tokenize=split_words))
 
 
 @cache
@@ -187,12 +180,11 @@ def rubric_sums(rows: list[dict]) -> dict[str, numpy.ndarray]:
 
 
 def overlap_sums(replies: list[str], references: list[str]) -> dict[str, numpy.ndarray]:
-    """Returns the arrays (rows, k) of the OVERLAP_SCORES of replies against references."""
+    """Returns the arrays (rows, k) of chrF++, BLEU and ROUGE of replies against references: the scores with a floor."""
     scores = [rouge(*pair) for pair in zip(replies, references, strict=True)]
     sums = {name: _ratios([score[name] for score in scores]) for name in ("rouge1", "rouge2", "rougeL")}
-    for name, metric in _sacrebleu().items():
-        sums[name] = numpy.array(metric._extract_corpus_statistics(replies, [references]), dtype=float)
-    return sums
+    counts = {name: metric._extract_corpus_statistics(replies, [references]) for name, metric in _sacrebleu().items()}
+    return sums | {name: numpy.array(rows, dtype=float) for name, rows in counts.items()}
 
 
 def score_value(name: str, sums: numpy.ndarray) -> float:

@@ -10,8 +10,7 @@ import numpy
 import yaml
 
 from helpers.data.sampling import shuffle_key
-from helpers.runs.files import read_jsonl, write_csv, write_text
-from helpers.runs.record import Run
+from helpers.runs.files import write_csv, write_text
 
 QUESTIONS = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
 SCALES: dict[str, list[str]] = QUESTIONS["scales"]
@@ -64,8 +63,7 @@ def read_ratings(folder: Path, pairs: list[dict], seed: int) -> list[dict]:
     ratings, files = [], {}
     for file in sorted(folder.glob("*.csv")):
         table = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        missing = [name for name in ("id", *MARK_FIELDS) if name not in table]
-        if missing:
+        if missing := [name for name in ("id", *MARK_FIELDS) if name not in table]:
             raise ValueError(f"{file} has no column {', '.join(missing)}: expected what human_eval.html saves.")
         for row in table.to_dict("records"):
             if row.get("sheet", sheet) != sheet or row["id"] not in known:
@@ -78,8 +76,7 @@ def read_ratings(folder: Path, pairs: list[dict], seed: int) -> list[dict]:
                 raise ValueError(f"{file} and {files[rater]} are both by {rater!r}: keep one, or rename the rater.")
             for place in (1, 2):
                 marks = {scale: row[f"{scale}_{place}"].strip() for scale in SCALES}
-                wrong = {scale: mark for scale, mark in marks.items() if mark not in ("", "1", "2", "3", "4", "5")}
-                if wrong:
+                if wrong := {scale: mark for scale, mark in marks.items() if mark not in ("", "1", "2", "3", "4", "5")}:
                     raise ValueError(f"{file}, row {row['id']}: {wrong} is not a mark: expected 1 to 5, or nothing.")
                 side = "tuned" if tuned_is_first(row["id"], seed) == (place == 1) else "base"
                 if given := {scale: int(mark) for scale, mark in marks.items() if mark}:
@@ -95,8 +92,7 @@ def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
     from scipy.stats import false_discovery_control
 
     raters = sorted({rating["rater"] for rating in ratings})
-    summaries = {scale: _summarise_scale(ratings, raters, scale, draws, seed) for scale in SCALES}
-    scales = {scale: summary for scale, summary in summaries.items() if summary}
+    scales = {scale: summary for scale in SCALES if (summary := _summarise_scale(ratings, raters, scale, draws, seed))}
     tested = [summary for summary in scales.values() if summary["p"] is not None]
     for summary, p in zip(tested, false_discovery_control([summary["p"] for summary in tested]) if tested else []):
         summary["p"] = float(p)
@@ -126,7 +122,7 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
         bootstrap = stats.bootstrap([delta], numpy.mean, n_resamples=draws, method="percentile", **seeded)
         low, high = bootstrap.confidence_interval
     varied = len({mark for given in marks.values() for mark in given.values()}) > 1
-    alpha = None
+    alpha = math.nan
     if varied and any(len(given) > 1 for given in marks.values()):
         table = [[given.get(rater, math.nan) for given in marks.values()] for rater in raters]
         alpha = float(krippendorff.alpha(table, level_of_measurement="ordinal"))
@@ -138,22 +134,22 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
         "low": float(low),
         "high": float(high),
         "p": float(test.pvalue) if test else None,
-        "alpha": None if alpha is None or math.isnan(alpha) else alpha,
+        "alpha": None if math.isnan(alpha) else alpha,
         "n": len(rows),
     }
 
 
-def run_ratings(run: Run) -> dict:
-    """Returns `summarise_ratings` of a run's evaluate/ratings/*.csv, {} without any; raises ValueError as
-    `read_ratings`."""
+def run_ratings(folder: Path, base: list[dict], tuned: list[dict], metrics: dict[str, Any]) -> dict:
+    """Returns `summarise_ratings` of ratings/*.csv in a run's evaluate/, {} without any.
+
+    `base`, `tuned` and `metrics` are the contents of its base.jsonl, tuned.jsonl and metrics.json. Raises ValueError as
+    `read_ratings`.
+    """
     import pandas
 
-    folder = run / "evaluate" / "ratings"
-    if not list(folder.glob("*.csv")):
+    if not list(folder.glob("ratings/*.csv")):
         return {}
-    metrics = run.metrics("evaluate")
-    sheet = pandas.read_csv(run / "evaluate" / "human_eval.csv", dtype=str, keep_default_na=False)
-    sides = (read_jsonl(run / "evaluate" / f"{side}.jsonl") for side in ("base", "tuned"))
-    pairs = [blind_pair(*both, seed=metrics["seed"]) for both in zip(*sides) if both[0]["id"] in set(sheet["id"])]
-    ratings = read_ratings(folder, pairs, metrics["seed"])
-    return summarise_ratings(ratings, metrics["bootstrap_draws"], metrics["seed"])
+    draws, seed = metrics["bootstrap_draws"], metrics["seed"]
+    sheet = pandas.read_csv(folder / "human_eval.csv", dtype=str, keep_default_na=False)
+    pairs = [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in set(sheet["id"])]
+    return summarise_ratings(read_ratings(folder / "ratings", pairs, seed), draws, seed)

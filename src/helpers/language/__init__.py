@@ -1,1 +1,1 @@
-"""What Bengali needs: words, numbers, care."""
+"""What Bengali needs: words, hotlines, care."""

@@ -29,7 +29,8 @@ def normalise(text: str) -> str:
 def split_words(text: str) -> list[str]:
     """Returns the words: runs of letters, marks and digits of the NFC text, Latin in lower case, joiners removed.
 
-    Python's own \\w splits Bengali at its vowel signs, and rouge_score's default keeps [a-z0-9] only.
+    The danda (।) and all other punctuation are kept off the words: they part words, as spaces do. Python's own \\w
+    splits Bengali at its vowel signs, and rouge_score's default keeps [a-z0-9] only.
     """
     return _WORD.findall(unicodedata.normalize("NFC", text).translate(_NO_JOINERS).lower())
 

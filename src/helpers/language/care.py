@@ -11,7 +11,7 @@ import regex
 import yaml
 
 from helpers.language.bengali import latin_digits, normalise, split_words
-from helpers.language.numbers import helplines
+from helpers.language.hotlines import HELPLINES
 
 
 @cache
@@ -47,7 +47,7 @@ def detect_crisis(message: str) -> str:
 def crisis_answer(language: str = "bn") -> str:
     """Returns the fixed message with the helplines, a line each, in Bengali ("bn") or English ("en")."""
     lines = [care_data()["message"][language], ""]
-    for line in helplines():
+    for line in HELPLINES:
         english = language == "en"
         country, name, hours = (line[key + "_en" * english] for key in ("country", "name", "hours"))
         number = latin_digits(line["number"]) if english else line["number"]

@@ -25,8 +25,7 @@ def prepare_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
     never learns to stop. Raises ValueError for a tokenizer without the family's special tokens.
     """
     vocabulary = tokenizer.get_vocab()
-    missing = [token for token in TOKENS.values() if token not in vocabulary]
-    if missing:
+    if missing := [token for token in TOKENS.values() if token not in vocabulary]:
         raise ValueError(f"the tokenizer has no {', '.join(missing)}: expected a {LLAMA_3.title} tokenizer.")
     tokenizer.pad_token, tokenizer.eos_token = PAD, END
     tokenizer.chat_template = tokenizer.chat_template or LLAMA_3.template

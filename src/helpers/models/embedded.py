@@ -26,7 +26,7 @@ VOCABULARY = SHAPE.pop("vocab_size")  # tokens
 SPECIAL = [TOKENS[name] for name in ("begin", "end", "pad", "header", "header_end", "end_of_text")]
 STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: most steps, rows, tokens per row
 TEXTS_PER_STEP = 2.8  # fewer texts get fewer steps: with more, the model would learn them by heart
-DEFAULT_SPLIT = 0.8, 0.8, 0.1, 3407  # near_duplicate, train share, val share, seed: the parameters cell's
+DEFAULT_SPLIT: dict[str, Any] = {"near_duplicate": 0.8, "shares": (0.8, 0.1), "seed": 3407}  # the parameters cell's
 PIECES = r" ?[\p{L}\p{M}]+| ?\p{N}{1,3}| ?[^\s\p{L}\p{M}\p{N}]+|\s+"  # whole Bengali words, vowel signs included
 
 
@@ -64,9 +64,8 @@ def embedded_model_for(dataset: str, train_rows: list[dict[str, Any]]) -> Path:
     """
     if dataset != "embedded":
         corpus = clean_table(load_table("embedded")[0])
-        near_duplicate, train_share, val_share, seed = DEFAULT_SPLIT
-        links = link_rows(corpus.kept, near_duplicate)
-        corpus, _ = split_corpus(corpus, links, (train_share, val_share), seed, near_duplicate)
+        links = link_rows(corpus.kept, DEFAULT_SPLIT["near_duplicate"])
+        corpus, _ = split_corpus(corpus, links, **DEFAULT_SPLIT)
         train_rows = make_parts(corpus.kept, "", "embedded")["train"]
     texts = [row["text"] for row in train_rows if "text" in row]
     messages = (message for row in train_rows for message in row.get("messages", []))
@@ -113,11 +112,9 @@ def build_tokenizer(texts: list[str]) -> Tokenizer:
     bpe.post_processor = processors.TemplateProcessing(  # as Llama's: BOS unless add_special_tokens=False
         single=f"{BEGIN} $A", special_tokens=[(BEGIN, SPECIAL.index(BEGIN))]
     )
-    return prepare_tokenizer(
-        PreTrainedTokenizerFast(
-            tokenizer_object=bpe, bos_token=BEGIN, model_max_length=SHAPE["max_position_embeddings"]
-        )
-    )
+    longest = SHAPE["max_position_embeddings"]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=BEGIN, model_max_length=longest)
+    return prepare_tokenizer(tokenizer)
 
 
 def build_model(tokenizer: Tokenizer, texts: list[str], steps: int) -> Any:
@@ -140,12 +137,10 @@ def build_model(tokenizer: Tokenizer, texts: list[str], steps: int) -> Any:
         stream = torch.tensor(stream * (1 + BLOCK // len(stream)))
         optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.1)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=LEARNING_RATE, total_steps=steps)
-        model.train()
         for step in range(steps):
             starts = torch.randint(len(stream) - BLOCK + 1, (BATCH,))
             block = torch.stack([stream[start : start + BLOCK] for start in starts])  # (rows, tokens)
-            loss = model(input_ids=block, labels=block).loss
-            loss.backward()
+            model(input_ids=block, labels=block).loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()

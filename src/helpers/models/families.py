@@ -69,8 +69,7 @@ def count_parameters(shape: Shape, lora: dict[str, Any]) -> dict[str, int]:
     layers, count = linear_layers(shape), shape["num_hidden_layers"]
     targets = lora.get("target_modules", "all-linear")
     targets = list(layers) if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
-    unknown = [name for name in targets if name not in layers]
-    if unknown:
+    if unknown := [name for name in targets if name not in layers]:
         raise ValueError(f"lora.target_modules names {', '.join(unknown)}: expected some of {', '.join(layers)}.")
     linear = count * sum(inputs * outputs for inputs, outputs in layers.values())
     table = shape["vocab_size"] * shape["hidden_size"]

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 from helpers.models.batching import cut_batches, padded_tokens
 from helpers.planning.config import TrainingConfig
@@ -28,9 +29,8 @@ def make_micro_batches(lengths: Sequence[int], config: TrainingConfig, epoch: in
     if config.sft["train_sampling_strategy"] == "random":
         return cut(order)
     pools = max(1, round(len(lengths) / POOL_ROWS))
-    batches = []
-    for pool in range(pools):
-        batches += cut(sorted(order[pool::pools], key=lengths.__getitem__))
+    by_length = (sorted(order[pool::pools], key=lengths.__getitem__) for pool in range(pools))
+    batches = [*chain.from_iterable(map(cut, by_length))]
     rng.shuffle(batches)
     return batches
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from helpers.models.loading import BACKENDS
 from helpers.runs.record import Run
@@ -12,10 +12,9 @@ from helpers.runs.record import Run
 RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
 
 
-class TrainingConfig(BaseModel):
+class TrainingConfig(BaseModel, frozen=True, extra="allow"):
     """What train/config.json holds: the parameters of 02_train, with their units there, and what the data decide."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
     base_model: str
     backend: str
     load_in_4bit: bool
@@ -31,9 +30,7 @@ class TrainingConfig(BaseModel):
     sft: dict[str, Any]  # of trl.SFTConfig
     max_length: int = 0  # tokens of the longest row that the data may have
     embedded_model: str = ""  # its name has a hash of all that the model was made of
-    base_model_path: str = (
-        ""  # folder or name that the base model is loaded by on this machine; not kept in config.json
-    )
+    base_model_path: str = ""  # folder or name that loads the base model on this machine; not kept in config.json
     pause_at: int = 0  # the step of a search's rung at which training pauses, 0: none
     part_of: str = ""  # the way from the run's folder to the run whose file `stop` ends this one, for a candidate
     limit: int = 0  # tokens of a micro-batch to begin with, as after memory ran out, 0: max_tokens
@@ -57,9 +54,8 @@ def configure_training(parameters: dict[str, Any]) -> TrainingConfig:
         raise ValueError(f"sft.{foreign} is decided by {RULES['owned_elsewhere'][foreign]}: set it there.")
     sft = {**RULES["defaults"], **parameters["sft"]}
     sft.pop("settings_from", None)  # applied by helpers.training.config
-    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-        if sft.get(name) is False:  # YAML reads a bare no as false
-            sft[name] = "no"
+    strategies = ("eval_strategy", "save_strategy", "logging_strategy")
+    sft |= {name: "no" for name in strategies if sft.get(name) is False}  # YAML reads a bare no as false
     given = {name: value for name, value in parameters.items() if name not in ("outputs", "run_name")}
     config = TrainingConfig.model_validate(given | {"sft": sft})
     check_config(config)

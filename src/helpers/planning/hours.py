@@ -7,7 +7,7 @@ from typing import Any
 from helpers.data.prompts import fixed_prompts
 from helpers.models.batching import GENERATION_TOKEN_BUDGET, cut_batches, padded_tokens
 from helpers.models.families import count_parameters, linear_layers
-from helpers.planning.batches import Schedule, count_steps, uses_checkpointing
+from helpers.planning.batches import MicroBatch, Schedule, count_steps, uses_checkpointing
 from helpers.planning.config import TrainingConfig
 from helpers.planning.lengths import PlannedRows
 from helpers.planning.memory import NF4_BYTES, OPTIMIZER_BYTES
@@ -34,12 +34,13 @@ def dequantisation_seconds(shape: dict, load_in_4bit: bool) -> float:
 def training_seconds(config: TrainingConfig, shape: dict, lengths: Sequence[int], schedule: Schedule) -> float:
     """Returns the seconds that one T4 per rank needs for the steps: forward and backward, and recomputation if any."""
     per_token, fixed, total = token_seconds(shape), dequantisation_seconds(shape, config.load_in_4bit), 0.0
+
+    def batch_seconds(batch: MicroBatch) -> float:
+        tokens = padded_tokens(batch, lengths)
+        return (2 + uses_checkpointing(tokens, config)) * (tokens * per_token + fixed)
+
     for step in islice(chain.from_iterable(schedule), count_steps(config, schedule)):
-        sizes = [[padded_tokens(batch, lengths) for batch in share] for share in step]
-        loads = [
-            sum((2 + uses_checkpointing(size, config)) * (size * per_token + fixed) for size in share)
-            for share in sizes
-        ]
+        loads = [sum(map(batch_seconds, share)) for share in step]
         total += sum(loads) if config.device_map else max(loads)
     return total
 

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy
 import yaml
 
-from helpers.runs.files import read_json
 from helpers.runs.record import Run
 
 CORPORA = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text(encoding="utf-8"))
@@ -33,10 +32,9 @@ def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
     """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
     what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known.
     """
-    metrics_file = run / "data" / "metrics.json"
-    metrics = read_json(metrics_file) if metrics_file.is_file() else {}
+    metrics = run.metrics("prepare_data") if run.has_metrics("prepare_data") else {}
     if metrics.get("dataset") == data["dataset"]:
-        return spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"]), str(metrics_file)
+        return spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"]), str(run / "data" / "metrics.json")
     known = next((corpus for corpus in CORPORA if re.search(corpus["name"], data["dataset"], re.IGNORECASE)), None)
     if known is None:
         raise ValueError(f"nothing is known about {data['dataset']!r} yet: run stage prepare_data first.")

@@ -67,11 +67,12 @@ def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int])
 
 def largest_token_budget(config: TrainingConfig, shape: dict, longest: int, gpu_gib: float) -> int:
     """Returns the largest max_tokens, in steps of 128, whose estimated peak fits a GPU of so many GiB, else 0."""
-    for budget in range(16_384, 0, -128):
+
+    def fits(budget: int) -> bool:
         candidate = config.model_copy(update={"max_tokens": budget})
-        if estimate_memory(candidate, shape, {budget, longest}).peak <= gpu_gib - SPARE_GIB:
-            return budget
-    return 0
+        return estimate_memory(candidate, shape, {budget, longest}).peak <= gpu_gib - SPARE_GIB
+
+    return next(filter(fits, range(16_384, 0, -128)), 0)
 
 
 def check_memory(config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float) -> float | None:

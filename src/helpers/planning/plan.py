@@ -113,8 +113,7 @@ def make_plan(
 def plan_table(plan: Plan) -> dict[str, str]:
     """Returns a plan as lines to show: {what: how much}, with the words of plan.yaml."""
     texts = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    peak = (
-        f"{plan.peak_memory_gib:.2f} GiB (estimated)" if plan.peak_memory_gib else "not estimated: the embedded model"
-    )
+    gib = plan.peak_memory_gib
+    peak = f"{gib:.2f} GiB (estimated)" if gib else "not estimated: the embedded model"
     facts = asdict(plan) | {"peak": peak, "trainable_share": plan.trainable_parameters / plan.total_parameters}
     return {label: text.format(**facts) for label, text in texts.items()}

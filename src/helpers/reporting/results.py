@@ -45,7 +45,8 @@ class Results:
     @cached_property
     def ratings(self) -> dict:
         """What `run_ratings` makes of evaluate/ratings/; read when asked for, since it refuses a wrong file."""
-        return run_ratings(self.run) if "evaluate" in self.metrics else {}
+        metrics = self.metrics.get("evaluate")
+        return run_ratings(self.run / "evaluate", self.base, self.tuned, metrics) if metrics else {}
 
     @cached_property
     def scores(self) -> Comparison | None:

@@ -44,9 +44,8 @@ def draw_points(space: dict[str, list], number: int, seed: int) -> list[Point]:
     for name, values in space.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"tune.space.{name} is {values!r}: expected a list of values.")
-        for reason, names in NOT_SEARCHABLE.items():
-            if name in names.split():
-                raise ValueError(f"tune.space.{name} cannot be searched: {reason}. Leave it out.")
+        if reason := next((reason for reason, names in NOT_SEARCHABLE.items() if name in names.split()), ""):
+            raise ValueError(f"tune.space.{name} cannot be searched: {reason}. Leave it out.")
         for value in values:
             try:
                 candidate_parameters({}, {name: value})
@@ -98,11 +97,10 @@ def make_candidates(
             candidates.append(Candidate(number, point, refused=str(error)))
             continue
         steps = max(1, round(budget / tokens_per_step(config)))
-        sft = {**config.sft, **RUNG_SFT, "max_steps": steps}
+        warmup = config.sft["warmup_steps"]
+        share = warmup if warmup < 1 else warmup / budget_steps  # steps of `base`, as a share: the same tokens for all
+        sft = {**config.sft, **RUNG_SFT, "max_steps": steps, "warmup_steps": min(0.5, share)}
         sft.pop("early_stopping_patience", None)
-        if sft["warmup_steps"] >= 1:  # steps of `base`, here as a share: the same tokens for all
-            sft["warmup_steps"] /= budget_steps
-        sft["warmup_steps"] = min(0.5, sft["warmup_steps"])
         config = config.model_copy(update={"sft": sft})
         candidates.append(Candidate(number, point, config, rung_steps(steps, eta, rungs)))
     return candidates

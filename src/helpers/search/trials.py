@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 from optuna.trial import Trial, TrialState
 
@@ -34,7 +33,7 @@ def run_search(search: Search) -> None:
 
     if not torch.cuda.is_available():
         return run_trials(search)
-    command = [sys.executable, "-m", "helpers.search.trials", str(search.run)]
+    command = [sys.executable, "-m", "helpers", "tune", str(search.run)]
     code = run_child(command, **{SESSION_START: str(session_start())})
     if code == PAUSED:
         done = sum(trial.state.is_finished() for trial in search.trials())
@@ -141,16 +140,7 @@ def checkpoint_loss(run: Run, step: int) -> float | None:
     return next((line["eval_loss"] for line in reversed(lines) if "eval_loss" in line and line["step"] == step), None)
 
 
-def search_worker(arguments: list[str]) -> int:
-    """`python -m helpers tune RUN`: one more process that helps with a search which the notebook has begun."""
+def join_search(run: Run) -> None:
+    """`python -m helpers tune RUN`: one more process for a search that a notebook began. Raises as `run_trials`."""
     set_threads()
-    try:
-        run_trials(open_search(Run(Path(arguments[0]))))
-    except Paused as error:
-        print(error)
-        return PAUSED
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(search_worker(sys.argv[1:]))
+    run_trials(open_search(run))

@@ -3,7 +3,7 @@
 import pytest
 
 from helpers.evaluation.rubric import unsafe_reasons
-from helpers.language.numbers import foreign_crisis_number, helpline_numbers, names_helpline
+from helpers.language.hotlines import HELPLINE_NUMBERS, foreign_crisis_number, names_helpline
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_a_longer_number_is_no_helpline():
 
 
 def test_a_helpline_without_digits_has_no_number():
-    assert "" not in helpline_numbers()
+    assert "" not in HELPLINE_NUMBERS
 
 
 def test_a_reply_with_a_helpline_is_a_referral():
