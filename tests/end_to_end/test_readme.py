@@ -27,7 +27,7 @@ COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch, request):  # noqa: C901 - a case per command
+def test_a_command_of_the_readme_runs(command, demo, tmp_path, monkeypatch):  # noqa: C901 - a case per command
     """Runs it with --tiny and another folder where it would train for hours; make only prints what it would do."""
     words = shlex.split(command)
     small = ["--outputs", str(tmp_path / "out"), "--tiny"]
@@ -42,11 +42,11 @@ def test_a_command_of_the_readme_runs(command, tmp_path, monkeypatch, request): 
         seal_checkpoint(folder, 100, {"settings": {}, "data": {}, "versions": {}})
         words.append(str(folder))
     elif words[3:4] == ["chat"]:
-        return chat_page(words, request.getfixturevalue("demo").run)
+        return chat_page(words, demo.run)
     elif words[3:4] == ["report"]:
         for name in [word for word in words if word.startswith("outputs/")]:
             keep = shutil.ignore_patterns("checkpoints", "adapter", "model")
-            shutil.copytree(request.getfixturevalue("demo").run, tmp_path / name, ignore=keep)
+            shutil.copytree(demo.run, tmp_path / name, ignore=keep)
             words[words.index(name)] = str(tmp_path / name)
         if "README.md" in words:
             shutil.copy(ROOT / "README.md", tmp_path)
