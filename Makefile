@@ -46,7 +46,7 @@ demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers run --preset demo $(ARGS)
 
 test: setup-dev
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --durations 15 --cov --cov-report term
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 15 --cov --cov-report term
 
 test-slow: setup-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m slow

@@ -14,7 +14,7 @@
 # shuffled references reach.
 #
 # Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
-# `scores.csv`, `human_eval.csv`, `metrics.json`, and a row in `outputs/experiments.db`.
+# `scores.csv`, `human_eval.csv`, `human_eval.html`, `metrics.json`, and a row in `outputs/experiments.db`.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WORDS = Path(__file__).with_name("commands.yaml")
 USER_ERRORS = {  # command: what it raises when it is given something it cannot work on
     "plan": (ValueError,),
+    "tune": (ValueError,),
     "report": (ValueError, OSError),
     "experiments": (OSError,),
     "kaggle": (RuntimeError,),

@@ -189,8 +189,10 @@ def run_stage(run: Run, stage: str, settings: Settings, from_start: bool) -> int
     print(f"[{run.name}] {stage}  {record.status} in {elapsed_since(began)}", flush=True)
     if record.status == "paused":
         at = record.paused or {}
-        why = record.error or f"step {at.get('step')} of {at.get('steps')}: {at.get('reason')}"
-        print(f"[{run.name}] {stage} paused ({why}). Run the same command again to continue.")
+        step = (
+            f"step {at.get('step')} of {at.get('steps')}: {at.get('reason')}. Run the same command again to continue."
+        )
+        print(f"[{run.name}] {stage} paused: {(record.error or '').removeprefix('Paused: ') or step}")
         return PAUSED
     if record.status != "finished":
         page = run / "html" / f"{STAGES[stage][0]}.html"
@@ -200,7 +202,7 @@ def run_stage(run: Run, stage: str, settings: Settings, from_start: bool) -> int
 
 
 def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
-    """Executes a stage's notebook and returns what run.json then says of it; its copy and HTML are kept in any case."""
+    """Executes a stage's notebook and returns its record; keeps the executed copy and its HTML after an error too."""
     name = STAGES[stage][0]
     executed = run / "notebooks" / f"{name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
@@ -243,7 +245,7 @@ def pause_on_signal(run: Run) -> Iterator[None]:
         if (run / "stop").exists():
             raise KeyboardInterrupt
         (run / "stop").touch()
-        print("pausing after this step; the same signal again ends it at once", file=sys.stderr, flush=True)
+        print("pausing after this step or batch; the same signal again ends it at once", file=sys.stderr, flush=True)
 
     try:
         with handle_signals(on_signal):

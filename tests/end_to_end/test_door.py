@@ -164,3 +164,9 @@ def test_the_commands_of_before_are_gone(pattern):
         if re.search(pattern, line)
     ]
     assert not uses, "write `python -m helpers COMMAND`, and a room's name before a module's:\n" + "\n".join(uses)
+
+
+def test_a_run_without_a_search_cannot_be_tuned(tmp_path, capsys):
+    write_json(tmp_path / "run/run.json", {"stages": {}})
+    assert main(["tune", str(tmp_path / "run")]) == 2
+    assert "has no search: run its stage tune first" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def test_the_first_loss_is_the_base_model_s_per_target_token(one_batch, tokenize
     assert losses(one_batch)[0] == pytest.approx(nll / targets, rel=1e-5)
 
 
-def test_out_of_memory_halves_the_budget_without_changing_a_loss(make, monkeypatch, capsys):
+def test_out_of_memory_halves_batches_without_changing_a_loss(make, monkeypatch, capsys):
     started_small = make("small", max_tokens=1200, limit=300, sft={"gradient_accumulation_steps": 2})
     run_training(started_small)
     real = Trainer.compute_loss

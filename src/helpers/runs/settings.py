@@ -151,7 +151,7 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
     cells = {stage: parameters_cell(stage) for stage in STAGES}
     for section, values in added.items():
         if section not in {"shared", *STAGES}:
-            raise Refused(f"{where}: no notebook {section!r}.{suggest_name(section, ['shared', *STAGES])}")
+            raise Refused(f"{where}: no stage {section!r}.{suggest_name(section, ['shared', *STAGES])}")
         if not isinstance(values, dict):
             raise Refused(f"{where}: {section} is {values!r}: expected settings below it, as name: value.")
         stages = [section] if section in STAGES else list(STAGES)

@@ -65,9 +65,12 @@ class TrialNotes(BaseModel):
 def open_search(run: Run) -> Search:
     """Opens a run's search, as the stage's parameters in run.json describe it; two that open it do so in turn.
 
-    Raises ValueError for an impossible space or budget, and for a storage that holds another search.
+    Raises ValueError for a run without a search, an impossible space or budget, and a storage of another search.
     """
-    record, data = run.record(), run.metrics("prepare_data")
+    record = run.record()
+    if "tune" not in record.stages:
+        raise ValueError(f"run {run.name} has no search: run its stage tune first (--stages prepare_data,tune).")
+    data = run.metrics("prepare_data")
     settings, prepared = (record.stages[stage].parameters for stage in ("tune", "prepare_data"))
     base = record.settings.get("train") or {"base_model": prepared["base_model"]}
     base = {**base, "max_length": prepared["max_length"], "embedded_model": data["embedded_model"]}

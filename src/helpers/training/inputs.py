@@ -1,4 +1,4 @@
-"""All that a training reads of its run, and all that can be refused, before anything is loaded."""
+"""Reads and checks the inputs of a training run before its model is loaded."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Progress(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What a training starts from."""
+    """The inputs of a training run."""
 
     config: TrainingConfig  # its base model located on this machine
     rows: dict[str, list[dict]]  # data rows: "train", and "val", the slice that is validated on

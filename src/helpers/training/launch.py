@@ -31,7 +31,9 @@ def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = N
     gpus = max(1, torch.cuda.device_count())
     processes = config.num_gpus or gpus
     if processes > gpus:
-        raise ValueError(f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}.")
+        raise ValueError(
+            f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}. Set 0 to use all it has."
+        )
     with mirrored(run, config.session):
         if processes == 1:
             return run_training(run, on_rung)
@@ -39,7 +41,7 @@ def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = N
         start = {SESSION_START: str(session_start())}
         code = launch_processes("helpers.training.launch", [str(config_file)], processes, **start)
     if code:
-        reason = read_json(result_file)["reason"] if result_file.is_file() else "its log stands above"
+        reason = read_json(result_file)["reason"] if result_file.is_file() else "see the log above"
         raise RuntimeError(f"training ended with exit code {code}: {reason}.")
     return read_json(result_file)
 

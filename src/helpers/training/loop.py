@@ -1,4 +1,4 @@
-"""A training from configuration to adapter; runs in every process of a launch."""
+"""Trains an adapter from its configuration; runs in every process of a launch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def run_training(run: Run, on_rung: OnRung | None = None) -> dict[str, Any]:
     """Trains by train/config.json, writes adapter/ and log.jsonl, and returns the metrics; {"status": "paused", …} when
-    the session ends before. Runs in every process of a launch; the first writes.
+    the session ends first. Runs in every process of a launch; the first writes.
 
     `on_rung` decides at the rungs of a search. Raises ValueError as `read_inputs` and `encode_examples` do.
     """
@@ -44,7 +44,7 @@ def run_training(run: Run, on_rung: OnRung | None = None) -> dict[str, Any]:
     trainer = build_trainer(run, inputs, dtype)
     trainer.add_callback(LogCallback(trainer, run, on_rung))
     if not process_rank():
-        write_jsonl(run / "train" / "log.jsonl", inputs.progress.log)  # what was logged after the checkpoint goes
+        write_jsonl(run / "train" / "log.jsonl", inputs.progress.log)  # drops lines logged after the checkpoint
         run.open_session("train", inputs.start_step)
     trainable, total = trainer.model.get_nb_trainable_parameters()
     print_once(
@@ -104,7 +104,9 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> StepTrainer:
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     trainer.remove_callback(PrinterCallback)
-    for parameter in trainer.model.parameters():  # TRL casts adapters of 4-bit models to bf16: no scaler unscales that
+    for (
+        parameter
+    ) in trainer.model.parameters():  # TRL casts 4-bit models' adapters to bf16, which the fp16 scaler cannot unscale
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     for gpu in range(torch.cuda.device_count()):
@@ -117,8 +119,8 @@ def training_arguments(run: Run, config: TrainingConfig, dtype: str) -> SFTConfi
     import torch
     from trl import SFTConfig
 
-    ours = {"fp16", "bf16", "early_stopping_patience"}
-    settings = {name: value for name, value in config.sft.items() if name not in ours} | RULES["fixed"]
+    handled_here = {"fp16", "bf16", "early_stopping_patience"}
+    settings = {name: value for name, value in config.sft.items() if name not in handled_here} | RULES["fixed"]
     arguments = SFTConfig(
         output_dir=str(run / "train" / "checkpoints"),
         run_name=run.name,
@@ -131,6 +133,8 @@ def training_arguments(run: Run, config: TrainingConfig, dtype: str) -> SFTConfi
         **settings,
     )
     if arguments.device.type == "cpu":
-        arguments._setup_devices = torch.device("cpu")  # accelerate says cpu:0, where torch.load restores nothing
+        arguments._setup_devices = torch.device(
+            "cpu"
+        )  # torch.load(map_location=…) of a resume does not know accelerate's cpu:0
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process per GPU: never DataParallel over all that are here
     return arguments

@@ -31,8 +31,16 @@ from helpers.training.inputs import TrainingInputs
 from helpers.training.steps import StepDataset
 
 NONFINITE_PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
-SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: from 65,536 it is at 1 after 16
-COUNTS = ("useful", "computed", "arithmetic", "micro_batches")  # tokens without and with pads, × passes; their batches
+SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: halved from 65,536, the scale is 1 after 16
+COUNTS = (
+    "useful",  # tokens without pads
+    "computed",  # tokens with pads
+    "arithmetic",  # tokens with pads × passes over them
+    "micro_batches",
+)
+CHECKPOINTED_PASSES = (
+    3  # forward, backward, and forward again; a frozen weight's backward pass costs as much as forward
+)
 
 
 class StepTrainer(SFTTrainer):
@@ -65,7 +73,8 @@ class StepTrainer(SFTTrainer):
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: Any) -> tuple[list, None]:
         """Returns the next step; the number of its tokens stands in it."""
-        return [item for item in [next(epoch_iterator, None)] if item], None
+        step = next(epoch_iterator, None)
+        return [step] if step else [], None
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Returns 0: the plan counts the arithmetic."""
@@ -74,7 +83,7 @@ class StepTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: dict, num_items_in_batch: Any = None) -> torch.Tensor:
         """Computes a step's gradient in micro-batches and returns its loss, the mean over its tokens on all ranks.
 
-        When memory runs out the token budget halves and the step starts again: its rows, and so its gradient, stay.
+        When memory runs out the micro-batches shrink and the step starts again: its rows, and so its gradient, stay.
         Raises FloatingPointError as `skip_nonfinite_step` does.
         """
         model.train()
@@ -83,7 +92,7 @@ class StepTrainer(SFTTrainer):
                 loss, counts = self.accumulate_gradients(model, inputs)
                 break
             except torch.OutOfMemoryError as error:
-                self.halve_token_budget(inputs["micro_batches"], error)
+                self.lower_token_limit(inputs["micro_batches"], error)
             model.zero_grad(set_to_none=True)
             gc.collect()
             torch.cuda.empty_cache()
@@ -108,7 +117,7 @@ class StepTrainer(SFTTrainer):
                 self.accelerator.backward(share)
             loss += share.detach().to(loss.device)
             useful = sum(self.steps.lengths[row] for row in batch)
-            passes = 2 + recompute  # forward, backward, and forward again
+            passes = CHECKPOINTED_PASSES if recompute else CHECKPOINTED_PASSES - 1
             counts.update(useful=useful, computed=tokens, arithmetic=tokens * passes, micro_batches=1)
         return loss, counts
 
@@ -122,20 +131,21 @@ class StepTrainer(SFTTrainer):
         for module in self.checkpointing:
             module.gradient_checkpointing = on
 
-    def halve_token_budget(self, batches: list[MicroBatch], error: torch.OutOfMemoryError) -> None:
-        """Halves the token budget. Raises the error, with a way out, when no smaller micro-batch can be made."""
+    def lower_token_limit(self, batches: list[MicroBatch], error: torch.OutOfMemoryError) -> None:
+        """Limits micro-batches to half the largest one. Raises the error, with a way out, when no smaller micro-batch can be made."""
         batches, lengths = self.split_batches(batches), self.steps.lengths
         largest = max(padded_tokens(batch, lengths) for batch in batches)
         longest = max(lengths[row] for batch in batches for row in batch)
         if largest <= longest and uses_checkpointing(largest, self.config, self.progress.limit):
             raise torch.OutOfMemoryError(
                 f"a row of {longest} tokens does not fit alone, with gradient checkpointing. Lower shared.max_length "
-                f"or lora.r, or take a smaller base_model. ({describe_error(error)})"
+                f"or train.lora.r, or take a smaller shared.base_model. ({describe_error(error)})"
             ) from error
         self.progress.limit = largest // 2
         print(
-            f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. From now on at most "
-            f"{largest // 2}; the rows of a step stay the same, the step is computed again.",
+            f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. Micro-batches now have "
+            f"at most {largest // 2} tokens; a longer row is computed alone, with gradient checkpointing. The step's "
+            f"rows stay the same and are computed again.",
             flush=True,
         )
 
@@ -176,7 +186,7 @@ class StepTrainer(SFTTrainer):
         if self.nonfinite_steps >= NONFINITE_PATIENCE or self.scaler_skips >= SCALER_PATIENCE:
             problem = f"the gradients of {self.scaler_skips} steps" if finite else f"{self.nonfinite_steps} steps"
             raise FloatingPointError(
-                f"{problem} in a row were not finite, up to step {self.state.global_step}. Lower learning_rate. "
+                f"{problem} in a row were not finite, up to step {self.state.global_step}. Lower train.learning_rate. "
                 f"The last checkpoint is kept."
             )
 
@@ -280,7 +290,7 @@ class StepTrainer(SFTTrainer):
         return metrics
 
     def describe_pause(self) -> dict[str, Any]:
-        """Returns what a session leaves that ended before its run: status, step, steps, reason; val_loss at a rung."""
+        """Returns the metrics of a paused session: status, step, steps, reason; val_loss at a rung."""
         step, steps, reason = self.state.global_step, self.state.max_steps, self.pause_reason
         print_once(f"paused at step {step} of {steps}: {reason}. Run the same command again to continue.")
         result = {"status": "paused", "step": step, "steps": steps, "reason": reason}
@@ -304,7 +314,7 @@ class StepTrainer(SFTTrainer):
             "val_share_of_time": eval_seconds / seconds,
             "tokens_seen": counts["useful"],
             "useful_token_fraction": counts["useful"] / counts["computed"],
-            "arithmetic_per_useful_token": counts["arithmetic"] / 3 / counts["useful"],
+            "arithmetic_per_useful_token": counts["arithmetic"] / CHECKPOINTED_PASSES / counts["useful"],
             "micro_batches": counts["micro_batches"],
             "micro_batch_limit": self.progress.limit or None,
             "tokens_per_second": counts["useful"] / (seconds - eval_seconds),
