@@ -32,12 +32,8 @@ from helpers.training.steps import StepDataset
 
 NONFINITE_PATIENCE = 5  # steps in a row whose loss is not finite, before a run stops
 SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: halved from 65,536, the scale is 1 after 16
-COUNTS = (
-    "useful",  # tokens without pads
-    "computed",  # tokens with pads
-    "arithmetic",  # tokens with pads × passes over them
-    "micro_batches",
-)
+# Tokens without pads, tokens with pads, tokens with pads × passes over them, and the micro-batches themselves
+COUNTS = ("useful", "computed", "arithmetic", "micro_batches")
 CHECKPOINTED_PASSES = (
     3  # forward, backward, and forward again; a frozen weight's backward pass costs as much as forward
 )
@@ -132,7 +128,7 @@ class StepTrainer(SFTTrainer):
             module.gradient_checkpointing = on
 
     def lower_token_limit(self, batches: list[MicroBatch], error: torch.OutOfMemoryError) -> None:
-        """Limits micro-batches to half the largest one. Raises the error, with a way out, when no smaller micro-batch can be made."""
+        """Limits micro-batches to half the largest one. Raises the error, with a way out, where none can be smaller."""
         batches, lengths = self.split_batches(batches), self.steps.lengths
         largest = max(padded_tokens(batch, lengths) for batch in batches)
         longest = max(lengths[row] for batch in batches for row in batch)
@@ -143,9 +139,9 @@ class StepTrainer(SFTTrainer):
             ) from error
         self.progress.limit = largest // 2
         print(
-            f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. Micro-batches now have "
-            f"at most {largest // 2} tokens; a longer row is computed alone, with gradient checkpointing. The step's "
-            f"rows stay the same and are computed again.",
+            f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. Micro-batches now "
+            f"have at most {largest // 2}; a longer row is computed alone, with gradient checkpointing. The step's rows "
+            f"stay the same and are computed again.",
             flush=True,
         )
 
