@@ -140,8 +140,8 @@ class StepTrainer(SFTTrainer):
         self.progress.limit = largest // 2
         print(
             f"rank {self.args.process_index}: out of memory at a micro-batch of {largest} tokens. Micro-batches now "
-            f"have at most {largest // 2}; a longer row is computed alone, with gradient checkpointing. The step's rows "
-            f"stay the same and are computed again.",
+            f"have at most {largest // 2}; a longer row is computed alone, with gradient checkpointing. The step's "
+            f"rows stay the same and are computed again.",
             flush=True,
         )
 
