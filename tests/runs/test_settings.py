@@ -25,7 +25,7 @@ def resolved(*sets, preset="demo", tiny=False):
     ("sets", "message"),
     [
         ("train.learning_rat=1e-4", "train.learning_rat is not a setting. Did you mean 'learning_rate'?"),
-        ("trian.seed=1", "no notebook 'trian'. Did you mean 'train'?"),
+        ("trian.seed=1", "no stage 'trian'. Did you mean 'train'?"),
         ("train.seed=abc", "train.seed is 'abc' (str): expected int"),
         ("train.load_in_4bit=1", "train.load_in_4bit is 1 (int): expected bool"),
         ("train.max_tokens=true", "train.max_tokens is True (bool): expected int"),
