@@ -60,12 +60,11 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
             print("\n".join(f"{label:28}{value}" for label, value in table.items()))
 
 
-def tune(options: Namespace) -> int:
+def tune(options: Namespace) -> None:
     """Works on a search beside the processes that are there."""
     from helpers.search.trials import join_search
 
     join_search(options.run)
-    return FINISHED
 
 
 def report(options: Namespace) -> None:

@@ -104,9 +104,8 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> StepTrainer:
         callbacks=[EarlyStoppingCallback(patience)] if patience else [],
     )
     trainer.remove_callback(PrinterCallback)
-    for (
-        parameter
-    ) in trainer.model.parameters():  # TRL casts 4-bit models' adapters to bf16, which the fp16 scaler cannot unscale
+    # TRL casts the adapters of 4-bit models to bf16, whose gradients the fp16 scaler cannot unscale
+    for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
     for gpu in range(torch.cuda.device_count()):
@@ -133,8 +132,6 @@ def training_arguments(run: Run, config: TrainingConfig, dtype: str) -> SFTConfi
         **settings,
     )
     if arguments.device.type == "cpu":
-        arguments._setup_devices = torch.device(
-            "cpu"
-        )  # torch.load(map_location=…) of a resume does not know accelerate's cpu:0
+        arguments._setup_devices = torch.device("cpu")  # accelerate's is cpu:0, to which torch.load restores nothing
     arguments._n_gpu = min(1, arguments.n_gpu)  # one process per GPU: never DataParallel over all that are here
     return arguments

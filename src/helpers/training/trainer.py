@@ -34,9 +34,7 @@ NONFINITE_PATIENCE = 5  # steps in a row whose loss is not finite, before a run 
 SCALER_PATIENCE = 20  # steps in a row that the fp16 scaler skips: halved from 65,536, the scale is 1 after 16
 # Tokens without pads, tokens with pads, tokens with pads × passes over them, and the micro-batches themselves
 COUNTS = ("useful", "computed", "arithmetic", "micro_batches")
-CHECKPOINTED_PASSES = (
-    3  # forward, backward, and forward again; a frozen weight's backward pass costs as much as forward
-)
+CHECKPOINTED_PASSES = 3  # forward, backward and forward again, which cost the same for frozen weights
 
 
 class StepTrainer(SFTTrainer):
