@@ -117,9 +117,10 @@ def page(browser):
 
 @pytest.fixture(scope="session")
 def embedded_rows():
-    """Returns the embedded corpus as data rows with the default system prompt."""
+    """Returns the embedded corpus as data rows, but for the row that is too long to train on."""
 
     table = clean_table(load_table("embedded")[0])[0]
+    table = table[table.question.str.len() < 1500].reset_index(drop=True)
     table["group"] = group_rows(table, link_rows(table, 0.8))
     return data_rows(table, "You are a sympathetic assistant.", "embedded")
 

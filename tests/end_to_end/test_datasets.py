@@ -6,8 +6,9 @@ import random
 
 import pandas
 import pytest
+from tables import bengali_words
 
-from helpers.data.load import COLUMNS, load_table
+from helpers.data.load import COLUMNS
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 
@@ -16,7 +17,7 @@ from helpers.runs.record import Run
 def other_format(request, tmp_path):
     """A file shaped like FineTome (ShareGPT turns, English, code) or like wikitext (plain lines, many empty)."""
     rng = random.Random(1)
-    pool = sorted({word for row in load_table("embedded")[0].answer for word in row.split()})
+    pool = bengali_words()
 
     def words(number):
         return " ".join(rng.sample(pool, number))
@@ -64,7 +65,7 @@ def test_other_formats_run_through_all_stages(other_format, suite, tmp_path):
 def own_file(tmp_path_factory):
     """A file in the corpus's format and under its name: 2,000 rows, many from few words, some that must be dropped."""
     rng = random.Random(0)
-    pool = sorted({word for row in load_table("embedded")[0].answer for word in row.split()})
+    pool = bengali_words()
     rows = [["বিষয়", "", " ".join(rng.sample(pool, 9)), " ".join(rng.sample(pool, 15))] for _ in range(1995)]
     rows += [["বিষয়", "", "", "উত্তর আছে, প্রশ্ন নেই।"], rows[0], rows[1]]
     rows += [

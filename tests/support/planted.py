@@ -3,9 +3,10 @@
 import random
 
 import pandas
+from tables import bengali_words
 
 from helpers.data.clean import DROPS
-from helpers.data.load import COLUMNS, load_table
+from helpers.data.load import COLUMNS
 
 TOPICS = [f"বিষয়{letter}{vowel}" for letter in "কগচজটডতদ" for vowel in "ািুে"]  # 32
 SINGLE = {  # rule that must drop the row: what is done to a sound (question, answer)
@@ -56,8 +57,7 @@ def make(  # noqa: C901 - a case per kind of row
     answers), the rest are dialogues of two or three turns under one of 32 topics, some of them misspelt.
     """
     rng = random.Random(seed)
-    pool = sorted({word.strip("।,?!") for row in load_table("embedded")[0].itertuples() for word in row.answer.split()})
-    pool = [word for word in pool if word.isalpha() or len(word) > 3]
+    pool = bengali_words()
 
     def words(characters):
         chosen = rng.choices(pool, k=max(5, int(characters / 6.2)))

@@ -1,9 +1,10 @@
-"""Tables of a few rows, as the corpus has them."""
+"""Tables of a few rows, as the corpus has them, and words to make more of them."""
 
 import pandas
+import regex
 
 from helpers.data.clean import Corpus, clean_table
-from helpers.data.load import COLUMNS, unify_columns
+from helpers.data.load import COLUMNS, load_table, unify_columns
 
 ROW = {"Topics": "শোক", "Question-Title": "", "Questions": "মন ভালো নেই আজ।", "Answers": "আপনার কষ্টটা বুঝতে পারছি।"}
 
@@ -21,6 +22,12 @@ def unified_table(*rows: dict[str, str]) -> pandas.DataFrame:
 def cleaned(*rows: dict[str, str], **options) -> Corpus:
     """Returns the same rows cleaned; the options are those of `clean_table`."""
     return clean_table(unified_table(*rows), **options)
+
+
+def bengali_words() -> list[str]:
+    """Returns the words of the embedded corpus's sound answers, with none of its dirt; sorted."""
+    answers = " ".join(clean_table(load_table("embedded")[0]).kept.answer)
+    return sorted({word for word in regex.findall(r"[\p{L}\p{M}\u200c\u200d]+", answers) if regex.match(r"\p{Bengali}{3}", word)})
 
 
 def write_csv_file(path, *rows: dict[str, str]):
