@@ -21,12 +21,12 @@ from tqdm import tqdm
 from helpers.platforms.environment import install_missing
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
 from helpers.platforms.machine import platform
-from helpers.runs.files import utc_now
+from helpers.runs.files import git_blob_sha1, utc_now
 from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoints, restore_run
-from helpers.runs.record import Run, StageRecord, input_hashes, settings_differences
+from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
-from helpers.runs.stages import MAIN_STAGES, STAGES, stage_inputs
+from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def check_inputs(run: Run, stage: str, inputs: list[str], stages: list[str]) -> 
 def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -> str:
     """Returns why a stage has to run, "" when it has finished with these settings and inputs.
 
-    Raises Refused when it has begun with other settings.
+    Raises Refused when it has begun with other settings, and for data that changed while a training is half done.
     """
     finished = before.status == "finished" and run.has_metrics(stage)
     begun = any((run / STAGES[stage][1] / "checkpoints").glob("checkpoint-*"))
@@ -145,7 +145,26 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
         )
     if not finished:
         return f"was {before.status}" if before.status else "new"
-    return "its inputs changed" if before.inputs != input_hashes(run, stage, parameters) else ""
+    changed = changed_inputs(before.inputs, input_hashes(run, stage, parameters))
+    if changed and stage == "prepare_data" and has_unfinished_checkpoints(run):
+        raise Refused(
+            f"run {run.name} has begun to train on another version of the data set {parameters['dataset']!r}. Resume it "
+            f"with the version it began with, use another --run-name, or --force to begin anew."
+        )
+    return f"its inputs changed: {', '.join(changed)}" if changed else ""
+
+
+def has_unfinished_checkpoints(run: Run) -> bool:
+    """Returns whether the run's training has begun and not finished, so that it would resume on the same data."""
+    return any((run / "train/checkpoints").glob("checkpoint-*")) and run.stage("train").status != "finished"
+
+
+def data_version_note(run: Run, dataset: str) -> str:
+    """Returns what to say of finished data that come from another version of the embedded corpus, "" for the same."""
+    before, now = run.metrics("prepare_data").get("blob_sha1", ""), git_blob_sha1(EMBEDDED_CORPUS.read_bytes())
+    if dataset != "embedded" or before in ("", now):
+        return ""
+    return f"; its rows are another version of the embedded corpus, {before[:8]}, now {now[:8]} (--force reads the new)"
 
 
 # Running them
@@ -160,7 +179,8 @@ def run_preset(preset_run: PresetRun) -> int:
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
     for stage, reason in reasons.items():
         if not reason:
-            print(f"[{run.name}] {stage}  finished before, skipped")
+            note = data_version_note(run, settings[stage]["dataset"]) if stage == "prepare_data" else ""
+            print(f"[{run.name}] {stage}  finished before, skipped{note}")
             continue
         print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
         code = run_stage(run, stage, settings, from_start=reason == "forced")

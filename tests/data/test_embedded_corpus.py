@@ -124,7 +124,17 @@ def test_openings_are_told_twice_in_other_dialogues(corpus):
 
 def test_rows_are_written_in_the_ways_of_the_real_corpus(embedded):
     text = "\n".join(embedded.question + "\n" + embedded.answer)
-    for mark in ('<p class="MsoNormal">', "।\n ", "&nbsp ;", "Â", " < ", "\u09df", "\u09af\u09bc", "র\u200d্যা", "\u200c"):
+    for mark in (
+        '<p class="MsoNormal">',
+        "।\n ",
+        "&nbsp ;",
+        "Â",
+        " < ",
+        "\u09df",
+        "\u09af\u09bc",
+        "র\u200d্যা",
+        "\u200c",
+    ):
         assert mark in text, f"no row has {mark!r}"
     assert any("।" in answer and ". " in answer for answer in embedded.answer), "no row mixes full stops"
 

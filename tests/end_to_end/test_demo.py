@@ -183,7 +183,7 @@ def test_changed_inputs_rerun_the_stages_that_read_them(demo):
     assert reasons == {
         "prepare_data": "",
         "train": "",
-        "evaluate": "its inputs changed",
+        "evaluate": "its inputs changed: data/test.jsonl",
         "infer": "",
         "report": "an earlier stage runs again",
     }

@@ -18,7 +18,7 @@ from helpers.runs.checkpoints import fingerprint_differences, make_fingerprint
 from helpers.runs.files import file_sha256, read_json
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
-from helpers.runs.stages import MAIN_STAGES
+from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES
 
 EARLIER = Path(__file__).with_name("earlier_runs")
 NAMES = sorted(path.name for path in EARLIER.iterdir())
@@ -126,6 +126,48 @@ def test_an_earlier_paused_run_continues_with_its_training(earlier, recorded_has
     reasons = select_stages(settings_of(run, *sets), list(MAIN_STAGES), force=False)
     expected = ["", "was paused", "new", "new", "new"]
     assert reasons == dict(zip(MAIN_STAGES, expected, strict=True))
+
+
+def test_an_earlier_run_says_that_its_corpus_has_changed_since(earlier, recorded_hashes, capsys):
+    run = earlier("finished")
+    recorded_hashes(run)
+    command = ["run", "--preset", "demo", "--tiny", "--run-name", run.name, "--outputs", str(run.outputs)]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "its rows are another version of the embedded corpus, 5a10d169, now " in printed
+    assert "nothing to do" in printed
+
+
+def record_dataset(run, sha256):
+    """Gives a run's prepared data the hash of a data set, as a run of today records it."""
+    inputs = run.stage("prepare_data").inputs
+    run.note_stage("prepare_data", inputs={**inputs, "dataset": sha256})
+
+
+def test_a_finished_run_is_made_again_on_another_embedded_corpus(earlier, recorded_hashes):
+    run = earlier("finished")
+    record_dataset(run, "another")
+    recorded_hashes(run)
+    reasons = select_stages(settings_of(run), list(MAIN_STAGES), force=False)
+    assert list(reasons.values()) == ["its inputs changed: the data set", *["an earlier stage runs again"] * 4]
+
+
+def test_a_paused_run_keeps_its_rows_on_another_embedded_corpus(earlier, recorded_hashes):
+    run = earlier("paused")
+    record_dataset(run, "another")
+    recorded_hashes(run)
+    sets = run.record().commands[0].partition("--set ")[2].split()
+    with pytest.raises(Refused, match="has begun to train on another version of the data set 'embedded'"):
+        select_stages(settings_of(run, *sets), list(MAIN_STAGES), force=False)
+
+
+@pytest.mark.parametrize("name", ["finished", "paused"])
+def test_the_same_embedded_corpus_changes_nothing(earlier, recorded_hashes, name):
+    run = earlier(name)
+    record_dataset(run, file_sha256(EMBEDDED_CORPUS))
+    recorded_hashes(run)
+    sets = run.record().commands[0].partition("--set ")[2].split()
+    assert select_stages(settings_of(run, *sets), ["prepare_data"], force=False) == {"prepare_data": ""}
 
 
 @pytest.fixture

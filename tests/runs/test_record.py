@@ -5,8 +5,9 @@ import sys
 
 import pytest
 
-from helpers.runs.files import read_json, write_folder, write_json, write_text
-from helpers.runs.record import Run, RunRecord
+from helpers.runs.files import file_sha256, read_json, write_folder, write_json, write_text
+from helpers.runs.record import Run, RunRecord, changed_inputs, input_hashes
+from helpers.runs.stages import EMBEDDED_CORPUS
 
 
 @pytest.fixture
@@ -42,6 +43,26 @@ def test_parameters_renamed_since_are_read_by_their_names(run):
     )
     assert run.stage("evaluate").parameters == {"llm_judge": {"model": ""}, "seed": 1}
     assert run.record().settings["evaluate"] == {"llm_judge": {"model": ""}, "seed": 1}
+
+
+def test_changed_inputs_are_named():
+    before = {"data/train.jsonl": "1", "data/val.jsonl": "2", "dataset": "3"}
+    assert changed_inputs(before, before) == []
+    assert changed_inputs(before, {**before, "dataset": "4", "data/val.jsonl": "5"}) == [
+        "data/val.jsonl",
+        "the data set",
+    ]
+    assert changed_inputs({}, {"dataset": ""}) == ["the data set"]
+
+
+def test_a_data_set_without_a_recorded_hash_has_not_changed():
+    assert changed_inputs({"dataset": ""}, {"dataset": "1"}) == []
+
+
+def test_the_embedded_corpus_is_an_input_by_its_hash(run):
+    hashes = input_hashes(run, "prepare_data", {"dataset": "embedded"})
+    assert hashes == {"dataset": file_sha256(EMBEDDED_CORPUS)}
+    assert len(hashes["dataset"]) == 64
 
 
 def test_an_open_session_counts_as_killed_by_the_next(run):

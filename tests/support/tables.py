@@ -27,7 +27,9 @@ def cleaned(*rows: dict[str, str], **options) -> Corpus:
 def bengali_words() -> list[str]:
     """Returns the words of the embedded corpus's sound answers, with none of its dirt; sorted."""
     answers = " ".join(clean_table(load_table("embedded")[0]).kept.answer)
-    return sorted({word for word in regex.findall(r"[\p{L}\p{M}\u200c\u200d]+", answers) if regex.match(r"\p{Bengali}{3}", word)})
+    return sorted(
+        {word for word in regex.findall(r"[\p{L}\p{M}\u200c\u200d]+", answers) if regex.match(r"\p{Bengali}{3}", word)}
+    )
 
 
 def write_csv_file(path, *rows: dict[str, str]):

@@ -1,6 +1,5 @@
 """The corpus, read from where it is, in one table whatever its format."""
 
-import hashlib
 import io
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,11 +8,12 @@ import pandas
 
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import KAGGLE_FOLDER
+from helpers.runs.files import git_blob_sha1
+from helpers.runs.stages import EMBEDDED_CORPUS
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
 FORMATS = {"qa": COLUMNS, "messages": ["messages"], "conversations": ["conversations"], "text": ["text"]}
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-EMBEDDED = Path(__file__).with_name("embedded.csv")
 KAGGLE_INPUT = KAGGLE_FOLDER / "input"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
@@ -50,15 +50,14 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
         raw, origin, sha1 = load_hub_table(name), f"Hugging Face data set {name}", ""
     else:
         if dataset == "embedded":
-            path, origin = EMBEDDED, "the embedded corpus (CC0, written for this suite)"
+            path, origin = EMBEDDED_CORPUS, "the embedded corpus (CC0, written for this suite)"
         elif kind == "kaggle" and name:
             path = locate_kaggle_table(name)
             origin = f"Kaggle data set {name}, {path.name!r}"
         else:
             path = Path(dataset).expanduser()
             origin = f"the file {path.name!r}"
-        raw, name, content = read_table(path), path.name, path.read_bytes()
-        sha1 = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        raw, name, sha1 = read_table(path), path.name, git_blob_sha1(path.read_bytes())
     if dataset == "embedded":
         raw["text"] = raw.Questions + "\n" + raw.Answers
         pairs = zip(raw.Questions, raw.Answers)

@@ -74,6 +74,11 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def git_blob_sha1(content: bytes) -> str:
+    """Returns git's SHA-1 of a file's content, by which data hubs name it."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
 def read_journal(path: Path, repair: bool = True) -> list[dict]:
     """Reads the complete lines of a JSONL file whose writer may have been killed, or (not `repair`) writes to it now.
 

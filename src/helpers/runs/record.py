@@ -15,7 +15,7 @@ from helpers.platforms.environment import git_sha, package_versions
 from helpers.platforms.machine import gpu_names, platform
 from helpers.runs.files import file_sha256, read_json, utc_now, write_json
 from helpers.runs.settings import check_settings
-from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder, stage_inputs
+from helpers.runs.stages import EMBEDDED_CORPUS, STAGE_INPUTS, STAGES, run_folder, stage_inputs
 
 
 class Session(BaseModel):
@@ -235,11 +235,24 @@ def input_hashes(run: Run, stage: str, parameters: dict) -> dict[str, str]:
     """Returns the SHA-256 of everything a stage reads: files of the run, and a data set that is a file here."""
     hashes = {name: file_sha256(run / name) for name in stage_inputs(stage, parameters)}
     if stage == "prepare_data":
-        hashes["dataset"] = file_sha256(Path(parameters["dataset"]))
+        dataset = parameters["dataset"]
+        hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
     if stage == "report":  # what people add after an evaluation
         written = [*(run / "evaluate").glob("ratings/*.csv"), *(run / "evaluate").glob("gloss.csv")]
         hashes |= {str(file.relative_to(run)): file_sha256(file) for file in sorted(written)}
     return hashes
+
+
+UNKNOWN = ("dataset", "")  # an input of which no hash was recorded
+
+
+def changed_inputs(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Returns the names of the inputs whose SHA-256 is another one than before, "the data set" for that.
+
+    A data set that was recorded without one (the embedded corpus, by earlier versions) counts as unchanged.
+    """
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return ["the data set" if name == "dataset" else name for name in names if (name, before.get(name)) != UNKNOWN]
 
 
 def start_stage(stage: str, namespace: dict[str, Any]) -> Run:

@@ -16,6 +16,8 @@ STAGES = {  # stage: (notebook, folder)
     "export": ("export", "export"),
 }
 
+EMBEDDED_CORPUS = Path(__file__).parents[1] / "data" / "embedded.csv"  # what prepare_data.dataset "embedded" means
+
 MAIN_STAGES = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
 
 STAGE_INPUTS = {  # stage: the files of the run that it always reads
