@@ -13,8 +13,8 @@
 # splits by group. A question with several answers, the turns of one dialogue, and near-duplicates never end up in
 # different parts. Needs no GPU: about a minute for the embedded corpus, a few minutes for the published one.
 #
-# Reads the data set. Writes `data/`: `train.jsonl`, `val.jsonl`, `test.jsonl`, `dropped.csv`, `README.md` (the data
-# card), `metrics.json`.
+# Reads the data set. Writes `data/`: `train.jsonl`, `val.jsonl`, `test.jsonl`, `dropped.csv`, `browse.html` (every row,
+# to be read), `README.md` (the data card), `metrics.json`.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -71,6 +71,7 @@ from helpers.data.split import count_overlap, split_corpus
 from helpers.models.chat import decode_labels, encode_row
 from helpers.models.embedded import embedded_model_for, keep_embedded_model, locate_base_model
 from helpers.models.loading import load_tokenizer
+from helpers.reporting.browse import write_browse_page
 from helpers.reporting.figures import draw_lengths
 from helpers.reporting.tables import text_table
 from helpers.runs.files import write_csv, write_jsonl, write_text
@@ -156,8 +157,9 @@ figure = draw_lengths(lengths, max_length)
 # The check that no question of val or test stands in another part reads the rows themselves, whatever grouped them.
 
 # %%
-corpus = corpus.drop("too long", lengths.index[lengths > max_length])
-lengths = lengths[lengths <= max_length]
+counted = lengths
+corpus = corpus.drop("too long", counted.index[counted > max_length])
+lengths = counted[counted <= max_length]
 parts = make_parts(corpus.kept, system_prompt, dataset)
 overlap = count_overlap(parts)
 assert overlap == 0, f"{overlap} rows of val or test have a question that stands in another part"
@@ -183,9 +185,16 @@ write_csv(run / "data" / "dropped.csv", corpus.dropped[["number", "rule", "topic
 models = {"base_model": base_model, "embedded_model": embedded_model}
 checks = {"overlap": overlap, **leaks}
 metrics = data_metrics(run / "data", source, corpus, parts, lengths, models, checks)
-card = data_card(source, metrics)
+card = data_card(source, metrics, corpus.kept.answer)
 write_text(run / "data" / "README.md", card)
 print(card)
+
+# %% [markdown]
+# Read them yourself: every row with its part, group, rule and tokens, in any browser.
+
+# %%
+page = write_browse_page(run, corpus, counted)
+print(f"data/{page.name}: {page.stat().st_size / 1e6:.1f} MB")
 
 # %%
 run.finish_stage("prepare_data", metrics)

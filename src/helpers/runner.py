@@ -148,8 +148,8 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
     changed = changed_inputs(before.inputs, input_hashes(run, stage, parameters))
     if changed and stage == "prepare_data" and has_unfinished_checkpoints(run):
         raise Refused(
-            f"run {run.name} has begun to train on another version of the data set {parameters['dataset']!r}. Resume it "
-            f"with the version it began with, use another --run-name, or --force to begin anew."
+            f"run {run.name} has begun to train on another version of the data set {parameters['dataset']!r}. "
+            f"Resume it with the version it began with, use another --run-name, or --force to begin anew."
         )
     return f"its inputs changed: {', '.join(changed)}" if changed else ""
 

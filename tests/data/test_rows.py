@@ -2,8 +2,10 @@
 
 import io
 
+import datasets
 import pandas
 import pytest
+from huggingface_hub import DatasetCard
 from tables import cleaned
 
 from helpers.data.card import data_card
@@ -11,7 +13,8 @@ from helpers.data.load import load_table
 from helpers.data.rows import data_rows, join_dialogues, make_parts
 from helpers.data.sampling import sample_rows, shuffle_key
 from helpers.data.split import split_groups
-from helpers.runs.files import write_csv
+from helpers.language.bengali import normalise
+from helpers.runs.files import write_csv, write_jsonl, write_text
 
 
 def test_the_turns_of_a_dialogue_can_be_one_conversation():
@@ -73,29 +76,62 @@ def test_a_formula_in_a_cell_is_inert_in_every_csv(tmp_path):
     assert list(read.reply) == [f"'{cell}" for cell in cells[:4]] + cells[4:]
 
 
-@pytest.fixture
-def card_facts():
-    counts = {"rows_in": 5, "rows_out": 4, "train": 2, "val": 1, "test": 1, "groups": 3}
-    return {**counts, "funnel": [{"rule": "url", "changed": 0, "dropped": 1}]}
+SOURCE = load_table("embedded")[1]
 
 
-def test_the_data_card_names_source_licence_counts(card_facts):
-    source = load_table("embedded")[1]
-    card = data_card(source, card_facts)
-    for fact in ("CC0", source.blob_sha1, "url: 1 rows", "4 of 5"):
-        assert fact in card, f"the data card does not say {fact!r}: see card.md.j2"
+def make_card(rows_out=4, answer="আপনার কষ্টটা বুঝতে পারছি।", **source):
+    counts = {"rows_in": 5, "rows_out": rows_out, "train": 2, "val": 1, "test": 1, "groups": 3}
+    facts = {**counts, "funnel": [{"rule": "url", "changed": 0, "dropped": 1}]}
+    return DatasetCard(data_card(SOURCE._replace(**source), facts, pandas.Series([answer])))
 
 
-def test_the_data_card_claims_no_licence_it_does_not_know(card_facts):
-    source = load_table("embedded")[1]._replace(dataset="kaggle:a/b")
-    assert "not verified" in data_card(source, card_facts)
+def test_the_data_card_names_source_licence_counts():
+    card = make_card()
+    for fact in ("CC0", SOURCE.blob_sha1, "url: 1 rows", "4 of 5"):
+        assert fact in card.text, f"the data card does not say {fact!r}: see card.md.j2"
+
+
+def test_the_data_card_claims_no_licence_it_does_not_know():
+    card = make_card(dataset="kaggle:a/b")
+    assert "not verified" in card.text
+    assert card.data.license == "unknown"
 
 
 @pytest.mark.parametrize(("published", "known"), [("as published", True), ("", False)])
-def test_the_known_defects_are_the_published_files_alone(card_facts, published, known):
-    source = load_table("embedded")[1]._replace(dataset="corpus.csv", published=published)
-    assert ("Part A" in data_card(source, card_facts)) == known
+def test_the_known_defects_are_the_published_files_alone(published, known):
+    assert ("Part A" in make_card(dataset="corpus.csv", published=published).text) == known
 
 
-def test_the_data_card_says_that_the_embedded_corpus_is_sound(card_facts):
-    assert "None known" in data_card(load_table("embedded")[1], card_facts)
+def test_the_data_card_says_that_the_embedded_corpus_has_dirt():
+    assert "with the shapes and the dirt" in make_card().text
+
+
+def test_the_data_cards_metadata_are_the_hubs():
+    data = make_card().data
+    assert (data.language, data.license) == (["bn"], "cc0-1.0")
+    assert data.task_categories == ["text-generation"]
+    assert data.pretty_name == "embedded, cleaned and split by group"
+
+
+@pytest.mark.parametrize(("rows", "size"), [(999, "n<1K"), (1000, "1K<n<10K"), (38_105, "10K<n<100K")])
+def test_the_data_cards_size_is_a_category_of_the_hub(rows, size):
+    assert make_card(rows).data.size_categories == [size]
+
+
+def test_the_data_card_of_another_language_names_none():
+    assert make_card(answer="I hear how hard this has been.").data.language is None
+
+
+def test_the_data_card_holds_no_path_of_the_machine():
+    assert make_card(dataset="/home/somebody/own.csv").data.pretty_name == "own.csv, cleaned and split by group"
+
+
+def test_the_folder_is_read_as_a_data_set_with_its_splits(tmp_path):
+    for part, count in {"train": 3, "val": 2, "test": 1}.items():
+        turns = [{"role": "user", "content": "মন ভালো নেই।"}, {"role": "assistant", "content": "শুনছি।"}]
+        write_jsonl(tmp_path / "data" / f"{part}.jsonl", [{"id": str(n), "messages": turns} for n in range(count)])
+    write_text(tmp_path / "data" / "README.md", str(make_card()))
+    write_text(tmp_path / "data" / "dropped.csv", "number,rule\n1,url\n")
+    loaded = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
+    assert {split: rows.num_rows for split, rows in loaded.items()} == {"train": 3, "validation": 2, "test": 1}
+    assert loaded["test"][0]["messages"][1]["content"] == normalise("শুনছি।")

@@ -4,11 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas
+import yaml
 
 from helpers.data.clean import Corpus
 from helpers.data.load import Source
 from helpers.data.rows import Parts
+from helpers.language.bengali import bengali_share
 from helpers.runs.files import file_sha256
+
+SPLITS = {"train": "train", "val": "validation", "test": "test"}  # part: its name on the Hub
+SIZES = {  # the Hub's categories: rows from which each holds
+    "1M<n<10M": 1_000_000,
+    "100K<n<1M": 100_000,
+    "10K<n<100K": 10_000,
+    "1K<n<10K": 1000,
+    "n<1K": 0,
+}
 
 
 def data_metrics(
@@ -40,10 +51,29 @@ def data_metrics(
     }
 
 
-def data_card(source: Source, metrics: dict[str, Any]) -> str:
-    """Returns a data card in Markdown: source, licence as far as known, counts, defects found, intended use."""
+def card_metadata(source: Source, metrics: dict[str, Any], answers: pandas.Series) -> dict[str, Any]:
+    """Returns the card's front matter, by the names of the Hub's data cards; a language only where it is Bengali."""
+    bengali = bengali_share(" ".join(answers.head(1000))) > 0.5
+    files = [{"split": split, "path": f"{part}.jsonl"} for part, split in SPLITS.items()]
+    return {
+        **({"language": ["bn"]} if bengali else {}),
+        "license": "cc0-1.0" if source.dataset == "embedded" else "unknown",
+        "task_categories": ["text-generation"],
+        "size_categories": [next(name for name, least in SIZES.items() if metrics["rows_out"] >= least)],
+        "pretty_name": f"{Path(source.dataset).name}, cleaned and split by group",
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+
+
+def data_card(source: Source, metrics: dict[str, Any], answers: pandas.Series) -> str:
+    """Returns a data card in Markdown: source, licence as far as known, counts, defects found, intended use.
+
+    `metrics` are those of `data_metrics`, `answers` the kept rows'. With its front matter the folder is a data set
+    that `datasets.load_dataset` reads.
+    """
     import jinja2
 
+    head = yaml.safe_dump(card_metadata(source, metrics, answers), sort_keys=False, allow_unicode=True)
     template = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render({**metrics, "source": source})
+    return environment.from_string(template).render({**metrics, "source": source, "head": head})

@@ -54,6 +54,7 @@ def report_content(results: Results, samples: int) -> dict[str, Any]:
         "results": results,
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "scores": results.scores,
+        "browse": (results.run / "data" / "browse.html").is_file(),
         "pages": [
             (notebook, f"../html/{notebook}.html")
             for stage, (notebook, _) in STAGES.items()
