@@ -1,14 +1,5 @@
-"""A file in the corpus's format with every known defect planted at known rows; its text is random words."""
+"""Defects that rows are planted with, by the rule that must see them, and near-misses that no rule may touch."""
 
-import random
-
-import pandas
-from tables import bengali_words
-
-from helpers.data.clean import DROPS
-from helpers.data.load import COLUMNS
-
-TOPICS = [f"বিষয়{letter}{vowel}" for letter in "কগচজটডতদ" for vowel in "ািুে"]  # 32
 SINGLE = {  # rule that must drop the row: what is done to a sound (question, answer)
     "missing side": [lambda q, a: ("", a), lambda q, a: (q, " \u200b\n"), lambda q, a: (q, "")],
     "too short": [lambda q, a: ("কী?", a), lambda q, a: (q, "হুম")],
@@ -34,10 +25,14 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
         lambda q, a: ("This is how I feel today, what shall I do now?", a),
     ],
 }
-REPAIRED = {  # rule that must change the row: (what is done, what must be back)
-    "entities": lambda a: a.replace(" ", "&nbsp ;", 1) + " &amp; আরও",
-    "mojibake": lambda a: a.replace(" ", " Â ", 1),
-    "markup": lambda a: a.replace(" ", " < ", 1),
+REPAIRED = {  # rule that must change the row: what is done to an answer, its words apart
+    "entities": [lambda a: a.replace(" ", "&nbsp ;", 1), lambda a: a.replace("।", " &amp;।", 1)],
+    "mojibake": [lambda a: a.replace(" ", " Â ", 1), lambda a: a.replace("। ", "।Â Â ", 1) + " Â"],
+    "markup": [
+        lambda a: a.replace(" ", " < ", 1),
+        lambda a: f'<p class="MsoNormal">{a}</p>',
+        lambda a: a.replace("। ", "।<br />", 1) + "<br>",
+    ],
 }
 SOUND = [  # near-misses that no rule may touch
     "একজন কাউন্সেলরের সঙ্গে কথা বলা যায়, ডাক্তারও আছেন পাশে।",
@@ -46,68 +41,3 @@ SOUND = [  # near-misses that no rule may touch
     "ও বলল sorry, তারপর আর কথা হয়নি আমাদের মধ্যে কখনো।",
     "ইতি টানতে হয় একদিন, তবু মন মানে না কিছুতেই।",
 ]
-
-
-def make(  # noqa: C901 - a case per kind of row
-    rows: int, seed: int = 0
-) -> tuple[pandas.DataFrame, dict[str, list[int]], list[tuple[int, int]]]:
-    """Returns the file's table, {rule: row numbers}, and pairs of rows that are near-duplicates of each other.
-
-    About a twentieth of the rows is long and titled (the titles belong to other rows; a question has one to three
-    answers), the rest are dialogues of two or three turns under one of 32 topics, some of them misspelt.
-    """
-    rng = random.Random(seed)
-    pool = bengali_words()
-
-    def words(characters):
-        chosen = rng.choices(pool, k=max(5, int(characters / 6.2)))
-        return " ".join(chosen) + "।"
-
-    table_rows, planted, near, topic = [], {rule: [] for rule in [*SINGLE, *REPAIRED, *DROPS, "sound"]}, [], ""
-    long_rows = rows // 20
-    while len(table_rows) < long_rows:
-        question = words(rng.lognormvariate(5.6, 0.5))
-        for _ in range(rng.choice([1, 1, 2, 3])):
-            title = words(40) if rng.random() < 0.95 else words(20)
-            table_rows.append([rng.choice(TOPICS), title, question, words(rng.lognormvariate(6.1, 0.7))])
-    while len(table_rows) < rows:
-        topic = rng.choice([other for other in TOPICS if other != topic])
-        spelt = topic + "্য" if rng.random() < 0.02 else topic
-        kind = rng.random()
-        start = len(table_rows)
-        touched = {number for numbers in planted.values() for number in numbers[-200:]}
-        for _ in range(rng.choice([2, 2, 3])):
-            table_rows.append([spelt, "", words(rng.lognormvariate(4.1, 0.4)), words(rng.lognormvariate(4.2, 0.5))])
-        if kind < 0.06:
-            rule = rng.choice(list(SINGLE))
-            table_rows[start][2:] = rng.choice(SINGLE[rule])(*table_rows[start][2:])
-            planted[rule].append(start)
-        elif kind < 0.09:
-            rule = rng.choice(list(REPAIRED))
-            table_rows[start][3] = REPAIRED[rule](table_rows[start][3])
-            planted[rule].append(start)
-        elif kind < 0.10:
-            table_rows[start][3] = table_rows[start][2].replace("।", " ।")
-            planted["question is the answer"].append(start)
-            planted["roles swapped"] += range(start + 1, len(table_rows))
-        elif kind < 0.12 and start > long_rows + 50 and start - 30 not in touched:
-            table_rows[start][2:] = table_rows[start - 30][2:]
-            planted["exact duplicate"].append(start)
-        elif kind < 0.16 and start > long_rows + 50 and start - 37 not in touched:
-            source = start - 37
-            sentence = table_rows[source][2].split()
-            sentence[rng.randrange(len(sentence))] = rng.choice(pool)
-            table_rows[start][2] = " ".join(sentence)
-            near.append((source, start))
-        elif kind < 0.18:
-            table_rows[start][3] = rng.choice(SOUND) + " " + table_rows[start][3]
-            planted["sound"].append(start)
-    table = pandas.DataFrame(table_rows, columns=COLUMNS)
-    spoilt = {number for rule in DROPS for number in planted[rule]}
-    clean = {n for n in range(len(table))} - spoilt
-    return table, planted, [(a, b) for a, b in near if a in clean and b in clean]
-
-
-def undone(rule: str, answer: str) -> str:
-    """Returns an answer without what REPAIRED put in."""
-    return answer.replace({"entities": "&nbsp ;", "mojibake": " Â ", "markup": " < "}[rule], " ", 1)

@@ -12,6 +12,7 @@ import numpy
 import pandas
 import regex
 
+from helpers.data.dialogues import Order, number_dialogues
 from helpers.data.sampling import shuffle_key
 from helpers.language.bengali import bengali_share, normalise, split_words
 from helpers.language.hotlines import foreign_crisis_number
@@ -50,13 +51,14 @@ class FunnelStep(NamedTuple):
 class Corpus(NamedTuple):
     """The rows that are kept and those that were dropped, in the file's order, and what each rule did.
 
-    Both tables have the columns of `unify_columns` and `id` (of the content, so that row order does not change it);
-    `dropped` also has `rule`.
+    Both tables have the columns of `unify_columns`, `id` (of the content, so that row order does not change it) and
+    `dialogue` (of `number_dialogues`, in the whole file); `dropped` also has `rule`.
     """
 
     kept: pandas.DataFrame
     dropped: pandas.DataFrame
     funnel: list[FunnelStep]
+    order: Order
 
     def drop(self, rule: str, ids: Iterable[str]) -> "Corpus":
         """Returns the corpus with the kept rows of these ids dropped by a rule, which is the funnel's next step."""
@@ -64,7 +66,8 @@ class Corpus(NamedTuple):
         gone = self.kept[hit].assign(rule=rule).reindex(columns=self.dropped.columns)
         dropped = pandas.concat([self.dropped, gone], ignore_index=True)
         step = FunnelStep(rule, len(self.kept), dropped=len(gone))
-        return Corpus(self.kept.loc[~hit].reset_index(drop=True), dropped, [*self.funnel, step])
+        kept = self.kept.loc[~hit].reset_index(drop=True)
+        return self._replace(kept=kept, dropped=dropped, funnel=[*self.funnel, step])
 
 
 def _fix_mojibake(text: str) -> str:
@@ -77,9 +80,8 @@ def _fix_mojibake(text: str) -> str:
 
 def _follows_swap(table: pandas.DataFrame) -> pandas.Series:
     """Returns which rows follow a question that is its own answer in a dialogue: there the roles are swapped."""
-    dialogue = ((table.topic != table.topic.shift()) | (table.title != "")).cumsum()
-    swap = (table.rule == "question is the answer") & (table.topic != "") & (table.title == "")
-    return swap.groupby(dialogue).cumsum() > swap
+    swap = table.rule == "question is the answer"
+    return swap.groupby(table.dialogue).cumsum() > swap
 
 
 REPAIRS: dict[str, Callable[[str], str]] = {  # these change a row
@@ -113,6 +115,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
         raise ValueError(f"skip_rules names {unknown[0]!r}: expected one of {', '.join(RULES)}.")
     table, funnel = _repair_rows(table, [rule for rule in REPAIRS if rule not in skip_rules])
     table["topic"] = canonicalise_topics(table.topic)
+    table["dialogue"], order = number_dialogues(table)
     table["id"] = (table.question + "\0" + table.answer).map(make_id)
     excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
     table["rule"] = None
@@ -126,7 +129,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     if kept.empty:
         counts = table.rule.value_counts().to_dict()
         raise ValueError(f"all {len(table)} rows were dropped: {counts}. Nothing is left to train on.")
-    return Corpus(kept, table.loc[table.rule.notna()].reset_index(drop=True), funnel)
+    return Corpus(kept, table.loc[table.rule.notna()].reset_index(drop=True), funnel, order)
 
 
 def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.DataFrame, list[FunnelStep]]:

@@ -1,50 +1,36 @@
 """Rows that belong together: the same question, one dialogue, near-duplicates."""
 
 import itertools
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Iterator
 from statistics import fmean
-from typing import Any
 
+import numpy
 import pandas
 
+from helpers.data.leaks import NEAR_WORDS
 from helpers.language.bengali import split_words
 
-LONGEST_DIALOGUE = 12, 0.01  # rows, and share of all rows; a longer run of one topic is a sorted table
-NEAR_WORDS = {"question": 5, "answer": 8}  # distinct words from which two texts can be near-duplicates
-PERMUTATIONS = 64
+SKETCH = 8  # numbers of 64 bits: see `_pair_similar`
 
 Pairs = list[tuple[str, str]]  # ids of rows that must stay together
-
-
-def dialogue_runs(table: pandas.DataFrame, titled: bool = True) -> list[int]:
-    """Returns a number for each row: adjacent rows of one topic and one title share it, as the turns of one dialogue.
-
-    Without `titled`, only rows that have no title. A run longer than LONGEST_DIALOGUE is a sorted table: its rows stay
-    single.
-    """
-    same = (table.topic == table.topic.shift()) & (table.topic != "") & (table.title == table.title.shift())
-    runs = (~(same if titled else same & (table.title == ""))).cumsum()
-    longest = max(LONGEST_DIALOGUE[0], LONGEST_DIALOGUE[1] * len(table))
-    sizes = runs.map(runs.value_counts())
-    return list(runs.where(sizes <= longest, -pandas.Series(range(1, len(table) + 1), index=table.index)))
+WordSet = frozenset[str]
 
 
 def link_rows(table: pandas.DataFrame, near_duplicate: float = 0.0) -> dict[str, Pairs]:
-    """Returns the pairs of row ids that must stay together, by reason.
+    """Returns pairs of row ids that must stay together, by reason; they connect rows, not each with each.
 
-    The same question (by its words), turns of one dialogue, near-duplicate questions and near-duplicate answers
-    (Jaccard similarity of their words of at least `near_duplicate`, 0 = not looked for).
+    The same question (by its words; of a conversation each, but for short later turns), turns of one dialogue (the
+    column `dialogue`), near-duplicate questions and near-duplicate answers (Jaccard similarity of their words of at
+    least `near_duplicate`, 0 = not looked for).
     Raises ValueError for a similarity below 0.5 or above 1.
     """
     if near_duplicate and not 0.5 <= near_duplicate <= 1:
         raise ValueError(f"near_duplicate is {near_duplicate}: expected 0 (not looked for), or 0.5 to 1.")
-    questions = [tuple(split_words(question)) or None for question in table.question]
-    links = {
-        "same question": pair_equal(questions, table.id),
-        "one dialogue": pair_equal(dialogue_runs(table), table.id),
-    }
-    for side in NEAR_WORDS if near_duplicate else []:
-        sets = word_sets(table, side)
+    asked, askers = zip(*_list_questions(table))
+    links = {"same question": pair_equal(asked, askers), "one dialogue": pair_equal(table.dialogue, table.id)}
+    for side, least in NEAR_WORDS.items() if near_duplicate else []:
+        sets = [frozenset(split_words(text)) for text in table[side]]
+        sets = [words if len(words) >= least else None for words in sets]
         links[f"near-duplicate {side}"] = pair_equal(sets, table.id) + _pair_similar(sets, table.id, near_duplicate)
     return links
 
@@ -56,33 +42,57 @@ def pair_equal(keys: Iterable[Hashable], ids: Iterable[str]) -> Pairs:
     return [pair for pair in pairs if pair[0] != pair[1]]
 
 
-def word_sets(table: pandas.DataFrame, side: str) -> list[frozenset[str] | None]:
-    """Returns the distinct words of each row's question or answer; None for too few to be a near-duplicate."""
-    sets = (frozenset(split_words(value)) for value in table[side])
-    return [words if len(words) >= NEAR_WORDS[side] else None for words in sets]
+def _list_questions(table: pandas.DataFrame) -> Iterator[tuple[tuple[str, ...] | None, str]]:
+    """Yields the words of every question with its row's id; None for a turn that many conversations have in common."""
+    for row in table.to_dict("records"):
+        turns = [turn["content"] for turn in row.get("messages", []) if turn["role"] == "user"]
+        for number, text in enumerate(turns or [row["answer"] if row["plain"] else row["question"]]):
+            words = tuple(split_words(text))
+            yield words if number == 0 or len(set(words)) >= NEAR_WORDS["question"] else None, row["id"]
 
 
-def _pair_similar(sets: list[frozenset[str] | None], ids: Iterable[str], threshold: float) -> Pairs:
-    """Returns pairs of ids whose word sets differ, with a Jaccard similarity of at least the threshold.
+def _pair_similar(sets: list[WordSet | None], ids: Iterable[str], threshold: float) -> Pairs:
+    """Returns pairs of ids that connect all word sets with a Jaccard similarity of at least the threshold, exactly.
 
-    Candidates come from MinHash LSH (datasketch; Broder 1997) at a lower threshold, so that few are missed; each is
-    verified.
+    Similar sets of n and m words differ in at most (1 - threshold) / (1 + threshold) · (n + m) of them. A sketch has a
+    bit per word (words may share one), so sketches differ in no more bits than their sets in words: the sketch of each
+    set is compared with those of all sets of like size, first folded to 64 bits, and the few that come near are
+    compared by their words, unless they are connected already. Hand-written: the libraries' joins sample (datasketch)
+    or compare all by their words (scikit-learn).
     """
-    from datasketch import MinHash, MinHashLSH
-
-    pairs, id_of = [], {words: row_id for words, row_id in zip(sets, ids) if words}
-    hashes = MinHash.bulk([[word.encode() for word in words] for words in id_of], num_perm=PERMUTATIONS)
-    index = MinHashLSH(threshold=max(0.1, threshold - 0.2), num_perm=PERMUTATIONS, weights=(0.1, 0.9))
-    for words, minhash in zip(id_of, hashes):
-        candidates: Any = index.query(minhash)
-        pairs += [(id_of[other], id_of[words]) for other in candidates if jaccard(words, other) >= threshold]
-        index.insert(words, minhash)
+    id_of = {words: row_id for words, row_id in zip(sets, ids) if words}
+    ordered = sorted(id_of, key=len)
+    sizes, sketches = numpy.array([len(words) for words in ordered]), _sketch(ordered)
+    folded = numpy.bitwise_or.reduce(sketches, axis=1)
+    most = 2 * sizes * (1 - threshold) / (1 + threshold) + 1e-9  # bits that the sketches of similar sets may differ in
+    smallest = numpy.searchsorted(sizes, threshold * sizes - 1e-9)
+    connected, pairs = numpy.arange(len(ordered)), []  # equal numbers: connected
+    for row, words in enumerate(ordered):
+        near = numpy.bitwise_count(folded[smallest[row] : row] ^ folded[row]) <= most[row]
+        others = smallest[row] + numpy.flatnonzero(near)
+        others = others[numpy.bitwise_count(sketches[others] ^ sketches[row]).sum(axis=1) <= most[row]]
+        while len(others):
+            other, others = others[0], others[1:]
+            if len(words & ordered[other]) / len(words | ordered[other]) < threshold:
+                continue
+            pairs.append((id_of[ordered[other]], id_of[words]))
+            before, after = connected[row], connected[other]
+            if before != row:
+                connected[:row][connected[:row] == before] = after
+            connected[row] = after
+            others = others[connected[others] != after]
     return pairs
 
 
-def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Returns the share of words in both of the words in either."""
-    return len(a & b) / len(a | b)
+def _sketch(sets: list[WordSet]) -> numpy.ndarray:
+    """Returns SKETCH numbers of 64 bits for each word set, (sets, SKETCH), with a bit set for each of its words."""
+    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(itertools.chain.from_iterable(sets)))}
+    bit_of = numpy.random.default_rng(0).integers(64 * SKETCH, size=len(vocabulary), dtype=numpy.uint64)
+    bits = bit_of[[vocabulary[word] for word in itertools.chain.from_iterable(sets)]]
+    rows = numpy.repeat(numpy.arange(len(sets)), [len(words) for words in sets])
+    sketches = numpy.zeros((len(sets), SKETCH), dtype=numpy.uint64)
+    numpy.bitwise_or.at(sketches, (rows, bits // 64), numpy.uint64(1) << bits % 64)
+    return sketches
 
 
 def group_rows(table: pandas.DataFrame, links: dict[str, Pairs]) -> list[str]:

@@ -1,11 +1,13 @@
 """Data rows as the later stages read them."""
 
+import itertools
 from typing import Any
 
 import pandas
 
 from helpers.data.clean import make_id
-from helpers.data.group import dialogue_runs
+from helpers.data.dialogues import number_conversations
+from helpers.data.group import Pairs
 from helpers.data.split import PARTS
 
 Row = dict[str, Any]
@@ -18,15 +20,19 @@ def _messages(row: Row) -> list[dict[str, str]]:
     return row.get("messages", pair)
 
 
-def join_dialogues(table: pandas.DataFrame) -> pandas.DataFrame:
-    """Returns the table with the turns of each dialogue joined into one conversation; needs `group` and `part`."""
-    joined = []
-    for _, turns in table.groupby(dialogue_runs(table, titled=False), sort=False):
-        rows = turns.to_dict("records")
+def join_dialogues(table: pandas.DataFrame, links: dict[str, Pairs]) -> pandas.DataFrame:
+    """Returns the table with the turns of each dialogue joined into one conversation; needs `group` and `part`.
+
+    `links` come from `link_rows`: an opening that is told again elsewhere begins a conversation.
+    """
+    openings = frozenset(itertools.chain.from_iterable(links.get("near-duplicate question", [])))
+    numbers, joined = number_conversations(table, openings), []
+    for _, turns in itertools.groupby(zip(numbers, table.to_dict("records")), key=lambda turn: turn[0]):
+        rows = [row for _, row in turns]
         row = {**rows[0], "messages": [message for row in rows for message in _messages(row)]}
-        if len(turns) > 1:
-            row |= {side: "\n\n".join(turns[side]) for side in ("question", "answer")}
-            row["id"] = make_id("".join(turns.id))
+        if len(rows) > 1:
+            row |= {side: "\n\n".join(turn[side] for turn in rows) for side in ("question", "answer")}
+            row["id"] = make_id("".join(turn["id"] for turn in rows))
         joined.append(row)
     return pandas.DataFrame(joined)
 

@@ -1,0 +1,173 @@
+"""Whether anything stands on two sides of the split, found without the code that grouped the rows.
+
+This file imports nothing of this room (`lint-imports` sees to it): it starts from the rows in the file's order and the
+part of each, compares them directly, and reports what it finds.
+"""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy
+import pandas
+
+from helpers.language.bengali import split_words
+
+NEAR_WORDS = {"question": 5, "answer": 8}  # distinct words from which two texts can be near-duplicates
+OWN_TITLES = 0.9  # of the titles; in such a file, a title in other words than its question's is another row's
+
+Twins = Iterator[tuple[int, numpy.ndarray]]  # a row's place in the table, and the places of its twins
+
+
+class LeakCheck(NamedTuple):
+    """What was found in one split."""
+
+    held_out: int  # rows of val and test
+    leaked: int  # those with a twin in another part
+    reasons: dict[str, int]  # the same by what makes the twin one; a row may count under several
+
+    @property
+    def share(self) -> float:
+        """Returns the share of held-out rows that have a twin in another part."""
+        return self.leaked / self.held_out if self.held_out else 0.0
+
+
+def find_leaks(
+    kept: pandas.DataFrame, dropped: pandas.DataFrame, splits: Mapping[str, Any], near_duplicate: float, longest: int
+) -> dict[str, LeakCheck]:
+    """Looks for held-out rows with a twin in another part, in each split {name: part of each kept row}.
+
+    Twins ask the same question, are adjacent in the file (but for dropped rows) with one topic, in a run of at most
+    `longest` rows, or have near-duplicate questions or answers: Jaccard similarity of their words of at least
+    `near_duplicate` (0: not looked for).
+    """
+    parts = {name: numpy.asarray(part, dtype=str) for name, part in splits.items()}
+    wanted = numpy.any([part != "train" for part in parts.values()], axis=0)
+    searches = {
+        "the same question": _find_same_questions(kept),
+        "an adjacent row of the same topic": _find_neighbours(kept, dropped, longest),
+    }
+    for side, least in NEAR_WORDS.items() if near_duplicate else []:
+        searches[f"a near-duplicate {side}"] = _find_near_duplicates(kept[side], wanted, near_duplicate, least)
+    leaked = {name: {reason: set() for reason in searches} for name in parts}
+    for reason, search in searches.items():
+        for place, others in search:
+            for name, part in parts.items():
+                if part[place] != "train" and (part[others] != part[place]).any():
+                    leaked[name][reason].add(place)
+    return {
+        name: LeakCheck(
+            int((part != "train").sum()),
+            len(set().union(*leaked[name].values())),
+            {reason: len(places) for reason, places in leaked[name].items()},
+        )
+        for name, part in parts.items()
+    }
+
+
+def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int) -> str:
+    """Returns what was looked for, what was found, and what was not looked for, in three sentences."""
+    near = f"with {near_duplicate:.0%} of their words in common (Jaccard), of {' or '.join(map(str, NEAR_WORDS.values()))}"
+    looked = ["the same question, word for word"]
+    looked += [f"a question or an answer {near} and more different words"] if near_duplicate else []
+    looked += [f"an adjacent row of the same topic, in runs of up to {longest} rows"] if longest > 1 else []
+    missed = [] if near_duplicate else ["near-duplicates"]
+    missed += ["the turns of a dialogue whose rows stand apart in the file" if longest > 1 else "turns of one dialogue"]
+    return (
+        f"Held-out rows with a twin in another part: {check.leaked:,} of {check.held_out:,} ({check.share:.1%}); split "
+        f"row by row it would be {row_wise.share:.1%}. Looked for: {'; '.join(looked)}. Not looked for: "
+        f"{'; '.join(missed)}; the same told in other words."
+    )
+
+
+def questions_of(question: str, messages: list[dict[str, str]] | None = None) -> set[tuple[str, ...]]:
+    """Returns the words of each question of a row: of a conversation its first, and later ones that are long enough.
+
+    Short later turns (a word of thanks) stand in many conversations and make no twins.
+    """
+    turns = [turn["content"] for turn in messages or [] if turn["role"] == "user"] or [question]
+    words = [tuple(split_words(turn)) for turn in turns]
+    later = {turn for turn in words[1:] if len(set(turn)) >= NEAR_WORDS["question"]}
+    return {words[0], *later} - {()}
+
+
+def _find_same_questions(kept: pandas.DataFrame) -> Twins:
+    """Yields each row and those that ask the same; a plain text is its own question."""
+    asked = kept.question.where(~kept.plain, kept.answer)
+    places = defaultdict(list)
+    for place, (question, messages) in enumerate(zip(asked, kept.get("messages", itertools.repeat(None)))):
+        for words in questions_of(question, messages):
+            places[words].append(place)
+    for same in places.values():
+        for place in same if len(same) > 1 else []:
+            yield place, numpy.array(same)
+
+
+def _find_neighbours(kept: pandas.DataFrame, dropped: pandas.DataFrame, longest: int) -> Twins:
+    """Yields each kept row and the next one of its dialogue, both ways, in the order of the file."""
+    columns = ["number", "topic", "title", "question"]
+    rows = [*kept[columns].assign(place=range(len(kept))).itertuples(), *dropped[columns].assign(place=-1).itertuples()]
+    titles = [set(split_words(row.title)) <= set(split_words(row.question)) for row in rows if row.title]
+    strict = sum(titles) >= OWN_TITLES * len(titles)
+
+    def is_counselling(row: Any) -> bool:
+        return strict and not set(split_words(row.title)) <= set(split_words(row.question))
+
+    rows.sort(key=lambda row: row.number)
+    for topic, block in itertools.groupby(rows, key=lambda row: row.topic):
+        run = []
+        for row in [*block, None] if topic else []:
+            if row is None or (run and is_counselling(run[-1]) and is_counselling(row)):
+                places = [turn.place for turn in run if turn.place >= 0] if len(run) <= longest else []
+                for first, second in itertools.pairwise(places):
+                    yield first, numpy.array([second])
+                    yield second, numpy.array([first])
+                run = []
+            run.append(row)
+
+
+def _find_near_duplicates(texts: pandas.Series, wanted: numpy.ndarray, threshold: float, least: int) -> Twins:
+    """Yields each wanted row and those with a Jaccard similarity of at least the threshold: all are compared.
+
+    For one row, the words that it shares with each other row are counted by going through the rows of each of its
+    words. Only rows of like size can be similar, so rows stand in the order of their size.
+    """
+    sets = [(place, set(split_words(text))) for place, text in enumerate(texts)]
+    sets = sorted(((place, words) for place, words in sets if len(words) >= least), key=lambda item: len(item[1]))
+    places = numpy.array([place for place, _ in sets], dtype=int)
+    sizes = numpy.array([len(words) for _, words in sets], dtype=int)
+    having = defaultdict(list)
+    for row, (_, words) in enumerate(sets):
+        for word in words:
+            having[word].append(row)
+    rows_of = {word: numpy.array(rows) for word, rows in having.items()}
+    for row, (place, words) in enumerate(sets):
+        if not wanted[place]:
+            continue
+        low = numpy.searchsorted(sizes, threshold * len(words) - 1e-9)
+        high = numpy.searchsorted(sizes, len(words) / threshold + 1e-9, side="right")
+        lists = [rows[slice(*rows.searchsorted((low, high)))] for rows in map(rows_of.__getitem__, words)]
+        shared = numpy.bincount(numpy.concatenate(lists) - low, minlength=high - low)
+        similar = shared / (sizes[low:high] + len(words) - shared) >= threshold
+        similar[row - low] = False
+        if similar.any():
+            yield place, places[low:high][similar]
+
+
+def count_overlap(parts: dict[str, list[dict]]) -> int:
+    """Counts the val and test rows with a question (or a plain text) that stands, word for word, in another part.
+
+    Reads the data rows themselves, whatever grouped them.
+    """
+
+    def texts(row: dict) -> set[tuple[str, ...]]:
+        return questions_of(row.get("text", ""), row.get("messages"))
+
+    texts_of = {part: [texts(row) for row in rows] for part, rows in parts.items()}
+
+    def repeated(part: str) -> int:
+        elsewhere = {text for other in texts_of if other != part for row in texts_of[other] for text in row}
+        return sum(not elsewhere.isdisjoint(row) for row in texts_of[part])
+
+    return repeated("val") + repeated("test")
