@@ -6,7 +6,6 @@ from collections import Counter
 import pytest
 
 from helpers.data.clean import DROPS, RULES, canonicalise_topics, clean_table
-from helpers.data.group import NEAR_WORDS, jaccard
 from helpers.data.load import load_table
 from helpers.data.rows import data_rows
 from helpers.language.bengali import bengali_share, normalise, split_words
@@ -24,7 +23,10 @@ FATES = {  # rule: the rows (from 1) that were written for it
     "not Bengali": [27, 47, 199, 200, 310],
     "exact duplicate": [96, 373, 374],
 }
-NOT_YET = {"roles swapped": "a row with a title", "foreign crisis number": "a number with a case ending"}
+NOT_YET = {  # rule: what it does not see yet; take it out of here when it does
+    "roles swapped": pytest.mark.xfail(strict=True, reason="a swapped dialogue whose rows have titles"),
+    "foreign crisis number": pytest.mark.xfail(strict=True, reason="a number with a case ending, an amount"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +117,9 @@ def test_swapped_dialogues_begin_with_their_own_answer(dialogues):
 def test_openings_are_told_twice_in_other_dialogues(corpus):
     """Compares every question with every other, as neither the grouping nor its check does."""
     rows = corpus.kept[corpus.kept.number > LONG_ROWS]
-    words = {row.number: frozenset(split_words(row.question)) for row in rows.itertuples()}
-    pairs = itertools.combinations([number for number in words if len(words[number]) >= NEAR_WORDS["question"]], 2)
-    far = [b - a for a, b in pairs if jaccard(words[a], words[b]) >= 0.8]
+    words = {row.number: set(split_words(row.question)) for row in rows.itertuples()}
+    pairs = itertools.combinations([number for number in words if len(words[number]) >= 5], 2)
+    far = [b - a for a, b in pairs if len(words[a] & words[b]) >= 0.8 * len(words[a] | words[b])]
     assert len(far) == 6
     assert min(far) > 50
 
@@ -145,7 +147,7 @@ def test_every_rule_has_a_row_at_work(corpus):
     assert not idle, f"the demo's funnel shows nothing of {idle}"
 
 
-@pytest.mark.parametrize("rule", [pytest.param(r, marks=[pytest.mark.xfail] * (r in NOT_YET)) for r in DROPS])
+@pytest.mark.parametrize("rule", [pytest.param(r, marks=NOT_YET.get(r, ())) for r in DROPS])
 def test_each_row_meets_the_fate_it_was_written_for(corpus, rule):
     assert list(corpus.dropped.number[corpus.dropped.rule == rule]) == FATES[rule]
 

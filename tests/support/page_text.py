@@ -57,13 +57,20 @@ def scalars(value):
 
 
 def csv_cells(path):
-    """Yields every cell of a CSV file, as a number where it is one."""
+    """Yields every cell of a CSV file, as a number where it is one, and tuned_X − base_X of a row that has both."""
     with open(path, encoding="utf-8") as file:
-        for cell in (cell for row in csv.reader(file) for cell in row):
+        head, *rows = list(csv.reader(file)) or [[]]
+    yield from head
+    for row in rows:
+        for cell in row:
             try:
                 yield float(cell)
             except ValueError:
                 yield cell
+        cells = dict(zip(head, row))
+        for tuned in [name for name in head if name.startswith("tuned_") and cells.get(name)]:
+            if base := cells.get(tuned.replace("tuned_", "base_")):
+                yield float(cells[tuned]) - float(base)
 
 
 def numbers_of(folder):

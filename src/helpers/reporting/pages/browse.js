@@ -6,8 +6,8 @@ const make = (tag, text = "", facts = {}) => Object.assign(document.createElemen
 let rows = [], sizes = new Map(), folded = null, hits = [], page = 1;
 
 // As the suite normalises Bengali: NFC, joiners and control characters gone, one space, digits in one script.
-const JOINERS = /[\u200c\u200d\ufeff]/g, DIGITS = "০১২৩৪৫৬৭৮৯";
-const fold = text => text.normalize("NFC").replace(JOINERS, "").replace(/(?!\s)[\p{Cc}\p{Cf}]/gu, "").replace(/\s+/g, " ")
+const UNSEEN = /(?![\t\n\r])[\p{Cc}\p{Cf}]/gu, DIGITS = "০১২৩৪৫৬৭৮৯";
+const fold = text => text.normalize("NFC").replace(UNSEEN, "").replace(/\s+/g, " ")
   .replace(/[০-৯]/g, digit => DIGITS.indexOf(digit)).toLowerCase();
 const textOf = row => [row.topic, row.title, ...row.turns.map(turn => turn[1])].join("\n");
 const words = text => new Set(fold(text).match(/[\p{L}\p{M}\p{N}]+/gu) ?? []);
