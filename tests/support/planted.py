@@ -19,6 +19,7 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
         lambda q, a: (q, f"{a} 1-800-273-8255 এ কথা বলুন।"),
         lambda q, a: (q, f"{a} 988 নম্বরটি রাখুন।"),
         lambda q, a: (q, f"{a} (800) 273 8255 নম্বরে।"),
+        lambda q, a: (q, f"{a} মন না মানলে ৯৮৮-তে কথা বলুন।"),
     ],
     "not Bengali": [
         lambda q, a: (q, "I hear how hard this has been for you and I am here with you."),
@@ -40,4 +41,6 @@ SOUND = [  # near-misses that no rule may touch
     "সরকারি সহায়তার জন্য স্থানীয় হাসপাতালে খোঁজ নেওয়া যায় আজই।",
     "ও বলল sorry, তারপর আর কথা হয়নি আমাদের মধ্যে কখনো।",
     "ইতি টানতে হয় একদিন, তবু মন মানে না কিছুতেই।",
+    "রোল নম্বর 988 দেখে মা কেঁদে ফেললেন, ৯১১ টাকার মিষ্টি এল।",
+    "আমার বোন MSW পড়ছে, তার কাছেও অনেক কিছু শিখেছি এবার।",
 ]

@@ -25,10 +25,20 @@ _MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203
 _LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
 _TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>", regex.IGNORECASE)
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
-_SIGNATURE = regex.compile(
-    r"\b(?:LMFT|LCSW|LMHC|LPCC?|LMSW|MFT|Psy\.?\s?D|Ph\.?\s?D|M\.?S\.?W|এলএমএফটি|এলসিএসডব্লিউ|এলপিসি|এলএমএইচসি|পিএইচ\.?\s?ডি)\b"
-    r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*$",
-    regex.IGNORECASE,
+_DEGREE = (
+    "L M F T|L C S W|L M H C|L P C C?|L M S W|M F T|M S W|Psy D|Ph D|এল এম এফ টি|এম এফ টি|এল এম এইচ সি|এল সি এস ডব্লিউ"
+)
+_DEGREE += "|এল পি সি|এল এম এস ডব্লিউ|এম এস ডব্লিউ|পিএইচ ডি"  # with a dot, a space or nothing in each gap
+_DEGREE = rf"(?:{_DEGREE.replace(' ', r'[. ]{0,2}')})\b(?:-(?:[A-Z]|সি|এস)\b)?\.?"
+_OTHER_DEGREE = r"(?:(?-i:\p{Lu}[\p{Lu}.]{1,6})|(?:এম|বি)\.?\s?(?:এ|এড|এসসি|ডি)\b\.?)"
+_DEGREES = rf"(?:{_OTHER_DEGREE}[,/ ]+)*{_DEGREE}(?:[,/ ]+(?:{_OTHER_DEGREE}|{_DEGREE}))*[ )]*(?:#?[ \d-]*\d)?"
+_NAME = r"[\p{L}\p{M}.]+(?: [\p{L}\p{M}.]+)"
+_SIGNATURE = regex.compile(  # a name with a degree at the end of a line; a degree in a sentence is none
+    rf"(?:^|(?<=[।.!?] )) ?{_NAME}{{0,2}}(?:, ?| ?\(){_DEGREES}[।.]?$"
+    rf"|(?:^|(?<=[।.!?] )|[—–-]) ?{_NAME}{{0,4}}(?:, ?| ?\(| ){_DEGREES}$"
+    rf"|, ?{_DEGREES}(?:, ?[\p{{L}}\p{{M}}]+){{0,2}}\Z"  # the place too
+    r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*\Z",
+    regex.IGNORECASE | regex.MULTILINE,
 )
 
 

@@ -1,0 +1,56 @@
+"""A therapist's signature is no part of an answer; a degree that a sentence mentions is."""
+
+import pytest
+from tables import cleaned
+
+SIGNED = [
+    "রবিন শিল্পী, LMFT",
+    "রবিন শিল্পী, এলএমএফটি।",
+    "রবিন শিল্পী, এম.এ., এলপিসি",
+    "রবিন শিল্পী, M.S.W., LCSW",
+    "রবিন শিল্পী, MA, LMHC, NCC",
+    "রবিন শিল্পী LCSW",
+    "ডা. রবিন শিল্পী, পিএইচ.ডি.",
+    "Robin Shilpi, Psy.D.",
+    "— রবিন শিল্পী, পিএইচডি",
+    "- Robin Shilpi, MSW",
+    "রবিন শিল্পী (LPC)",
+    "রবিন শিল্পী, LMFT #00000",
+    "রবিন, এলসিএসডব্লিউ-সি",
+    "রবিন শিল্পী, এল.এম.এফ.টি.",
+    "রবিন শিল্পী, LMFT, কলকাতা",
+    "শুভকামনা, রবিন শিল্পী, LMFT",
+    "শুভেচ্ছান্তে, রবিন শিল্পী।",
+    "ইতি,\nরবিন শিল্পী",
+]
+MENTIONED = [
+    "আমার বোন MSW পড়ছে, তার কাছেও শুনেছি।",
+    "একজন LCSW বা LMFT-র সঙ্গে কথা বলা যায়।",
+    "পিএইচডি শেষ করার চাপ কম নয়।",
+    "আপনি পিএইচডি করছেন, তাই সময় কম।",
+    "তিনি এখন MSW।",
+    "আপনার ডিগ্রি এমএসডব্লিউ।",
+    "লাইসেন্স আছে এমন কাউকে খুঁজুন, যেমন LMFT, LCSW, LPC।",
+    "লাইসেন্স আছে এমন কাউকে খুঁজুন (যেমন LMFT, LCSW)।",
+    "আপনার স্বপ্ন তো একটাই, পিএইচডি।",
+    "প্রথমে MSW, তারপর পিএইচডি।",
+    "দিদি, MSW, খুব সাহায্য করেছেন আপনাকে।",
+    "Ph.D করা মানেই ভালো থাকা নয়।",
+    "তাঁর নামের পাশে লেখা ছিল Psy.D, সেটা দেখে ভরসা পেয়েছেন।",
+    "সম্পর্কের ইতি, তারপর নতুন শুরু হতে পারে।",
+    "আপনি কি MSW?",
+]
+ANSWER = "আপনার কষ্টটা বুঝতে পারছি।"
+
+
+@pytest.mark.parametrize("ending", SIGNED)
+@pytest.mark.parametrize("before", [f"{ANSWER} ", f"{ANSWER}\n", f"{ANSWER}\n\n"])
+def test_a_signed_answer_is_dropped(before, ending):
+    assert list(cleaned({}, {"Answers": before + ending}).dropped.rule) == ["signature"]
+
+
+@pytest.mark.parametrize("sentence", MENTIONED)
+@pytest.mark.parametrize("form", [f"{ANSWER} {{}}", f"{{}} {ANSWER}", f"{ANSWER}\n{{}}\n{ANSWER}"])
+def test_an_answer_that_mentions_a_degree_is_kept(form, sentence):
+    corpus = cleaned({}, {"Answers": form.format(sentence)}, skip_rules=["not Bengali"])
+    assert corpus.dropped.empty
