@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from helpers.platforms.environment import install_missing
+from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
 from helpers.platforms.machine import platform
 from helpers.runs.files import utc_now
@@ -78,7 +78,7 @@ def run_presets(runs: list[PresetRun]) -> int:
     """Runs presets one after the other and returns the exit code: that of the worst of them."""
     os.environ.setdefault(SESSION_START, str(session_start()))
     if platform() != "local":
-        install_missing()  # papermill, on Colab
+        prepare_packages()  # papermill, on Colab
     codes, summary = [], []
     for preset_run in runs:
         began = time.monotonic()

@@ -9,12 +9,13 @@ from pathlib import Path
 from helpers.kaggle.job import Job
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import REFUSED, Refused
+from helpers.platforms.overlay import LOCK, REQUIREMENTS
 from helpers.platforms.processes import run_child
 from helpers.runs.checkpoints import list_files
 from helpers.runs.files import write_json
 from helpers.runs.record import Run
 
-SUITE = ("src/helpers", "notebooks", "requirements.txt", "requirements-unsloth.txt", "pyproject.toml")
+SUITE = ("src/helpers", "notebooks", *REQUIREMENTS, LOCK, "pyproject.toml")
 LISTING = "files.json"  # a session's last file: size and SHA-256 of all others of the run
 
 
