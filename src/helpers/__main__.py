@@ -62,8 +62,10 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
 
 def tune(options: Namespace) -> None:
     """Works on a search beside the processes that are there."""
+    from helpers.platforms.environment import prepare_packages
     from helpers.search.trials import join_search
 
+    prepare_packages()
     join_search(options.run)
 
 
@@ -86,9 +88,11 @@ def report(options: Namespace) -> None:
 def chat(options: Namespace) -> None:
     """Serves the chat page."""
     from helpers.inference.serve import serve_chat
+    from helpers.platforms.environment import prepare_packages
 
     if bool(options.run) == bool(options.run_option):
         raise Refused("chat takes the folder of one run, such as: python -m helpers chat outputs/demo")
+    prepare_packages()
     serve_chat(options.run or options.run_option, options.host, options.port, not options.no_care)
 
 

@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
-from helpers.platforms.machine import platform
 from helpers.runs.files import utc_now
 from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoints, restore_run
 from helpers.runs.record import Run, StageRecord, input_hashes, settings_differences
@@ -77,8 +76,7 @@ def parameters_yaml(settings: Settings, stages: list[str]) -> str:
 def run_presets(runs: list[PresetRun]) -> int:
     """Runs presets one after the other and returns the exit code: that of the worst of them."""
     os.environ.setdefault(SESSION_START, str(session_start()))
-    if platform() != "local":
-        prepare_packages()  # papermill, on Colab
+    prepare_packages()  # papermill too, on Colab
     codes, summary = [], []
     for preset_run in runs:
         began = time.monotonic()

@@ -10,7 +10,7 @@ from helpers.runs.stages import STAGES
 
 pytestmark = pytest.mark.platforms
 DIRECT = ["prepare_data", "tune", "train", "evaluate", "infer", "export", "report"]
-DRAWN = {"prepare_data": 1, "tune": 1, "train": 1, "report": 2}  # figures that a notebook shows
+DRAWN = {"prepare_data": 1, "tune": 1, "train": 1, "report": 2}  # pictures in it
 
 
 @pytest.fixture(scope="module", params=["kaggle", "colab"])
@@ -48,9 +48,9 @@ def test_every_notebook_runs_when_opened_directly(session, opened):
 
 
 def test_every_figure_is_shown(opened):
-    for stage, figures in DRAWN.items():
+    for stage, pictures in DRAWN.items():
         outputs = [output for cell in opened[stage].cells for output in cell.get("outputs", [])]
-        assert sum("image/png" in output.get("data", {}) for output in outputs) >= figures, stage
+        assert sum("image/png" in output.get("data", {}) for output in outputs) >= pictures, stage
 
 
 def test_every_character_of_a_figure_has_a_glyph(opened):
@@ -60,7 +60,7 @@ def test_every_character_of_a_figure_has_a_glyph(opened):
 
 def test_the_report_as_first_notebook_saves_its_figures(session, report_first):
     folder = session.working / "outputs/direct/report"
-    for name in ("training_loss", "eval_results", "by_topic"):
+    for name in ("training_loss", "eval_results", "sessions"):
         assert (folder / f"{name}.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>"), name
 
 

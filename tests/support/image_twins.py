@@ -54,9 +54,10 @@ class PlatformSession:
             (self.root / folder).mkdir(parents=True)
         for name in SUITE:
             (self.suite / name).parent.mkdir(parents=True, exist_ok=True)
-            ignore = shutil.ignore_patterns("__pycache__")
-            copy = shutil.copy if (ROOT / name).is_file() else lambda a, b: shutil.copytree(a, b, ignore=ignore)
-            copy(ROOT / name, self.suite / name)
+            if (ROOT / name).is_file():
+                shutil.copy(ROOT / name, self.suite / name)
+            else:
+                shutil.copytree(ROOT / name, self.suite / name, ignore=shutil.ignore_patterns("__pycache__"))
         (self.root / "site/google/colab/__init__.py").write_text("from . import drive\n")
         (self.root / "site/google/colab/drive.py").write_text(DRIVE)
         profile = self.root / "home/.ipython/profile_default"
@@ -94,9 +95,7 @@ class PlatformSession:
         """Runs a command of the twin's Python in the working folder, with the suite on its path."""
         environment = {**self.environment, "PYTHONPATH": f"{self.suite / 'src'}:{self.environment['PYTHONPATH']}"}
         command = [str(self.python), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=self.working, env=environment, capture_output=True, text=True, timeout=1200
-        )
+        return subprocess.run(command, cwd=self.working, env=environment, capture_output=True, text=True, timeout=1200)
 
     def open_notebook(self, notebook: Path, parameters: dict, first_cell: str = "") -> nbformat.NotebookNode:
         """Runs all cells in a fresh kernel of the twin, which starts as the platform's does; returns the notebook.

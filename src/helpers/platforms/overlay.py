@@ -4,7 +4,7 @@ Kaggle's and Colab's images stay as they are. What they lack, or hold in a versi
 into one folder of the scratch space; this process, its kernels and its child processes look there first.
 
 A folder, and not an environment with --system-site-packages: that needs a kernel of its own, which a notebook that has
-been opened and runs cannot change to. Making either takes the same time (docs/kaggle-and-colab.md has both).
+been opened and runs cannot change to. What either takes is in docs/kaggle-and-colab.md.
 """
 
 import contextlib
@@ -28,13 +28,15 @@ FOLDER = "SAHANUBHUTI_PACKAGES"  # where the session's packages are, for its ker
 LOCK = "requirements.lock"
 REQUIREMENTS = ("requirements.txt", "requirements-unsloth.txt")
 # What the live kernel has imported, or the platform itself uses: never replaced.
-PLATFORM = frozenset(
-    "certifi debugpy decorator ipykernel ipython ipywidgets jedi jinja2 jupyter-client jupyter-core jupyter-server "
-    "markupsafe matplotlib matplotlib-inline nbclient nbconvert nbformat nest-asyncio numpy packaging pandas parso pip "
-    "pillow platformdirs prompt-toolkit protobuf psutil pyarrow pygments pyparsing python-dateutil pyzmq scipy "
-    "setuptools six tornado torch torchvision traitlets triton wcwidth wheel".split()
-)
-_PIN = re.compile(r"^(?P<pin>[A-Za-z0-9][\w.-]*==[^\\\n]+)(?:\\\n[^\\\n]*)*", re.MULTILINE)  # with the lines of its hashes
+PLATFORM = """
+    certifi debugpy decorator ipykernel ipython ipywidgets jedi jinja2 jupyter-client jupyter-core jupyter-server
+    markupsafe matplotlib matplotlib-inline nbclient nbconvert nbformat nest-asyncio numpy packaging pandas parso pip
+    pillow platformdirs prompt-toolkit protobuf psutil pyarrow pygments pyparsing python-dateutil pyzmq scipy
+    setuptools six tornado torch torchvision traitlets triton wcwidth wheel
+"""
+_PIN = re.compile(
+    r"^(?P<pin>[A-Za-z0-9][\w.-]*==[^\\\n]+)(?:\\\n[^\\\n]*)*", re.MULTILINE
+)  # with the lines of its hashes
 _INHERITED = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "PIP_CONSTRAINT", "PIP_TARGET", "PIP_USER")
 
 
@@ -135,7 +137,7 @@ def select_packages(missing: Iterable[Requirement], added: dict[str, str], lock:
         for need in missing
         if (name := canonicalize_name(need.name)) in lock and need.specifier.contains(lock[name][0], prereleases=True)
     )
-    return [name for name in names if name not in added and name not in PLATFORM]
+    return [name for name in names if name not in added and name not in PLATFORM.split()]
 
 
 def dependencies(folder: str) -> Iterator[Requirement]:
@@ -166,8 +168,8 @@ def install_packages(pins: list[str], folder: Path) -> None:
                 return
             problems.append(" ".join(done.stderr.split())[-400:])
     raise RuntimeError(
-        f"{len(pins)} packages could not be installed beside the image's: {'; then '.join(problems)}. Switch the internet on (Kaggle: "
-        f"Settings, Internet) and run this cell again."
+        f"{len(pins)} packages could not be installed beside the image's: {'; then '.join(problems)}. Switch the "
+        f"internet on (Kaggle: Settings, Internet) and run this cell again."
     )
 
 
@@ -190,8 +192,8 @@ def refuse_imported(folder: Path) -> None:
 
 def _modules(package: importlib.metadata.Distribution) -> set[str]:
     """Returns the names of a package's top modules."""
-    files = [file.parts for file in package.files or ()]
-    names = {parts[0].removesuffix(".py") for parts in files if len(parts) > 1 or parts[0].endswith(".py")}
+    files = [str(file).split("/") for file in package.files or ()]
+    names = {top.removesuffix(".py") for top, *below in files if below or top.endswith(".py")}
     return {name for name in names if name.isidentifier()}
 
 
