@@ -116,9 +116,12 @@ def kaggle(options: Namespace) -> int:
     """Runs a preset on Kaggle."""
     from helpers.kaggle.commands import run_action
     from helpers.kaggle.job import make_job
+    from helpers.kaggle.upload import upload_suite
 
-    if len(options.preset) > 1:
-        raise Refused(f"Kaggle runs one preset at a time, but {len(options.preset)} are asked for.")
+    if options.action == "upload":
+        return upload_suite(options.owner)
+    if len(options.preset) != 1:
+        raise Refused(f"Kaggle runs one preset at a time, --preset NAME, but {len(options.preset)} are asked for.")
     job = make_job(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
@@ -147,8 +150,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    preset_options = argparse.ArgumentParser(add_help=False)
-    add_options(preset_options, words["preset_options"])
     listing = "\n".join(f"  {name:13}{command['help']}" for name, command in words["commands"].items())
     parser = argparse.ArgumentParser(
         "python -m helpers",
@@ -159,9 +160,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="one of the commands below")
     for name, command in words["commands"].items():
         examples = "\n".join(f"  python -m helpers {line}" for line in command["examples"])
-        parents = [preset_options] if command.get("from_preset") else []
         about: dict[str, Any] = {"description": command["description"], "epilog": f"examples:\n{examples}"}
-        add_options(commands.add_parser(name, parents=parents, **about, **style), command["options"])
+        options = dict(words["preset_options"]) if command.get("from_preset") else {}
+        for option, details in command["options"].items():
+            options[option] = {**options.get(option, {}), **details}
+        add_options(commands.add_parser(name, **about, **style), options)
     return parser
 
 

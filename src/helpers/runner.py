@@ -26,6 +26,7 @@ from helpers.runs.record import Run, StageRecord, input_hashes, settings_differe
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import MAIN_STAGES, STAGES, stage_inputs
+from helpers.runs.versions import changes_since_last_session, record_image
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,9 @@ def run_preset(preset_run: PresetRun) -> int:
     """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
     run, settings, reasons = preset_run.run, preset_run.settings, preset_run.reasons
     if any(reasons.values()):
+        if changes := changes_since_last_session(run.record()):
+            print(f"[{run.name}] {changes}", flush=True)
+        record_image(run)
         with run.edit() as record:
             record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
