@@ -3,7 +3,9 @@
 import papermill
 import pytest
 from image_twins import PlatformSession, list_image, printed_text
+from kaggle_machine import Kaggle
 
+from helpers.__main__ import main
 from helpers.runs.files import read_json
 from helpers.runs.settings import NOTEBOOKS, resolve_settings
 from helpers.runs.stages import STAGES
@@ -85,6 +87,20 @@ def test_papermill_on_the_command_line_runs_a_notebook(session):
     done = session.run("-m", "papermill", session.suite / "notebooks/01_prepare_data.ipynb", "out.ipynb", *parameters)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (session.working / "outputs/papermill/data/metrics.json").is_file()
+
+
+def test_a_chain_on_kaggle_finishes(session, tmp_path, monkeypatch):
+    if session.image == "colab":
+        pytest.skip("it is Kaggle's")
+    monkeypatch.setenv("KAGGLE_USERNAME", "someone")
+    monkeypatch.setenv("KAGGLE_KEY", "not a key")
+    with Kaggle(tmp_path / "kaggle", limit=1200) as server:
+        server.python = str(session.python)
+        server.variables = {name: value for name, value in session.environment.items() if not name.startswith("KAGGLE")}
+        del server.variables["SAHANUBHUTI_KAGGLE"]
+        options = ["--preset", "demo", "--tiny", "--run-name", "chained", "--outputs", str(tmp_path)]
+        assert main(["kaggle", "chain", *options, "--owner", "someone", "--every", "1"]) == 0
+    assert read_json(tmp_path / "chained/report/metrics.json")
 
 
 def test_the_colab_notebook_finishes(session):

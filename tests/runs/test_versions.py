@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from helpers.platforms.environment import package_versions
+from helpers.platforms.overlay import FOLDER
 from helpers.runner import PresetRun, run_preset
 from helpers.runs.files import read_json, write_text
 from helpers.runs.record import Run, RunRecord
@@ -31,6 +32,7 @@ def kaggle(tmp_path, monkeypatch):
 def test_the_image_is_what_its_own_folders_hold(tmp_path, monkeypatch):
     write_text(tmp_path / "added-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: added\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv(FOLDER, str(tmp_path))
     assert importlib.metadata.version("added") == "1.0"
     lines = freeze_image().splitlines()
     assert f"pandas=={importlib.metadata.version('pandas')}" in lines

@@ -38,6 +38,7 @@ class Kaggle:
     `limit` is a session's seconds, `keeps` whether a killed session's output is kept, `old_mounts` how inputs lie.
     `images` are the docker images, the newest last, each with a folder where its Python finds more packages (or None);
     `tells_image` is whether a notebook's metadata have it, `no_image` how one is refused: by an HTTP code or a message.
+    `python` is the machines' Python, `variables` what their environment has besides.
     """
 
     def __init__(self, work: Path, script=None, limit: float = 90.0, keeps: bool = True, old_mounts: bool = False):
@@ -46,6 +47,7 @@ class Kaggle:
         self.used_hours, self.bad_datasets, self.threads = 3.0, [], []
         self.images, self.tells_image, self.no_image = {"gcr.io/kaggle-images/python@sha256:1": None}, True, None
         self.blobs, self.datasets, self.processing = {}, {}, 2
+        self.python, self.variables = sys.executable, {}
 
     def __enter__(self):
         server = self
@@ -238,7 +240,8 @@ class Kaggle:
         environment |= {SESSION_START: str(boot_clock()), "HF_HUB_OFFLINE": "1"}
         image = self.kernels[request.slug]["image"]
         environment |= {"KAGGLE_DOCKER_IMAGE": image, "PYTHONPATH": str(self.images[image] or "")}
-        command = [sys.executable, "-m", "papermill", str(root / "notebook.ipynb"), str(root / "executed.ipynb")]
+        environment |= self.variables
+        command = [self.python, "-m", "papermill", str(root / "notebook.ipynb"), str(root / "executed.ipynb")]
         with open(root / "log", "w") as log:
             process = subprocess.Popen(
                 command, cwd=working, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -1,13 +1,12 @@
 """The versions that a run's sessions work with: what has changed since the last one, and the platform's image."""
 
-import importlib.metadata
 import os
 import re
-import site
 import sys
 
 from helpers.platforms.environment import package_versions
 from helpers.platforms.machine import platform
+from helpers.platforms.overlay import image_paths, read_versions
 from helpers.runs.files import utc_now, write_text
 from helpers.runs.record import Run, RunRecord
 
@@ -46,11 +45,9 @@ def record_image(run: Run) -> None:
 
 
 def freeze_image() -> str:
-    """Returns Python and the packages in its own folders, `name==version` lines; what a session adds is elsewhere."""
-    packages = {"python": sys.version.split()[0]}
-    for package in importlib.metadata.distributions(path=site.getsitepackages()):
-        packages.setdefault(package.name, package.version)  # of two, Python imports the first
-    return "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()) if name)
+    """Returns Python and the packages of the image's own folders, `name==version` lines; a session's are elsewhere."""
+    packages = {"python": sys.version.split()[0], **read_versions(*image_paths())}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()))
 
 
 def compare_image(freeze: str, image: str) -> str:
