@@ -50,7 +50,7 @@ def freeze_image() -> str:
     packages = {"python": sys.version.split()[0]}
     for package in importlib.metadata.distributions(path=site.getsitepackages()):
         packages.setdefault(package.name, package.version)  # of two, Python imports the first
-    return "".join(f"{name}=={version}\n" for name, version in sorted(packages.items()) if name)
+    return "".join(f"{name}=={packages[name]}\n" for name in sorted(filter(None, packages), key=str.lower))
 
 
 def compare_image(freeze: str, image: str) -> str:
