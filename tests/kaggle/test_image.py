@@ -117,7 +117,7 @@ def status_after(script, folder, capsys):
     [
         ("transformers==5.2.0\ntorch==2.10.0+cu128\n", "has changed since 2026-11-23: transformers 5.0.0 → 5.2.0"),
         ("transformers==5.0.0\ntorch==2.10.0+cu128\nmore==1\n", "is as recorded on 2026-11-23"),
-        ("", "was not listed"),
+        ("", "is not known: the session left no list of its packages"),
     ],
 )
 def test_status_says_what_has_changed_in_the_image(image, sentence, tmp_path, capsys, monkeypatch):

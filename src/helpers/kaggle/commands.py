@@ -25,6 +25,7 @@ from helpers.runs.session import SESSION_HOURS
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
 FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
+NOT_LISTED = "is not known: the session left no list of its packages"
 
 LEAST_HOURS = 0.5  # of GPU quota, for a session to be worth its start
 MAX_FAILURES = 3  # sessions in a row that fail before a chain ends
@@ -148,7 +149,7 @@ def print_image(image: str, record: RunRecord) -> None:
     if len(record.images) > 1:
         print(f"the sessions ran on {len(record.images)} images, not bit for bit: {', '.join(record.images)}")
     if FREEZE.is_file():
-        sentence = compare_image(FREEZE.read_text(encoding="utf-8"), image) if image else "was not listed"
+        sentence = compare_image(FREEZE.read_text(encoding="utf-8"), image) if image else NOT_LISTED
         print(f"Kaggle's image {sentence}")
 
 
