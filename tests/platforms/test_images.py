@@ -4,6 +4,8 @@ import papermill
 import pytest
 from image_twins import PlatformSession, list_image, printed_text
 from kaggle_machine import Kaggle
+from nbformat import read, write
+from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.__main__ import main
 from helpers.runs.files import read_json
@@ -12,6 +14,19 @@ from helpers.runs.stages import STAGES
 
 pytestmark = pytest.mark.platforms
 DIRECT = ["prepare_data", "tune", "train", "evaluate", "infer", "export", "report"]
+BENGALI = """
+import hashlib
+from helpers.reporting.bengali_text import outline_line
+from helpers.reporting.figures import create_axes, load_pyplot
+from matplotlib.font_manager import FontProperties
+load_pyplot()
+text = "ক্ষুধা, স্ত্রী, কৈ, কো, র‍্যাব, ড়, mental health ২৫%"
+path, width = outline_line(text, FontProperties(size=10))
+outline = hashlib.sha256(path.vertices.round(6).tobytes()).hexdigest()
+figure, axes = create_axes(figsize=(5, 2))
+axes.set_title(text)
+print(outline)
+"""
 DRAWN = {"prepare_data": 1, "tune": 1, "train": 1, "report": 2}  # pictures in it
 
 
@@ -58,6 +73,17 @@ def test_every_figure_is_shown(opened):
 def test_every_character_of_a_figure_has_a_glyph(opened):
     for stage, notebook in opened.items():
         assert "missing from" not in printed_text(notebook), f"{stage}: {printed_text(notebook)[-2000:]}"
+
+
+def test_bengali_on_a_figure_is_that_of_this_environment(session, opened, tmp_path):
+    setup = read(NOTEBOOKS / "05_report.ipynb", as_version=4).cells[1].source
+    assert "set_up()" in setup
+    write(new_notebook(cells=[new_code_cell(setup), new_code_cell(BENGALI)]), tmp_path / "figure.ipynb")
+    drawn = session.open_notebook(tmp_path / "figure.ipynb", {})
+    place: dict = {}
+    exec(BENGALI, place)
+    assert printed_text(drawn).splitlines()[-1] == place["outline"]
+    assert any("image/png" in output.get("data", {}) for output in drawn.cells[-1].outputs)
 
 
 def test_the_report_as_first_notebook_saves_its_figures(session, report_first):
