@@ -8,6 +8,7 @@ import sys
 
 import nbformat
 import pytest
+from browser_checks import check_in_browser
 from page_text import PageText, unknown_numbers
 
 from helpers.platforms.environment import ROOT
@@ -166,29 +167,6 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     done = call_report(tmp_path)
     assert done.returncode == 2
     assert "is not the folder of a run" in done.stderr
-
-
-def check_in_browser(browser, path, width, light):
-    """Asserts that a page of this width and light loads nothing, fits, and is accessible."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=light)
-    page, messages, requests = context.new_page(), [], []
-    page.on("console", lambda message: messages.append(message.text))
-    page.on("pageerror", lambda error: messages.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(path.as_uri())
-    assert messages == []
-    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-    if path.name == "index.html":
-        assert page.evaluate('document.fonts.check("16px \\"Report Bengali\\"", "ক্ষ")')
-    violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == [], f"{path.name} at {width} px, {light}"
-    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
-    assert levels[0] == 1, levels
-    assert all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
-    context.close()
 
 
 @pytest.mark.browser

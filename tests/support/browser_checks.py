@@ -1,0 +1,28 @@
+"""What a browser must find on every page of a run."""
+
+import re
+
+from axe_playwright_python.sync_playwright import Axe
+
+
+def check_in_browser(browser, path, width, light):
+    """Asserts that a page of this width and light loads nothing, fits, shows Bengali, and is accessible, all open."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=light)
+    page, messages, requests = context.new_page(), [], []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(path.as_uri())
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
+    fonts = page.evaluate("document.fonts.ready.then(fonts => [...fonts].map(font => font.status))")
+    bengali = re.search("[\u0980-\u09fe]", page.inner_text("body")) is not None
+    assert fonts == ["loaded" if bengali else "unloaded"], "Bengali is not set in the page's own font"
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == [], f"{path.name} at {width} px, {light}"
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert levels[0] == 1, levels
+    assert all(b <= a + 1 for a, b in zip(levels, levels[1:])), levels
+    context.close()
