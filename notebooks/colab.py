@@ -49,7 +49,9 @@ import sys
 from helpers.platforms.environment import set_up
 from helpers.platforms.machine import platform
 from helpers.platforms.processes import run_child
+from helpers.platforms.secrets import export_secrets
 
+export_secrets()
 arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]
 if drive:
     if platform() == "colab":
