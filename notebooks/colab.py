@@ -50,7 +50,9 @@ import sys
 
 from helpers.platforms.machine import platform
 from helpers.platforms.processes import run_child
+from helpers.platforms.secrets import export_secrets
 
+export_secrets()
 here = platform()
 preset = preset or ("kaggle-t4x2" if here == "kaggle" else "colab-t4")
 arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]

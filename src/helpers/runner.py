@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
+from helpers.planning.checks import check_machine
 from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
 from helpers.runs.files import utc_now
@@ -75,7 +76,15 @@ def parameters_yaml(settings: Settings, stages: list[str]) -> str:
 
 
 def run_presets(runs: list[PresetRun]) -> int:
-    """Runs presets one after the other and returns the exit code: that of the worst of them."""
+    """Runs presets one after the other and returns the exit code: that of the worst of them.
+
+    Raises Refused when this machine lacks what one of them needs, before anything is written or downloaded.
+    """
+    for preset_run in runs:
+        stages = [stage for stage, reason in preset_run.reasons.items() if reason]
+        forced = preset_run.reasons.get("train") == "forced"
+        if note := check_machine(stages, preset_run.settings, preset_run.run, from_start=forced):
+            print(f"[{preset_run.run.name}] {note}")
     os.environ.setdefault(SESSION_START, str(session_start()))
     prepare_packages()  # papermill too, on Colab
     codes, summary = [], []
