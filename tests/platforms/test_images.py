@@ -17,7 +17,7 @@ DIRECT = ["prepare_data", "tune", "train", "evaluate", "infer", "export", "repor
 BENGALI = """
 import hashlib
 from helpers.reporting.bengali_text import outline_line
-from helpers.reporting.figures import create_axes, load_pyplot
+from helpers.reporting.figures import create_axes, load_pyplot  # words: ok
 from matplotlib.font_manager import FontProperties
 load_pyplot()
 text = "ক্ষুধা, স্ত্রী, কৈ, কো, র‍্যাব, ড়, mental health ২৫%"
