@@ -71,11 +71,11 @@ from helpers.data.split import count_overlap, split_corpus
 from helpers.models.chat import decode_labels, encode_row
 from helpers.models.embedded import embedded_model_for, keep_embedded_model, locate_base_model
 from helpers.models.loading import load_tokenizer
+from helpers.planning.checks import start_stage
 from helpers.reporting.browse import write_browse_page
 from helpers.reporting.figures import draw_lengths
 from helpers.reporting.tables import text_table
 from helpers.runs.files import write_csv, write_jsonl, write_text
-from helpers.runs.record import start_stage
 
 run = start_stage("prepare_data", globals())
 

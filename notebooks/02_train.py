@@ -58,11 +58,11 @@ sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "w
 # %%
 from dataclasses import asdict
 
+from helpers.planning.checks import start_stage
 from helpers.planning.plan import plan_run, plan_table
 from helpers.reporting.figures import draw_loss
 from helpers.reporting.tables import text_table
 from helpers.runs.files import read_jsonl
-from helpers.runs.record import start_stage
 from helpers.training.config import resolve_config
 from helpers.training.launch import launch_training
 

@@ -64,9 +64,9 @@ from helpers.evaluation.evaluate import compare_prompts, finish_evaluation, join
 from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
 from helpers.evaluation.metrics import floor_sums, score_sums
 from helpers.evaluation.raters import blind_pair, write_sheet
+from helpers.planning.checks import start_stage
 from helpers.reporting.results import read_results
 from helpers.reporting.tables import breakdown_rows, build_table, rating_rows, score_rows, text_table
-from helpers.runs.record import start_stage
 
 run = start_stage("evaluate", globals())
 rater = LlmJudge(**llm_judge)

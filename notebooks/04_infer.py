@@ -58,10 +58,10 @@ from IPython.display import display
 from helpers.data.prompts import PROMPTS, five_prompts
 from helpers.inference.generate import generate_conversations, measure_replies, stream_reply, system_messages
 from helpers.inference.loaded_model import LoadedModel
+from helpers.planning.checks import start_stage
 from helpers.reporting.tables import text_table
 from helpers.runs.experiments import log_replies
 from helpers.runs.files import read_jsonl, write_jsonl
-from helpers.runs.record import start_stage
 
 run = start_stage("infer", globals())
 model = LoadedModel(run)

@@ -45,11 +45,11 @@ outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
 
 # %%
+from helpers.planning.checks import start_stage
 from helpers.reporting.figures import draw_loss, draw_scores
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.tables import rating_rows, score_rows, text_table
-from helpers.runs.record import start_stage
 
 run = start_stage("report", globals())
 results = read_results(run)

@@ -7,10 +7,12 @@
 # ---
 
 # %% [markdown]
-# # Sahanubhuti on Colab
+# # Sahanubhuti on Colab and Kaggle
 #
-# Choose a T4 (Runtime, Change runtime type) and Run all. The run is copied to your Google Drive while it works. When
-# the session ends, open this notebook again and Run all: the run resumes where it stopped, until its report is written.
+# Runs the whole suite in one session after the other. Colab: choose a T4 (Runtime, Change runtime type) and Run all;
+# the run is copied to your Google Drive while it works. Kaggle: choose GPU T4 x2, switch the internet on, and Save
+# Version; for the next session, add that version's output as an input. The run resumes where it stopped, until its
+# report is written.
 
 # %% tags=["setup"]
 # Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
@@ -38,24 +40,27 @@ from helpers.platforms.environment import set_up
 set_up()
 
 # %% tags=["parameters"]
-preset: str = "colab-t4"
+preset: str = ""  # a file in notebooks/presets, without .yaml; "": kaggle-t4x2 on Kaggle, colab-t4 elsewhere
 run_name: str = ""  # a folder under outputs and in the Drive; "": the preset's name
-drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is made
+drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is made, nor on Kaggle, which has no Drive
 more: list = []  # further arguments of `run`, such as "--stages", "train"
 
 # %%
 import sys
 
-from helpers.platforms.environment import set_up
 from helpers.platforms.machine import platform
 from helpers.platforms.processes import run_child
+from helpers.platforms.secrets import export_secrets
 
+export_secrets()
+here = platform()
+preset = preset or ("kaggle-t4x2" if here == "kaggle" else "colab-t4")
 arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]
-if drive:
-    if platform() == "colab":
+if drive and here != "kaggle":
+    if here == "colab":
         from google.colab import drive as google_drive
 
         google_drive.mount(drive)
     arguments += ["--set", f"shared.session.mirror={drive}/MyDrive/sahanubhuti"]
 code = run_child([sys.executable, "-m", "helpers", "run", *arguments])
-print({0: "finished", 75: "paused: Run all again to continue"}.get(code, f"exit code {code}: see above"))
+print({0: "finished", 75: "paused: run this again to continue"}.get(code, f"exit code {code}: see above"))

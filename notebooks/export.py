@@ -55,8 +55,8 @@ session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start,
 seed: int = 3407
 
 # %%
+from helpers.planning.checks import start_stage
 from helpers.reporting.tables import text_table
-from helpers.runs.record import start_stage
 from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
 from helpers.sharing.gguf import write_gguf
 from helpers.sharing.merge import merge_adapter

@@ -54,9 +54,9 @@ session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start,
 seed: int = 3407
 
 # %%
+from helpers.planning.checks import start_stage
 from helpers.reporting.figures import draw_search, save_figure
 from helpers.reporting.tables import text_table
-from helpers.runs.record import start_stage
 from helpers.search.results import best_candidate, estimate_search, tabulate_trials, write_results
 from helpers.search.study import open_search
 from helpers.search.trials import run_search

@@ -14,6 +14,8 @@ import nbformat
 
 TOOLS = Path(__file__).resolve().parent
 NOTEBOOKS = TOOLS.parent / "notebooks"
+PAGES = ("README.md", "docs/kaggle-and-colab.md")  # with badges
+KAGGLE, COLAB = "https://kaggle.com", "https://colab.research.google.com"
 MEND = "make notebooks"
 
 
@@ -29,13 +31,17 @@ def setup_cell() -> str:
     return cell.replace('REPOSITORY = ""', f'REPOSITORY = "{repository()}"')
 
 
-def with_badge(page: str) -> str:
-    """Returns the README with Colab's badge where the repository has an address on GitHub, else without."""
+def with_badges(page: str) -> str:
+    """Returns a page with the links that open colab.ipynb on Kaggle and Colab, if the repository is on GitHub."""
     address = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(?:\.git)?/?", repository())
-    link = "https://colab.research.google.com"
-    picture = f"[![Open in Colab]({link}/assets/colab-badge.svg)]"
-    badge = f"{picture}({link}/github/{address[1]}/blob/main/notebooks/colab.ipynb)\n" if address else ""
-    return re.sub(r"(<!-- badge -->\n).*?(?=<!-- /badge -->)", lambda match: match[1] + badge, page, flags=re.DOTALL)
+    notebook = f"{address[1]}/blob/main/notebooks/colab.ipynb" if address else ""
+    badges = {
+        "Kaggle": (f"{KAGGLE}/static/images/open-in-kaggle.svg", f"{KAGGLE}/kernels/welcome?src=https://github.com/"),
+        "Colab": (f"{COLAB}/assets/colab-badge.svg", f"{COLAB}/github/"),
+    }
+    lines = [f"[![Open in {name}]({picture})]({link}{notebook})\n" for name, (picture, link) in badges.items()]
+    block = "".join(lines) if address else ""
+    return re.sub(r"(<!-- badge -->\n).*?(?=<!-- /badge -->)", lambda match: match[1] + block, page, flags=re.DOTALL)
 
 
 def sources() -> list[Path]:
@@ -77,11 +83,13 @@ def main(check: bool) -> int:
         if not check:
             path.write_text(wanted, encoding="utf-8")
             built.write_text(build(wanted), encoding="utf-8")
-    readme = TOOLS.parent / "README.md"
-    if readme.is_file() and with_badge(page := readme.read_text(encoding="utf-8")) != page:
-        stale.append("README")
+    for path in filter(Path.is_file, (TOOLS.parent / name for name in PAGES)):
+        page = path.read_text(encoding="utf-8")
+        if (wanted := with_badges(page)) == page:
+            continue
+        stale.append(path.stem)
         if not check:
-            readme.write_text(with_badge(page), encoding="utf-8")
+            path.write_text(wanted, encoding="utf-8")
     if stale:
         print(f"{'differ from their source' if check else 'built'}: {', '.join(stale)}" + f" (run: {MEND})" * check)
     return int(check and bool(stale))

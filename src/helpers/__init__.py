@@ -1,0 +1,1 @@
+"""The suite: a folder per room."""

@@ -62,8 +62,10 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
 
 def tune(options: Namespace) -> None:
     """Works on a search beside the processes that are there."""
+    from helpers.platforms.environment import prepare_packages
     from helpers.search.trials import join_search
 
+    prepare_packages()
     join_search(options.run)
 
 
@@ -86,9 +88,11 @@ def report(options: Namespace) -> None:
 def chat(options: Namespace) -> None:
     """Serves the chat page."""
     from helpers.inference.serve import serve_chat
+    from helpers.platforms.environment import prepare_packages
 
     if bool(options.run) == bool(options.run_option):
         raise Refused("chat takes the folder of one run, such as: python -m helpers chat outputs/demo")
+    prepare_packages()
     serve_chat(options.run or options.run_option, options.host, options.port, not options.no_care)
 
 
@@ -112,9 +116,12 @@ def kaggle(options: Namespace) -> int:
     """Runs a preset on Kaggle."""
     from helpers.kaggle.commands import run_action
     from helpers.kaggle.job import make_job
+    from helpers.kaggle.upload import upload_suite
 
-    if len(options.preset) > 1:
-        raise Refused(f"Kaggle runs one preset at a time, but {len(options.preset)} are asked for.")
+    if options.action == "upload":
+        return upload_suite(options.owner)
+    if len(options.preset) != 1:
+        raise Refused(f"Kaggle runs one preset at a time, --preset NAME, but {len(options.preset)} are asked for.")
     job = make_job(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
@@ -143,8 +150,6 @@ def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
     words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
     style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
-    preset_options = argparse.ArgumentParser(add_help=False)
-    add_options(preset_options, words["preset_options"])
     listing = "\n".join(f"  {name:13}{command['help']}" for name, command in words["commands"].items())
     parser = argparse.ArgumentParser(
         "python -m helpers",
@@ -155,9 +160,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", help="one of the commands below")
     for name, command in words["commands"].items():
         examples = "\n".join(f"  python -m helpers {line}" for line in command["examples"])
-        parents = [preset_options] if command.get("from_preset") else []
         about: dict[str, Any] = {"description": command["description"], "epilog": f"examples:\n{examples}"}
-        add_options(commands.add_parser(name, parents=parents, **about, **style), command["options"])
+        options = dict(words["preset_options"]) if command.get("from_preset") else {}
+        for option, details in command["options"].items():
+            options[option] = {**options.get(option, {}), **details}
+        add_options(commands.add_parser(name, **about, **style), options)
     return parser
 
 

@@ -18,15 +18,16 @@ from pathlib import Path
 import yaml
 from tqdm import tqdm
 
-from helpers.platforms.environment import install_missing
+from helpers.planning.checks import check_machine
+from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
-from helpers.platforms.machine import platform
 from helpers.runs.files import git_blob_sha1, utc_now
 from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoints, restore_run
 from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
+from helpers.runs.versions import changes_since_last_session, record_image
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,17 @@ def parameters_yaml(settings: Settings, stages: list[str]) -> str:
 
 
 def run_presets(runs: list[PresetRun]) -> int:
-    """Runs presets one after the other and returns the exit code: that of the worst of them."""
+    """Runs presets one after the other and returns the exit code: that of the worst of them.
+
+    Raises Refused when this machine lacks what one of them needs, before anything is written or downloaded.
+    """
+    for preset_run in runs:
+        stages = [stage for stage, reason in preset_run.reasons.items() if reason]
+        forced = preset_run.reasons.get("train") == "forced"
+        if note := check_machine(stages, preset_run.settings, preset_run.run, from_start=forced):
+            print(f"[{preset_run.run.name}] {note}")
     os.environ.setdefault(SESSION_START, str(session_start()))
-    if platform() != "local":
-        install_missing()  # papermill, on Colab
+    prepare_packages()  # papermill too, on Colab
     codes, summary = [], []
     for preset_run in runs:
         began = time.monotonic()
@@ -174,6 +182,9 @@ def run_preset(preset_run: PresetRun) -> int:
     """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
     run, settings, reasons = preset_run.run, preset_run.settings, preset_run.reasons
     if any(reasons.values()):
+        if changes := changes_since_last_session(run.record()):
+            print(f"[{run.name}] {changes}", flush=True)
+        record_image(run)
         with run.edit() as record:
             record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]

@@ -155,19 +155,19 @@ def test_a_remote_name_without_network_says_what_to_do(name, monkeypatch):
 
 @pytest.mark.parametrize("mount", ["some-corpus", "datasets/somebody/some-corpus"])
 def test_an_attached_kaggle_input_is_read_where_it_is(tmp_path, monkeypatch, mount):
-    (tmp_path / mount).mkdir(parents=True)
-    write_csv_file(tmp_path / mount / "Corpus .csv", {})
-    monkeypatch.setattr("helpers.data.load.KAGGLE_INPUT", tmp_path)
+    (tmp_path / "input" / mount).mkdir(parents=True)
+    write_csv_file(tmp_path / "input" / mount / "Corpus .csv", {})
+    monkeypatch.setattr("helpers.platforms.machine.KAGGLE_FOLDER", tmp_path)
     table, source = load_table("kaggle:somebody/some-corpus")
     assert len(table) == 1
     assert "Corpus .csv" in source.source
 
 
 def test_a_kaggle_input_with_several_tables_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "some-corpus").mkdir()
+    (tmp_path / "input/some-corpus").mkdir(parents=True)
     for name in ("a.csv", "b.csv"):
-        write_csv_file(tmp_path / "some-corpus" / name, {})
-    monkeypatch.setattr("helpers.data.load.KAGGLE_INPUT", tmp_path)
+        write_csv_file(tmp_path / "input/some-corpus" / name, {})
+    monkeypatch.setattr("helpers.platforms.machine.KAGGLE_FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="holds 2 tables.*'a.csv', 'b.csv'.*: expected one"):
         load_table("kaggle:somebody/some-corpus")
 

@@ -82,14 +82,37 @@ def test_the_colab_notebook_resumes_in_another_session(colab_sessions):
     assert "train  finished in" in printed[1]
 
 
-def test_the_badge_appears_with_the_repositorys_address(monkeypatch):
-    page = (NOTEBOOKS.parent / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("here", "changes", "expected"),
+    [
+        ("kaggle", {}, ["--preset", "kaggle-t4x2"]),
+        ("kaggle", {"preset": "demo", "run_name": "mine"}, ["--preset", "demo", "--run-name", "mine"]),
+        ("local", {"drive": ""}, ["--preset", "colab-t4"]),
+        ("local", {}, ["--preset", "colab-t4", "--set", "shared.session.mirror=/content/drive/MyDrive/sahanubhuti"]),
+    ],
+)
+def test_the_colab_notebook_chooses_by_platform(here, changes, expected, monkeypatch):
+    calls = []
+    monkeypatch.setattr("helpers.platforms.machine.platform", lambda: here)
+    monkeypatch.setattr("helpers.platforms.processes.run_child", lambda command: calls.append(command[4:]) or 0)
+    *_, parameters, last = (cell.source for cell in read(NOTEBOOKS / "colab.py").cells if cell.cell_type == "code")
+    namespace = {}
+    exec(parameters, namespace)
+    exec(last, namespace | changes)
+    assert calls == [expected]
+
+
+@pytest.mark.parametrize("name", build.PAGES)
+def test_the_badges_appear_with_the_repositorys_address(name, monkeypatch):
+    page = (ROOT / name).read_text(encoding="utf-8")
     monkeypatch.setattr(build, "repository", lambda: "https://github.com/someone/suite.git")
-    shown = build.with_badge(page)
-    assert "colab.research.google.com/github/someone/suite/blob/main/notebooks/colab.ipynb" in shown
+    shown = build.with_badges(page)
+    notebook = "someone/suite/blob/main/notebooks/colab.ipynb)"
+    assert f"(https://colab.research.google.com/github/{notebook}" in shown
+    assert f"(https://kaggle.com/kernels/welcome?src=https://github.com/{notebook}" in shown
     monkeypatch.setattr(build, "repository", lambda: "")
-    assert build.with_badge(shown) == build.with_badge(page)
-    assert "badge.svg" not in build.with_badge(page)
+    assert build.with_badges(shown) == build.with_badges(page)
+    assert ".svg)](" not in build.with_badges(page)
 
 
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)

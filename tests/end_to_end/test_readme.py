@@ -1,4 +1,4 @@
-"""Every command the README shows is run, as far as a CPU without network goes."""
+"""Every command that the README and docs/ show is run, as far as a CPU without network goes."""
 
 import contextlib
 import os
@@ -9,25 +9,30 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 import urllib.request
 from pathlib import Path
 
 import pytest
 from kaggle_machine import Kaggle, Status
 
-from helpers.__main__ import main
+from helpers.__main__ import build_parser, main
 from helpers.kaggle.notebook import LISTING
 from helpers.runs.checkpoints import list_files, seal_checkpoint
 from helpers.runs.files import write_json, write_text
 from helpers.runs.stages import MAIN_STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+PAGES = {path: path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+README = PAGES[ROOT / "README.md"]
+BLOCKS = [block for page in PAGES.values() for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
+COMMANDS = [*dict.fromkeys(line.strip() for block in BLOCKS for line in block.splitlines() if line.strip())]
+INLINE = re.findall(r"(?<!`)`((?:make|pip install -e|python -m helpers)\s[^`]+)`", "".join(PAGES.values()))
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_of_the_readme_runs(command, demo, tmp_path, monkeypatch):  # noqa: C901 - a case per command
+def test_a_command_of_the_pages_runs(command, demo, tmp_path, monkeypatch):  # noqa: C901 - a case per command
     """Runs it with --tiny and another folder where it would train for hours; make only prints what it would do."""
     words = shlex.split(command)
     small = ["--outputs", str(tmp_path / "out"), "--tiny"]
@@ -104,7 +109,7 @@ def call_kaggle(words, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
 
     def session(request, folder, sources):
-        run = folder / "outputs/kaggle-t4x2"
+        run = folder / "outputs" / request.slug.partition("/sahanubhuti-")[2].rpartition("-")[0]
         write_json(run / "run.json", {"stages": {stage: {"status": "finished"} for stage in MAIN_STAGES}})
         write_json(run / LISTING, list_files(run))
         return Status.COMPLETE, ""
@@ -116,10 +121,33 @@ def call_kaggle(words, tmp_path, monkeypatch):
         return main([*words, "--outputs", str(tmp_path / "pulled"), "--every", "0.1"])
 
 
-def test_the_readme_links_what_exists():
-    assert len(COMMANDS) >= 9, "the README's commands are not found"
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), f"README links {target}, which is not there"
+@pytest.mark.parametrize("command", dict.fromkeys(" ".join(command.split()) for command in INLINE))
+def test_a_command_within_a_sentence_exists(command):
+    words = shlex.split(command)
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    elif words[0] == "pip":
+        assert re.fullmatch(r"\.\[(\w+)\]", words[3])[1] in PROJECT["optional-dependencies"]
+    else:
+        commands = next(action for action in build_parser()._actions if action.dest == "command").choices
+        known = [*commands[words[3]]._option_string_actions]
+        known += [choice for action in commands[words[3]]._actions for choice in action.choices or []]
+        assert {word for word in words[4:] if word.startswith("--")} <= set(known)
+        assert words[3] != "kaggle" or words[4] in known
+
+
+def test_the_pages_commands_are_seen():
+    assert len(COMMANDS) >= 9
+    assert "python -m helpers kaggle upload" in COMMANDS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_a_page_links_what_exists(page):
+    for target, anchor in re.findall(r"\]\(([^)#:]*)(#[^)]+)?\)", PAGES[page]):
+        linked = page.parent / target if target else page
+        assert linked.exists(), f"{page.name} links {target}, which is not there"
+        headings = re.findall(r"^#+ (.*)$", PAGES.get(linked.resolve(), ""), re.MULTILINE)
+        assert not anchor or anchor[1:] in [re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings]
 
 
 def test_the_readme_names_every_preset():
@@ -127,9 +155,8 @@ def test_the_readme_names_every_preset():
     assert named >= {path.stem for path in (ROOT / "notebooks/presets").glob("*.yaml")}
 
 
-def test_no_address_is_shown_that_the_project_does_not_set():
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_no_address_is_shown_that_the_project_does_not_set(page):
     """The public address stands in pyproject.toml alone, once it is known."""
-    import tomllib
-
-    urls = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"].get("urls", {})
-    assert re.findall(r"https?://(?:github|gitlab)[^\s)]*", README) == [] or urls.get("Repository")
+    shown = re.findall(r"https?://(?:github|gitlab)[^\s)]*", PAGES[page])
+    assert shown == [] or PROJECT.get("urls", {}).get("Repository")

@@ -11,6 +11,7 @@ import time
 
 import pytest
 import requests
+from kaggle_calls import BROKEN, PAUSED, call, leaving
 from kaggle_machine import Kaggle, Status
 
 from helpers.__main__ import main
@@ -18,54 +19,10 @@ from helpers.kaggle.client import call_with_retries, is_finished
 from helpers.kaggle.job import make_job
 from helpers.kaggle.notebook import LISTING, session_notebook
 from helpers.platforms.environment import ROOT
-from helpers.runs.checkpoints import list_files
-from helpers.runs.files import read_json, write_json, write_text
+from helpers.runs.files import write_json
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
 from helpers.runs.stages import MAIN_STAGES
-
-STAGES = dict.fromkeys(MAIN_STAGES, "finished")
-PAUSED, BROKEN = {"train": "paused", "report": ""}, {"evaluate": "failed"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def account(tmp_path_factory):
-    """An account in the environment, none in a file; short waits."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KAGGLE_USERNAME", "someone")
-        patch.setenv("KAGGLE_KEY", "not a key")
-        patch.delenv("KAGGLE_API_TOKEN", raising=False)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        patch.setattr("helpers.kaggle.client.FIRST_WAIT", 0.01)
-        patch.setattr("helpers.kaggle.client.LONGEST_WAIT", 0.05)
-        yield
-
-
-def leaving(*scripts):
-    """Returns a script for the machine: session N leaves what the N-th of `scripts` says, (stages, step) or None."""
-
-    def session(request, folder, sources):
-        left = scripts[int(request.slug.rpartition("-")[2]) - 1]
-        if left is None:
-            return Status.ERROR, "stopped: over the time of a session"
-        stages, step = left
-        run = folder / "outputs" / request.slug.removeprefix("someone/sahanubhuti-").rpartition("-")[0]
-        if sources:
-            begun = read_json(sources[0] / "outputs" / run.name / "run.json")["sessions"][-1]["to"]
-            assert begun <= step
-        facts = {name: {"status": status, "error": "it broke"} for name, status in {**STAGES, **stages}.items()}
-        session = {"stage": "train", "started": "2026-11-20T00:00:00+00:00", "from": 0, "to": step}
-        write_json(run / "run.json", {"stages": facts, "sessions": [session]})
-        write_text(run / "report/index.html", f"উত্তর {step}")
-        write_text(run / f"train/checkpoints/checkpoint-{step}/adapter", "weights")
-        write_json(run / LISTING, list_files(run))
-        return Status.COMPLETE, ""
-
-    return session
-
-
-def call(action, outputs, *more, preset="demo"):
-    return main(["kaggle", action, "--preset", preset, "--outputs", str(outputs), "--every", "0.05", *more])
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +38,7 @@ def troubled_chain(tmp_path_factory):
             "SaveKernel": [429, "accepted", 503, "garbled"],
             "GetKernelSessionStatus": [503, "garbled"],
             "ListKernelSessionOutput": ["garbled"],
+            "GetKernel": ["garbled", 503],
             "GET": [503],
         }
         assert call("chain", folder / "outputs") == 0

@@ -1,6 +1,6 @@
-"""The plots: two files each, the same again, Bengali shaped, drawn from data alone."""
+"""The plots: two files each, the same again, drawn from data alone."""
 
-from helpers.reporting.figures import FONT, draw_loss, load_pyplot
+from helpers.reporting.figures import draw_loss, load_pyplot
 from helpers.reporting.report import write_report
 from helpers.runs.record import Session
 
@@ -28,14 +28,3 @@ def test_the_loss_is_drawn_from_log_rows_alone():
     assert above.get_ylabel() == "loss, nats per token"
     assert list(below.lines[1].get_xdata()) == [4, 4], "the step at which the second session resumed"
     load_pyplot().close(figure)
-
-
-def test_matplotlib_shapes_bengali():
-    plt = load_pyplot()
-    from matplotlib.textpath import TextPath
-
-    def width(text):
-        path = TextPath((0, 0), text, size=100, prop=plt.matplotlib.font_manager.FontProperties(fname=FONT))
-        return path.get_extents().x1 if len(path.vertices) else 0.0
-
-    assert width("ক্ষ") < 0.8 * (width("ক") + width("ষ")), "a conjunct is not one glyph"

@@ -1,7 +1,11 @@
-"""Executed notebooks as pages: code folded, set-up hidden, linked to one another."""
+"""Executed notebooks as pages: code folded, set-up hidden, linked to one another, whatever they show."""
+
+import base64
 
 import nbformat
 import pytest
+from in_browser import check_in_browser
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from page_text import PageText
 
 from helpers.reporting.render import render_notebook
@@ -40,3 +44,61 @@ def test_the_pages_of_a_run_link_one_another(page):
         assert "../report/index.html" in links, path.name
         assert len(links) == len(MAIN_STAGES), path.name
         assert all((path.parent / link).is_file() for link in links), path.name
+
+
+@pytest.fixture
+def full_page(tmp_path):
+    """Renders a notebook with every kind of output, each longer or wider than the page, and widgets in its metadata."""
+    pixel = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+    table = f"<table><tr>{'<th>column</th>' * 40}</tr>{('<tr>' + '<td>ক্ষ 1.25</td>' * 40 + '</tr>') * 60}</table>"
+    shown = [
+        {"image/png": pixel, "text/plain": "a figure"},
+        {"image/svg+xml": "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"},
+        {"text/html": table},
+        {"application/vnd.jupyter.widget-view+json": {"model_id": "abc"}, "text/plain": "100% 3/3"},
+        {"application/javascript": "alert(1)", "text/plain": "a script"},
+    ]
+    outputs = [new_output("display_data", data=data) for data in shown]
+    outputs.append(new_output("stream", text="স্ত্রী\n" * 200))
+    outputs.append(new_output("error", ename="ValueError", evalue="x", traceback=["\x1b[0;31mValueError\x1b[0m: x"]))
+    code = "import re  # a comment\nx = 1 if 'কি' in 'কি' else None"
+    notebook = nbformat.v4.new_notebook(cells=[new_code_cell(code, outputs=outputs)])
+    notebook.cells.insert(0, new_markdown_cell("# Title\n\nText, a [link](https://example.org), `code`.\n\n## ক্ষ\n"))
+    state = {"state": {"abc": {"model_name": "HTMLModel"}}, "version_major": 2, "version_minor": 0}
+    notebook.metadata |= {"title": "<script>alert(1)</script>", "language_info": {"name": "python"}}
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+    nbformat.write(notebook, tmp_path / "02_train.ipynb")
+    render_notebook(tmp_path / "02_train.ipynb", tmp_path / "html/02_train.html")
+    return tmp_path / "html/02_train.html"
+
+
+def test_nothing_on_a_page_of_a_notebook_can_run(full_page):
+    assert "script" not in PageText(full_page).tags
+
+
+def test_a_widget_is_shown_as_its_text(full_page):
+    html = full_page.read_text("utf-8")
+    assert "100% 3/3" in html
+    assert "a script" in html
+
+
+def test_every_picture_of_a_notebook_is_embedded(full_page):
+    pictures = [address for address in PageText(full_page).addresses if address.startswith("data:")]
+    assert [address.partition(";")[0] for address in pictures] == ["data:image/png", "data:image/svg+xml"]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_finds_nothing_wrong_on_a_notebooks_page(full_page, browser, width):
+    check_in_browser(browser, full_page, width, "light")
+
+
+@pytest.mark.browser
+def test_a_long_output_scrolls_on_its_own(full_page, browser):
+    page = browser.new_page(viewport={"width": 390, "height": 900})
+    page.goto(full_page.as_uri())
+    for size in ("Height", "Width"):
+        outputs = f"[...document.querySelectorAll('.jp-OutputArea-output')].map(o => [o.client{size}, o.scroll{size}])"
+        assert any(seen < whole for seen, whole in page.evaluate(outputs)), size
+        assert max(seen for seen, _ in page.evaluate(outputs)) <= 640, size
+    page.close()

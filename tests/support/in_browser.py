@@ -1,10 +1,15 @@
-"""What every page must pass in a browser."""
+"""What a browser must find on every page of a run."""
+
+import re
+
+from axe_playwright_python.sync_playwright import Axe
 
 
 def check_in_browser(browser, path, width, light, act=None):
-    """Asserts that a page of this width and light loads nothing, fits and is accessible, after `act(page)` if given."""
-    from axe_playwright_python.sync_playwright import Axe
+    """Asserts that a page of this width and light loads nothing, fits, shows Bengali, and is accessible, all open.
 
+    `act(page)` is done first, if given.
+    """
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=light)
     page, messages, requests = context.new_page(), [], []
     page.on("console", lambda message: messages.append(message.text))
@@ -16,8 +21,10 @@ def check_in_browser(browser, path, width, light, act=None):
     assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     assert page.evaluate("document.documentElement.scrollWidth") <= width, "the page scrolls sideways"
-    if path.name in ("index.html", "browse.html"):
-        assert page.evaluate('document.fonts.check("16px \\"Report Bengali\\"", "ক্ষ")')
+    fonts = page.evaluate("document.fonts.ready.then(fonts => [...fonts].map(font => font.status))")
+    bengali = re.search("[\u0980-\u09fe]", page.inner_text("body")) is not None
+    assert fonts == ["loaded" if bengali else "unloaded"], "Bengali is not set in the page's own font"
+    page.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
     violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
     assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == [], f"{path.name} at {width} px, {light}"
     levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")

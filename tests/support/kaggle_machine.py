@@ -4,6 +4,7 @@ A pushed notebook is either really executed, in folders shaped as Kaggle's, or a
 """
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -11,11 +12,15 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
 from kagglesdk import kaggle_env
+from kagglesdk.blobs.types.blob_api_service import ApiStartBlobUploadResponse
+from kagglesdk.datasets.types import dataset_api_service as datasets
+from kagglesdk.datasets.types.dataset_enums import DatabundleVersionStatus
 from kagglesdk.kernels.types import kernels_api_service as messages
 from kagglesdk.kernels.types.kernels_enums import KernelWorkerStatus as Status
 
@@ -31,12 +36,18 @@ class Kaggle:
     place of the answer, the call is lost) or "accepted" (the same, but the call arrived).
 
     `limit` is a session's seconds, `keeps` whether a killed session's output is kept, `old_mounts` how inputs lie.
+    `images` are the docker images, the newest last, each with a folder where its Python finds more packages (or None);
+    `tells_image` is whether a notebook's metadata have it, `no_image` how one is refused: by an HTTP code or a message.
+    `python` is the machines' Python, `variables` what their environment has besides.
     """
 
     def __init__(self, work: Path, script=None, limit: float = 90.0, keeps: bool = True, old_mounts: bool = False):
         self.work, self.script, self.limit, self.keeps, self.old_mounts = work, script, limit, keeps, old_mounts
         self.kernels, self.requests, self.faults, self.violations = {}, [], {}, []
         self.used_hours, self.bad_datasets, self.threads = 3.0, [], []
+        self.images, self.tells_image, self.no_image = {"gcr.io/kaggle-images/python@sha256:1": None}, True, None
+        self.blobs, self.datasets, self.processing = {}, {}, 2
+        self.python, self.variables = sys.executable, {}
 
     def __enter__(self):
         server = self
@@ -57,6 +68,10 @@ class Kaggle:
                 if fault:
                     return self.send(fault.pop(0), b"<html>busy</html>", "text/html")
                 self.send(200, (server.work / self.path.lstrip("/")).read_bytes(), "application/octet-stream")
+
+            def do_PUT(self):
+                server.blobs[self.path.split("/")[-1]]["content"] = self.rfile.read(int(self.headers["Content-Length"]))
+                self.send(200, b"")
 
             def do_POST(self):
                 name = self.path.split("/")[-1]
@@ -91,6 +106,12 @@ class Kaggle:
     def SaveKernel(self, body):
         request = messages.ApiSaveKernelRequest.from_dict(body)
         self.requests.append(request)
+        if request.docker_image and isinstance(self.no_image, int):
+            return self.no_image, {"code": self.no_image, "message": ""}
+        if request.docker_image and self.no_image:
+            refusal = messages.ApiSaveKernelResponse()
+            refusal.error = self.no_image
+            return 200, refusal.to_dict()
         family = request.slug.rpartition("-")[0]
         live = [slug for slug, kernel in self.kernels.items() if slug.startswith(family) and kernel["status"] in LIVE]
         self.violations += [f"{request.slug} while {', '.join(live)} works"] if live else []
@@ -98,6 +119,7 @@ class Kaggle:
         answer.ref, answer.version_number = request.slug, 1
         answer.invalid_dataset_sources = [name for name in request.dataset_data_sources if name in self.bad_datasets]
         self.kernels[request.slug] = {"status": Status.RUNNING, "message": "", "folder": self.folder(request.slug)}
+        self.kernels[request.slug]["image"] = request.docker_image or [*self.images][-1]
         self.kernels[request.slug]["folder"].mkdir(parents=True)
         self.threads.append(threading.Thread(target=self.work_on, args=(request,)))
         self.threads[-1].start()
@@ -109,6 +131,14 @@ class Kaggle:
             return 404, {"code": 404, "message": "no such notebook"}
         answer = messages.ApiGetKernelSessionStatusResponse()
         answer.status, answer.failure_message = kernel["status"], kernel["message"] or None
+        return 200, answer.to_dict()
+
+    def GetKernel(self, body):
+        kernel = self.kernels[f"{body['userName']}/{body['kernelSlug']}"]
+        answer = messages.ApiGetKernelResponse()
+        answer.metadata, answer.blob = messages.ApiKernelMetadata(), messages.ApiKernelBlob()
+        answer.blob.language, answer.blob.kernel_type, answer.blob.slug = "python", "notebook", body["kernelSlug"]
+        answer.metadata.docker_image = kernel["image"] if self.tells_image else None
         return 200, answer.to_dict()
 
     def ListKernelSessionOutput(self, body):
@@ -129,6 +159,57 @@ class Kaggle:
             "quotaRefreshTime": "2026-11-28T00:00:00Z",
             "gpuQuota": {"timeUsed": f"{self.used_hours * 3600:.0f}s", "totalTimeAllowed": "108000s"},
         }
+
+    # Data sets
+
+    def StartBlobUpload(self, body):
+        answer = ApiStartBlobUploadResponse()
+        answer.token = f"blob-{len(self.blobs)}"
+        answer.create_url = f"{self.address}/{answer.token}"
+        self.blobs[answer.token] = {"name": body["name"], "content": b""}
+        return 200, answer.to_dict()
+
+    def GetDatasetStatus(self, body):
+        dataset = self.datasets.get(f"{body['ownerSlug']}/{body['datasetSlug']}")
+        if dataset is None or dataset["looks"] < self.processing:
+            if dataset is not None:
+                dataset["looks"] += 1
+            return 403, {"code": 403, "message": "Permission 'datasets.get' was denied"}
+        answer = datasets.ApiGetDatasetStatusResponse()
+        answer.status = dataset["status"]
+        return 200, answer.to_dict()
+
+    def CreateDataset(self, body):
+        request = datasets.ApiCreateDatasetRequest.from_dict(body)
+        name, answer = f"{request.owner_slug}/{request.slug}", datasets.ApiCreateDatasetResponse()
+        if name in self.datasets:
+            answer.status, answer.error = "error", f"The requested title {request.title!r} is already in use"
+            return 200, answer.to_dict()
+        self.datasets[name] = {"private": request.is_private, "versions": [self.received(request.files)], "looks": 0}
+        self.datasets[name]["status"] = DatabundleVersionStatus.READY
+        answer.status = "ok"
+        return 200, answer.to_dict()
+
+    def CreateDatasetVersion(self, body):
+        request = datasets.ApiCreateDatasetVersionRequest.from_dict(body)
+        self.datasets[f"{request.owner_slug}/{request.dataset_slug}"]["versions"].append(
+            self.received(request.body.files)
+        )
+        answer = datasets.ApiCreateDatasetResponse()
+        answer.status = "ok"
+        return 200, answer.to_dict()
+
+    def received(self, files):
+        """Returns {name: content} of the uploads that a data set is made of."""
+        return {self.blobs[file.token]["name"]: self.blobs[file.token]["content"] for file in files}
+
+    def mount(self, dataset, root, by_name=True):
+        """Unpacks a data set's newest version as an input below `root`; an archive into a folder of its name or not."""
+        place = root / "input/datasets" / dataset
+        for name, content in self.datasets[dataset]["versions"][-1].items():
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                archive.extractall(place / Path(name).stem if by_name else place)
+        return place
 
     # The machines
 
@@ -157,7 +238,10 @@ class Kaggle:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "SAHANUBHUTI_KAGGLE": str(root)}
         environment |= {SESSION_START: str(boot_clock()), "HF_HUB_OFFLINE": "1"}
-        command = [sys.executable, "-m", "papermill", str(root / "notebook.ipynb"), str(root / "executed.ipynb")]
+        image = self.kernels[request.slug]["image"]
+        environment |= {"KAGGLE_DOCKER_IMAGE": image, "PYTHONPATH": str(self.images[image] or "")}
+        environment |= self.variables
+        command = [self.python, "-m", "papermill", str(root / "notebook.ipynb"), str(root / "executed.ipynb")]
         with open(root / "log", "w") as log:
             process = subprocess.Popen(
                 command, cwd=working, env=environment, stdout=log, stderr=log, start_new_session=True

@@ -78,10 +78,22 @@ def test_two_processes_resume_bit_for_bit(make):
         assert metrics[name] == expected[name], name
 
 
-def test_more_gpus_than_there_are_is_refused(make):
-    run = make("many")
-    with pytest.raises(ValueError, match="train.num_gpus is 99: this machine has"):
-        launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 99}))
+def test_fewer_gpus_than_planned_train_the_same_batches(make, monkeypatch, capsys):
+    run = make("one", sft={"gradient_accumulation_steps": 3})
+    monkeypatch.setattr(launch, "run_training", lambda run, on_rung: {"status": "finished"})
+    launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
+    config = TrainingConfig.of_run(run)
+    assert config.num_gpus == 1
+    assert config.sft["gradient_accumulation_steps"] == 6
+    assert "the run is planned for 2: training on 1" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_two_processes_needs_two_gpus(make):
+    run = make("begun")
+    fingerprint = {"run": run.id(), "settings": {"processes": 2}}
+    write_json(run / "train/checkpoints/checkpoint-5/manifest.json", {"fingerprint": fingerprint})
+    with pytest.raises(ValueError, match="the run began on 2 GPUs and can only resume on as many, but this machine"):
+        launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
 
 
 def test_a_process_that_fails_leaves_its_reason(make):

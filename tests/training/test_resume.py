@@ -175,7 +175,7 @@ def test_another_version_of_a_library_is_named(paused, monkeypatch, capsys):
     monkeypatch.setattr("helpers.runs.checkpoints.package_versions", lambda: {**versions, "torch": "9.9"})
     assert run_training(paused)["status"] == "finished"
     output = capsys.readouterr().out
-    assert f"torch {versions['torch']} to 9.9" in output
+    assert f"torch {versions['torch']} → 9.9" in output
     assert "no longer bit for bit" in output
 
 

@@ -1,20 +1,21 @@
 """The corpus, read from where it is, in one table whatever its format."""
 
+import glob
 import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas
 
+from helpers.platforms.downloads import fetch_files
 from helpers.platforms.errors import describe_error
-from helpers.platforms.machine import KAGGLE_FOLDER
+from helpers.platforms.machine import attached_folders
 from helpers.runs.files import git_blob_sha1
 from helpers.runs.stages import EMBEDDED_CORPUS
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
 FORMATS = {"qa": COLUMNS, "messages": ["messages"], "conversations": ["conversations"], "text": ["text"]}
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
-KAGGLE_INPUT = KAGGLE_FOLDER / "input"
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
@@ -145,8 +146,7 @@ def _parse_messages(value: Any, name: str, number: int) -> list[dict[str, str]]:
 
 def locate_kaggle_table(name: str) -> Path:
     """Finds the one table of the Kaggle data set owner/name: mounted in any of Kaggle's layouts, else downloaded."""
-    slug = name.split("/")[-1]
-    folders = [folder for pattern in (slug, f"*/{slug}", f"*/*/{slug}") for folder in KAGGLE_INPUT.glob(pattern)]
+    folders = attached_folders(name)
     if not folders:
         import kagglehub
 
@@ -170,10 +170,13 @@ def load_hub_table(name: str) -> pandas.DataFrame:
     With a validation and a test split, the column `published` says which a row is of; else only train is read.
     Raises ConnectionError when it cannot be loaded.
     """
-    from datasets import load_dataset
+    from datasets import load_dataset, load_dataset_builder
 
     try:
         path, _, config = name.partition(":")
+        builder: Any = load_dataset_builder(path, config or None)
+        urls = [url for split in (builder.config.data_files or {}).values() for url in split]
+        fetch_files(path, "dataset", [glob.escape(url.partition("@")[2].partition("/")[2]) for url in urls])
         splits: Any = load_dataset(path, config or None)
         if not {"train", "validation", "test"} <= set(splits):
             return splits["train"].to_pandas()

@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import io
+import json
 import logging
 import math
 import re
@@ -110,6 +111,21 @@ def list_sessions(api: Any, job: Job) -> list[KaggleSession]:
         sessions.append(KaggleSession(number, job.kernel(number), status, message))
 
 
+def read_dataset_status(api: Any, dataset: str) -> str:
+    """Returns how far Kaggle is with a data set, "ready" at the end; "" where there is none.
+
+    Before its first version is processed, Kaggle answers as if there were none.
+    """
+    import requests
+
+    try:
+        return call_with_retries(api.dataset_status, dataset)
+    except requests.exceptions.HTTPError as error:
+        if status_code(error) in (403, 404):
+            return ""
+        raise
+
+
 def quota_hours(api: Any) -> tuple[float, str]:
     """Returns the GPU hours left this week, infinity where Kaggle does not tell, and when they are renewed."""
     answer = call_with_retries(api.quota_view)
@@ -127,16 +143,36 @@ def download_output(api: Any, kernel: str, pattern: str, folder: Path) -> list[P
     return [path for path in map(Path, answer[0]) if path.is_file()]
 
 
+def read_output(api: Any, job: Job, kernel: str, name: str) -> str:
+    """Returns the text of a file of the run that a session left, "" where there is none."""
+    pattern = rf"^outputs/{re.escape(job.run.name)}/{re.escape(name)}$"
+    with tempfile.TemporaryDirectory() as scratch:
+        files = download_output(api, kernel, pattern, Path(scratch))
+        return files[0].read_text(encoding="utf-8") if files else ""
+
+
 def read_record(api: Any, job: Job, kernel: str) -> RunRecord | None:
     """Returns the run.json that a session left, None where there is none."""
 
     def read() -> RunRecord | None:
-        with tempfile.TemporaryDirectory() as scratch:
-            pattern = rf"^outputs/{re.escape(job.run.name)}/run\.json$"
-            files = download_output(api, kernel, pattern, Path(scratch))
-            return RunRecord.model_validate(read_json(files[0])) if files else None
+        text = read_output(api, job, kernel, "run.json")
+        return RunRecord.model_validate(json.loads(text)) if text else None
 
     return call_with_retries(read)
+
+
+def read_image(api: Any, kernel: str) -> str:
+    """Returns the docker image that a session's notebook has on Kaggle, "" where Kaggle does not tell."""
+    import requests
+
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            call_with_retries(api.kernels_pull, kernel, scratch, metadata=True)
+        except requests.exceptions.HTTPError as error:
+            if is_temporary(error):
+                raise
+            return ""
+        return read_json(Path(scratch) / "kernel-metadata.json").get("docker_image") or ""
 
 
 def last_output(api: Any, job: Job, sessions: list[KaggleSession]) -> tuple[KaggleSession | None, RunRecord]:

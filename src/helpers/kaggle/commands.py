@@ -4,6 +4,7 @@ A session's notebook holds the whole suite; session N is OWNER/sahanubhuti-RUN-N
 that left any. What was pushed is asked of Kaggle, so that this can be stopped and started again anywhere.
 """
 
+import itertools
 import re
 import sys
 import tempfile
@@ -15,14 +16,23 @@ from typing import Any
 from helpers.kaggle import client
 from helpers.kaggle.job import Job
 from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
+from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused
 from helpers.runs.checkpoints import compare_files
 from helpers.runs.files import read_json, write_folder, write_json, write_text
 from helpers.runs.record import Run, RunRecord, settings_differences
 from helpers.runs.session import SESSION_HOURS
+from helpers.runs.versions import IMAGE_FILE, compare_image
+
+FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
+NOT_LISTED = "is not known: the session left no list of its packages"
 
 LEAST_HOURS = 0.5  # of GPU quota, for a session to be worth its start
 MAX_FAILURES = 3  # sessions in a row that fail before a chain ends
+
+
+class ImageRefused(Exception):
+    """Kaggle does not take the docker image that a notebook is to run on."""
 
 
 def run_action(action: str, job: Job, owner: str, with_checkpoints: bool, seconds: float) -> int:
@@ -56,23 +66,56 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
             raise Refused(f"run {job.run.name} began with other settings: {'; '.join(differences)}.")
     hours = limit_hours(api, job) if job.gpu else 0.0
     number, resumes_from = len(sessions) + 1, source.kernel if source else ""
-    kernel = job.kernel(number)
+    image = client.read_image(api, resumes_from) if source else ""
+    if source and not image:
+        warn_of_image(number, f"Kaggle does not tell the image of {resumes_from}")
+    with tempfile.TemporaryDirectory() as scratch:
+        write_text(Path(scratch) / f"{job.slug(number)}.ipynb", session_notebook(job, number, hours))
+        try:
+            push_notebook(api, Path(scratch), kernel_metadata(job, number, resumes_from, image))
+        except ImageRefused as refusal:
+            warn_of_image(number, f"Kaggle does not take the image of {resumes_from} ({refusal})")
+            push_notebook(api, Path(scratch), kernel_metadata(job, number, resumes_from, ""))
+    print(
+        f"session {number}: {job.kernel(number)} pushed" + f", resumes from {resumes_from}" * bool(source), flush=True
+    )
+
+
+def push_notebook(api: Any, folder: Path, metadata: dict) -> None:
+    """Pushes the notebook in a folder once, whatever becomes of the answers.
+
+    Raises ImageRefused for the image that the metadata name, and Refused for the rest of what Kaggle does not take.
+    """
+    import requests
+
+    attempts = itertools.count()
 
     def push() -> Any:
         """Pushes the notebook; None where an attempt arrived although its answer was lost."""
-        return None if client.read_status(api, kernel)[0] else api.kernels_push(scratch)
+        is_repeated = next(attempts) > 0
+        return None if is_repeated and client.read_status(api, metadata["id"])[0] else api.kernels_push(str(folder))
 
-    with tempfile.TemporaryDirectory() as scratch:
-        write_text(Path(scratch) / f"{job.slug(number)}.ipynb", session_notebook(job, number, hours))
-        write_json(Path(scratch) / "kernel-metadata.json", kernel_metadata(job, number, resumes_from))
+    write_json(folder / "kernel-metadata.json", metadata)
+    try:
         answer = client.call_with_retries(push)
-    if answer is not None:
-        errors = [answer.error] if answer.error else []
-        for kind in ("dataset", "kernel", "model"):
-            errors += [f"no {kind} {name}" for name in getattr(answer, f"invalid_{kind}_sources")]
-        if errors:
-            raise Refused(f"Kaggle did not take {kernel}: {'; '.join(errors)}.")
-    print(f"session {number}: {kernel} pushed" + f", resumes from {resumes_from}" * bool(source), flush=True)
+    except requests.exceptions.HTTPError as error:
+        if client.is_temporary(error) or "docker_image" not in metadata:
+            raise
+        raise ImageRefused(f"HTTP {client.status_code(error)}") from error  # of an image it says no more than that
+    if answer is None:
+        return
+    if "docker_image" in metadata and "image" in answer.error.lower():
+        raise ImageRefused(answer.error)
+    errors = [answer.error] if answer.error else []
+    for kind in ("dataset", "kernel", "model"):
+        errors += [f"no {kind} {name}" for name in getattr(answer, f"invalid_{kind}_sources")]
+    if errors:
+        raise Refused(f"Kaggle did not take {metadata['id']}: {'; '.join(errors)}.")
+
+
+def warn_of_image(number: int, reason: str) -> None:
+    """Says that a session may run on another image than the ones before."""
+    print(f"{reason}: session {number} may run on another, and resume is then no longer bit for bit.", flush=True)
 
 
 def limit_hours(api: Any, job: Job) -> float:
@@ -95,9 +138,19 @@ def print_status(api: Any, job: Job) -> int:
     source, record = client.last_output(api, job, sessions)
     if source:
         print(f"after session {source.number}: {client.stage_line(record)}")
+        print_image(client.read_output(api, job, source.kernel, IMAGE_FILE), record)
     if not sessions:
         print(f"run {job.run.name} has no session yet")
     return FINISHED
+
+
+def print_image(image: str, record: RunRecord) -> None:
+    """Prints how the last session's image differs from the one that the suite was tested on, and from earlier ones."""
+    if len(record.images) > 1:
+        print(f"the sessions ran on {len(record.images)} images, not bit for bit: {', '.join(record.images)}")
+    if FREEZE.is_file():
+        sentence = compare_image(FREEZE.read_text(encoding="utf-8"), image) if image else NOT_LISTED
+        print(f"Kaggle's image {sentence}")
 
 
 def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:

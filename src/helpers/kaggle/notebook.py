@@ -9,27 +9,34 @@ from pathlib import Path
 from helpers.kaggle.job import Job
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import REFUSED, Refused
+from helpers.platforms.overlay import LOCK, REQUIREMENTS
 from helpers.platforms.processes import run_child
 from helpers.runs.checkpoints import list_files
 from helpers.runs.files import write_json
 from helpers.runs.record import Run
 
-SUITE = ("src/helpers", "notebooks", "requirements.txt", "requirements-unsloth.txt", "pyproject.toml")
+SUITE = ("src/helpers", "notebooks", *REQUIREMENTS, LOCK, "pyproject.toml")
 LISTING = "files.json"  # a session's last file: size and SHA-256 of all others of the run
+
+
+def suite_files() -> dict[str, Path]:
+    """Returns {place in the suite: file} of what a run needs. Raises Refused outside a checkout."""
+    files = []
+    for name in SUITE:
+        if not (ROOT / name).exists():
+            raise Refused(f"{ROOT / name} is missing: start in a checkout of the suite.")
+        files += sorted(path for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file())
+    return {str(path.relative_to(ROOT)): path for path in files if "__pycache__" not in path.parts}
 
 
 def pack_suite() -> bytes:
     """Returns the suite as a tar.xz, the same for the same files. Raises Refused outside a checkout."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w:xz") as tar:
-        for name in SUITE:
-            if not (ROOT / name).exists():
-                raise Refused(f"{ROOT / name} is missing: start in a checkout of the suite.")
-            files = [path for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file()]
-            for path in sorted(path for path in files if "__pycache__" not in path.parts):
-                entry = tarfile.TarInfo(str(path.relative_to(ROOT)))
-                entry.size = path.stat().st_size
-                tar.addfile(entry, io.BytesIO(path.read_bytes()))
+        for name, path in suite_files().items():
+            entry = tarfile.TarInfo(name)
+            entry.size = path.stat().st_size
+            tar.addfile(entry, io.BytesIO(path.read_bytes()))
     return content.getvalue()
 
 
@@ -52,8 +59,11 @@ def session_notebook(job: Job, number: int, hours: float) -> str:
     return jupytext.writes(notebook, fmt="ipynb")
 
 
-def kernel_metadata(job: Job, number: int, source: str) -> dict:
-    """Returns kernel-metadata.json for session `number`, which resumes from the output of the notebook `source`."""
+def kernel_metadata(job: Job, number: int, source: str, image: str) -> dict:
+    """Returns kernel-metadata.json for session `number`, which resumes from the output of the notebook `source`.
+
+    `image` is the docker image that it runs on, "" for Kaggle's newest. The notebook keeps it, so that it can be asked.
+    """
     dataset = job.settings["prepare_data"]["dataset"]
     return {
         "id": job.kernel(number),
@@ -67,6 +77,8 @@ def kernel_metadata(job: Job, number: int, source: str) -> dict:
         "machine_shape": "NvidiaTeslaT4" if job.gpu else "",
         "dataset_sources": [dataset.removeprefix("kaggle:")] if dataset.startswith("kaggle:") else [],
         "kernel_sources": [source] if source else [],
+        "docker_image_pinning_type": "original",
+        **({"docker_image": image} if image else {}),
     }
 
 

@@ -20,6 +20,7 @@ class Family:
     pattern: str  # regular expression that finds the family in a model's name; its first group is the size
     special_tokens: dict[str, str]  # begin, end, end_of_text, pad, header, header_end
     template: str  # Jinja
+    ungated: dict[str, str]  # gated model: the same weights without a gate
     shapes: dict[str, Shape]  # by size
 
 
@@ -27,6 +28,16 @@ _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
+
+
+def name_16bit(base_model: str) -> str:
+    """Returns the name of a base model without the ending of its 4-bit copy."""
+    return base_model.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+
+
+def ungated_twin(base_model: str) -> str:
+    """Returns the model with the same weights that nobody has to ask for, "" where none is known."""
+    return next((family.ungated[base_model] for family in FAMILIES.values() if base_model in family.ungated), "")
 
 
 def model_shape(base_model: str) -> Shape:

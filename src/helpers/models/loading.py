@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.models.chat import Tokenizer, prepare_tokenizer
+from helpers.platforms.downloads import fetch_model
 from helpers.platforms.errors import describe_error
 
 BACKENDS = ("unsloth", "peft")
@@ -36,6 +37,7 @@ def load_tokenizer(base_model: str) -> Tokenizer:
     from transformers import AutoTokenizer
 
     with _explain_load_errors(base_model):
+        fetch_model(base_model, weights=False)
         return prepare_tokenizer(AutoTokenizer.from_pretrained(base_model))
 
 
@@ -103,6 +105,7 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
             bnb_4bit_compute_dtype=getattr(torch, dtype),
         )
     with _explain_load_errors(base_model):
+        fetch_model(base_model)
         return AutoModelForCausalLM.from_pretrained(
             base_model, dtype=getattr(torch, dtype), quantization_config=quantization, device_map=device_map
         )

@@ -62,6 +62,34 @@ def configure_training(parameters: dict[str, Any]) -> TrainingConfig:
     return config
 
 
+def fit_gpus(config: TrainingConfig, gpus: int, begun: int) -> tuple[TrainingConfig, str]:
+    """Returns the configuration for a machine with so many GPUs, 1 for a CPU, and in words what changed, if anything.
+
+    With fewer than train.num_gpus each takes more micro-batches: the rows of a step depend on processes × accumulation
+    alone, so the effective batch and the steps stay. A run keeps the number of processes that it began in, `begun` (0:
+    it has no checkpoint), which it needs to resume bit for bit. Raises ValueError when it began on more GPUs.
+    """
+    planned, here = config.num_gpus or gpus, f"this machine has {gpus} GPU{'s' * (gpus > 1)}"
+    if config.num_gpus and begun > config.num_gpus:
+        return config, ""  # begun with other settings: what reads the checkpoint says which
+    if begun > gpus:
+        raise ValueError(f"the run began on {begun} GPUs and can only resume on as many, but {here}.")
+    accumulation = config.sft["gradient_accumulation_steps"]
+    batches = accumulation * planned
+    processes = begun or max(number for number in range(1, min(planned, gpus) + 1) if batches % number == 0)
+    if processes == planned:
+        return config, ""
+    reason = f"the run began on {begun}" if begun else f"the run is planned for {planned}"
+    if not config.num_gpus:
+        return config.model_copy(update={"num_gpus": processes}), f"{here}, {reason} and resumes on as many"
+    sft = {**config.sft, "gradient_accumulation_steps": batches // processes}
+    note = (
+        f"{here}, {reason}: training on {processes}, with {batches // processes} micro-batches per step on each in "
+        f"place of {accumulation} on each of {planned}, so that the effective batch stays"
+    )
+    return config.model_copy(update={"num_gpus": processes, "sft": sft}), note
+
+
 def check_config(config: TrainingConfig) -> None:
     """Raises ValueError for an unknown choice, a number out of range, settings that contradict each other."""
     sft = config.sft

@@ -39,6 +39,12 @@ def activation_bytes(shape: dict, backend: str) -> tuple[float, float]:
     return 2 * (9.25 * hidden + 4.75 * inner), 2 * 4 * hidden
 
 
+def weight_bytes(shape: dict, load_in_4bit: bool) -> float:
+    """Returns the bytes of a model's weights: 16 bits each, those of the linear layers NF4 where it is asked for."""
+    count = count_parameters(shape, {"target_modules": []})
+    return count["linear"] * (NF4_BYTES if load_in_4bit else 2) + (count["base"] - count["linear"]) * 2
+
+
 def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int]) -> MemoryEstimate:
     """Returns the estimated memory of a training whose micro-batches have these sizes: tokens, pads included.
 
@@ -46,8 +52,7 @@ def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int])
     """
     count = count_parameters(shape, config.lora)
     gpus = 2 if config.device_map else 1  # that share one model
-    tables = count["base"] - count["linear"]
-    weights = (count["linear"] * (NF4_BYTES if config.load_in_4bit else 2) + tables * 2) / gpus
+    weights = weight_bytes(shape, config.load_in_4bit) / gpus
     adapter = count["trainable"] * (4 + 4 + OPTIMIZER_BYTES.get(config.sft["optim"], 8)) / gpus
     kept, working = activation_bytes(shape, config.backend)
     layers, hidden = shape["num_hidden_layers"] / gpus, shape["hidden_size"]

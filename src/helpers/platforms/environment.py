@@ -3,12 +3,14 @@
 import contextlib
 import importlib.metadata
 import logging
-import subprocess
 import sys
 import warnings
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from helpers.platforms.machine import command_output, platform, set_threads
+from helpers.platforms.overlay import is_met, read_requirements, read_versions, use_overlay
 
 PACKAGES = [
     "torch",
@@ -28,44 +30,33 @@ ROOT = Path(__file__).resolve().parents[3]  # the checkout, where there is one
 
 
 def set_up() -> None:
-    """Makes a notebook's Python ready: installs what the platform lacks, silences messages that no user can act on."""
-    install_missing()
+    """Makes a notebook's Python ready: its packages, its threads; silences messages that no user can act on."""
+    prepare_packages()
     set_threads()
     warnings.filterwarnings("ignore", message="IProgress not found")
     for name in ("torch.utils._pytree", "torchao", "torchao.kernel.intmm", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def install_missing() -> None:
-    """Installs the pinned packages that are missing or differ, on Kaggle and Colab.
+def prepare_packages() -> None:
+    """Makes the pinned packages available: on Kaggle and Colab beside the image's own, which stay as they are.
 
     Elsewhere nothing is installed: a missing package raises ModuleNotFoundError with the command, another version
-    than the pinned one is printed.
+    than the pinned one is printed. Raises RuntimeError as `use_overlay` does.
     """
-    from packaging.requirements import Requirement
-
-    for name, options in (("requirements.txt", []), ("requirements-unsloth.txt", ["--no-deps"])):
-        lines = (ROOT / name).read_text(encoding="utf-8").splitlines() if (ROOT / name).is_file() else []
-        missing, differing = [], []
-        for line in filter(None, (line.split("#")[0].strip() for line in lines)):
-            wanted = Requirement(line)
-            try:
-                if not wanted.specifier.contains(importlib.metadata.version(wanted.name), prereleases=True):
-                    differing.append(line)
-            except importlib.metadata.PackageNotFoundError:
-                missing.append(line)
-        command = [sys.executable, "-m", "pip", "install", "-q", *options, *missing, *differing]
-        if platform() == "local":
-            if missing:
-                raise ModuleNotFoundError(
-                    f"this Python lacks {', '.join(missing)}. Run `make setup` and use .venv, or: {' '.join(command)}"
-                )
-            if differing:
-                print(f"tested with {', '.join(differing)}: other versions are installed")
-        elif missing or differing:
-            print("installing", *missing, *differing)
-            subprocess.run(command, check=True)
-            importlib.invalidate_caches()
+    if not (ROOT / "requirements.txt").is_file():  # installed as a package: pip has seen to what it needs
+        return
+    if platform() != "local":
+        use_overlay(ROOT)
+        return
+    versions = read_versions(*sys.path)
+    unmet = [need for need in read_requirements(ROOT) if not is_met(need, versions)]
+    if missing := [need for need in unmet if canonicalize_name(need.name) not in versions]:
+        command = f"{sys.executable} -m pip install {' '.join(f'{str(need)!r}' for need in missing)}"
+        names = ", ".join(need.name for need in missing)
+        raise ModuleNotFoundError(f"this Python lacks {names}. Run `make setup` and use .venv, or: {command}")
+    if unmet:
+        print(f"tested with {', '.join(map(str, unmet))}: other versions are installed")
 
 
 def package_versions() -> dict[str, str]:

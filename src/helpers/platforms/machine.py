@@ -3,8 +3,16 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 KAGGLE_FOLDER = Path(os.environ.get("SAHANUBHUTI_KAGGLE", "/kaggle"))  # where Kaggle's input and working folders are
+
+
+class Gpu(NamedTuple):
+    """A GPU, as nvidia-smi describes it."""
+
+    name: str
+    capability: str  # "7.5"; "" where nvidia-smi does not tell
 
 
 def platform() -> str:
@@ -33,6 +41,13 @@ def pick_dtype(forced: str = "") -> tuple[str, str]:
     return ("bfloat16", f"{name}, at least 8.0") if major >= 8 else ("float16", f"{name}, below 8.0: no bfloat16")
 
 
+def list_gpus() -> list[Gpu]:
+    """Returns the GPUs here, [] without any."""
+    names = gpu_names()
+    capabilities = _query_gpus("compute_cap") if names else []
+    return [Gpu(*each) for each in zip(names, capabilities or [""] * len(names))]
+
+
 def gpu_names() -> list[str]:
     """Returns the names of the GPUs here, [] without any."""
     return _query_gpus("name")
@@ -47,6 +62,13 @@ def _query_gpus(field: str) -> list[str]:
     """Queries nvidia-smi, so that torch is not needed and no GPU memory is taken."""
     output = command_output(["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"])
     return [line.strip() for line in output.splitlines() if line.strip()]
+
+
+def attached_folders(dataset: str) -> list[Path]:
+    """Returns the folders where the Kaggle data set owner/name is mounted, in any of Kaggle's layouts."""
+    slug = dataset.split("/")[-1]
+    patterns = (slug, f"*/{slug}", f"*/*/{slug}")
+    return [folder for pattern in patterns for folder in (KAGGLE_FOLDER / "input").glob(pattern)]
 
 
 def command_output(command: list[str]) -> str:

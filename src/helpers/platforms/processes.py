@@ -8,15 +8,24 @@ import sys
 from helpers.platforms.environment import ROOT
 
 
+def child_environment(**variables: str) -> dict[str, str]:
+    """Returns the environment of a child process that finds these helpers, with further variables."""
+    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
+
+
 def run_child(command: list[str], **environment: str) -> int:
     """Runs a command that finds these helpers, prints its output as it comes, and returns its exit code.
 
     Ctrl-C reaches the command too, which ends as it sees fit: it is waited for.
     """
-    path = os.pathsep.join(filter(None, [str(ROOT / "src"), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, bufsize=1
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=child_environment(**environment),
+        bufsize=1,
     )
     while process.poll() is None:
         with contextlib.suppress(KeyboardInterrupt):

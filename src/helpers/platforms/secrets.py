@@ -1,5 +1,6 @@
 """Tokens, from the environment or the platform's own store; never from a parameter."""
 
+import contextlib
 import os
 
 from helpers.platforms.errors import describe_error
@@ -24,3 +25,13 @@ def read_secret(name: str) -> str:
             f"the secret {name} could not be read ({describe_error(error)}): add it under Secrets."
         ) from error
     raise ValueError(f"{name} is not set: put the token into the environment.")
+
+
+def export_secrets() -> None:
+    """Puts the tokens for downloads that are among the platform's secrets into the environment.
+
+    The Hub's and Kaggle's libraries read them there, in child processes too, which cannot ask the platform.
+    """
+    for name in ("HF_TOKEN", "KAGGLE_API_TOKEN") if platform() != "local" else ():
+        with contextlib.suppress(ValueError):  # no such secret
+            os.environ[name] = read_secret(name)

@@ -37,6 +37,13 @@ def load_pyplot() -> Any:
     return plt
 
 
+def create_axes(*grid: int, **layout: Any) -> tuple["Figure", Any]:
+    """Returns pyplot's `subplots`, the figure one in which Bengali is shaped."""
+    from helpers.reporting.bengali_text import BengaliFigure
+
+    return load_pyplot().subplots(*grid, FigureClass=BengaliFigure, **layout)
+
+
 def save_figure(figure: "Figure", folder: Path, name: str, close: bool = True) -> bytes:
     """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
     files = {"png": io.BytesIO(), "svg": io.BytesIO()}
@@ -71,7 +78,7 @@ def draw_loss(log: list[dict], sessions: Sequence[Session] = ()) -> "Figure":
 
     A dotted line marks the step at which a later one of the training's `sessions` resumed.
     """
-    figure, (above, below) = load_pyplot().subplots(2, 1, figsize=(7, 4.5), sharex=True, height_ratios=[3, 1])
+    figure, (above, below) = create_axes(2, 1, figsize=(7, 4.5), sharex=True, height_ratios=[3, 1])
     _plot_entries(above, log, "step", "loss", label="training", color=BLUE)
     _plot_entries(above, log, "step", "eval_loss", label="validation", color=ORANGE, marker="o")
     _plot_entries(below, log, "step", "learning_rate", color=BLUE)
@@ -87,7 +94,7 @@ def draw_loss(log: list[dict], sessions: Sequence[Session] = ()) -> "Figure":
 
 def draw_losses(logs: dict[str, list[dict]]) -> "Figure":
     """Returns the training and validation losses of several runs, {name: entries of train/log.jsonl}, over epochs."""
-    figure, axes = load_pyplot().subplots(figsize=(7, 3.5))
+    figure, axes = create_axes(figsize=(7, 3.5))
     for (name, log), colour in zip(logs.items(), COLOURS):
         _plot_entries(axes, log, "epoch", "loss", color=colour, alpha=0.35)
         _plot_entries(axes, log, "epoch", "eval_loss", color=colour, label=name, marker="o")
@@ -103,7 +110,7 @@ def draw_search(trials: list[dict], best: dict) -> "Figure":
     eliminated, a dot one that reached the last rung; the best is blue.
     """
     names = sorted({name for row in trials for name in row if name.startswith("loss at rung ")})
-    figure, (curves, bars) = load_pyplot().subplots(1, 2, figsize=(9, 3.5), width_ratios=[3, 2])
+    figure, (curves, bars) = create_axes(1, 2, figsize=(9, 3.5), width_ratios=[3, 2])
     for row in trials:
         points = [(rung, float(row[name])) for rung, name in enumerate(names, 1) if row.get(name) not in (None, "")]
         if points:
@@ -125,7 +132,7 @@ def draw_lengths(lengths: Sequence[int], max_length: int) -> "Figure":
     import numpy
 
     values = numpy.asarray(lengths)
-    figure, axes = load_pyplot().subplots(figsize=(7, 3))
+    figure, axes = create_axes(figsize=(7, 3))
     edges = numpy.geomspace(max(1, values.min()), max(values.max(), max_length) + 1, 50)
     axes.hist(values, bins=edges, color=BLUE)
     within = (values <= max_length).mean()
@@ -139,7 +146,7 @@ def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
     """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor."""
     names = [name for name in SPECS["bars"] if all(name in scores for scores in models.values())]
     size = (0.5 + (1.3 + 0.2 * len(models)) * len(names), 3)
-    figure, panels = load_pyplot().subplots(1, len(names), figsize=size, squeeze=False)
+    figure, panels = create_axes(1, len(names), figsize=size, squeeze=False)
     for axes, name in zip(panels[0], names):
         scores = [model[name] for model in models.values()]
         for place, (score, color) in enumerate(zip(scores, COLOURS)):
@@ -155,7 +162,7 @@ def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
 def draw_topics(groups: list[dict]) -> "Figure":
     """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
     name = "chrf" if "chrf" in groups[0]["delta"] else "perplexity"
-    figure, axes = load_pyplot().subplots(figsize=(7, 0.9 + 0.3 * len(groups)))
+    figure, axes = create_axes(figsize=(7, 0.9 + 0.3 * len(groups)))
     for place, group in enumerate(groups):
         delta = Score(**group["delta"][name])
         colour = BLUE if (delta.value > 0) == (delta.better == "higher") else ORANGE
@@ -173,7 +180,7 @@ def draw_sessions(sessions: list[Session]) -> "Figure":
     first, last = min(moments), max(moments)
     unit, seconds = ("hours", 3600) if (last - first).total_seconds() > 5400 else ("minutes", 60)
     stages = [stage for stage in STAGES if any(session.stage == stage for session in sessions)]
-    figure, axes = load_pyplot().subplots(figsize=(7, 0.9 + 0.35 * len(stages)))
+    figure, axes = create_axes(figsize=(7, 0.9 + 0.35 * len(stages)))
     for session, (start, end) in zip(sessions, times):
         place, left = stages.index(session.stage), (start - first).total_seconds() / seconds
         if end:

@@ -76,18 +76,18 @@ def render_notebook(executed: Path, page: Path) -> None:
     link one another.
     """
     from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor, TagRemovePreprocessor
+    from traitlets.config import Config
 
+    shown = ["text/html", "text/markdown", "image/svg+xml", "image/png", "image/jpeg", "text/plain"]
+    config = {
+        "NbConvertBase": {"display_data_priority": shown},  # a widget or a script is its plain text
+        "TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": {"setup"}},
+        "CoalesceStreamsPreprocessor": {"enabled": True},  # nbconvert 6 does it unasked
+    }
     exporter = HTMLExporter(
-        template_name="notebook",
-        extra_template_basedirs=[str(PAGES)],
-        require_js_url="",
-        jquery_url="",
-        language_code="en",
-        embed_images=True,
+        config=Config(config), template_name="notebook", extra_template_basedirs=[str(PAGES)], embed_images=True
     )
-    exporter.register_preprocessor(TagRemovePreprocessor(remove_cell_tags={"setup"}), enabled=True)
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor(), enabled=True)
+    exporter.register_filter("as_base64", as_base64)
     html, _ = exporter.from_filename(str(executed), {"bengali": as_base64(FONT.read_bytes())})
     write_text(page, visible_text(html))
     link_pages(page.parent)

@@ -5,6 +5,7 @@ SHA-256, and the fingerprint of run, settings, data and versions), and then rena
 manifest.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -154,6 +155,16 @@ def newest_checkpoint(root: Path, fingerprint: dict) -> tuple[Path | None, list[
             )
         return folder, skipped
     return None, skipped
+
+
+def begun_processes(root: Path, run_id: str | None) -> int:
+    """Returns in how many processes a run's newest checkpoint below `root` was written, 0 without one."""
+    for folder in reversed(checkpoint_folders(root)):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # one that was not finished
+            fingerprint = read_json(folder / MANIFEST)["fingerprint"]
+            if fingerprint.get("run") == run_id:
+                return fingerprint["settings"]["processes"]
+    return 0
 
 
 def place_checkpoint(filled: Path, folder: Path) -> None:

@@ -60,6 +60,7 @@ class RunRecord(BaseModel):
     commands: list[str] = []  # the command lines that started the run
     stages: dict[str, StageRecord] = {}
     sessions: list[Session] = []
+    images: list[str] = []  # Kaggle's docker images in the order of the sessions, each again only after another
 
     @model_validator(mode="after")
     def rename_parameters(self) -> Self:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.models.embedded import locate_base_model
-from helpers.models.families import count_parameters, model_shape
+from helpers.models.families import count_parameters, model_shape, name_16bit
 from helpers.models.loading import load_tokenizer
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import platform
@@ -27,8 +27,7 @@ def large_files_folder(run: Run, scratch: str) -> Path:
 
 def locate_16bit_base(config: dict, chosen: str, run: Run) -> str:
     """Returns the base model to merge into: `chosen`, else the trained one without the ending of its 4-bit copy."""
-    base = chosen or config["base_model"].removesuffix("-bnb-4bit").removesuffix("-unsloth")
-    return locate_base_model(base, run)
+    return locate_base_model(chosen or name_16bit(config["base_model"]), run)
 
 
 def check_export(forms: list[str], gguf_types: list[str], base: str, folder: Path) -> None:

@@ -8,6 +8,7 @@ from helpers.evaluation.answers import select_test_rows
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_tokenizer
+from helpers.platforms.downloads import fetch_model
 from helpers.runs.files import folder_bytes, write_folder
 from helpers.runs.record import Run
 
@@ -24,6 +25,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
+    fetch_model(base)
     tokenizer, rows = load_tokenizer(base), select_test_rows(run, max_rows, seed)
     loading: dict[str, Any] = {"dtype": "auto", "device_map": "auto" if torch.cuda.is_available() else {"": "cpu"}}
 

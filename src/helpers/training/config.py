@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from helpers.models.embedded import locate_base_model
-from helpers.planning.config import TrainingConfig, configure_training
+from helpers.planning.config import TrainingConfig, configure_training, fit_gpus
+from helpers.runs.checkpoints import begun_processes
 from helpers.runs.files import read_json
 from helpers.runs.record import Run
 
@@ -17,7 +18,7 @@ OnRung = Callable[[int, float], int | None]  # (step, validation loss): the next
 def resolve_config(run: Run) -> TrainingConfig:
     """Returns the configuration that config.json keeps, from the stage's parameters, the search and the data.
 
-    Raises ValueError as `configure_training` does, and ModuleNotFoundError for a tracker that is not installed.
+    Raises ValueError as `configure_training` and `fit_gpus` do, and ModuleNotFoundError for a tracker that is missing.
     """
     stages, data = run.record().stages, run.metrics("prepare_data")
     config = configure_training(apply_search_settings(run, stages["train"].parameters))
@@ -25,8 +26,20 @@ def resolve_config(run: Run) -> TrainingConfig:
     if package != "none" and importlib.util.find_spec(package) is None:
         raise ModuleNotFoundError(f"sft.report_to is {package!r}, which is not installed: pip install {package}")
     locate_base_model(config.base_model, run)
+    config = fit_to_machine(run, config)
     max_length = stages["prepare_data"].parameters["max_length"]
     return config.model_copy(update={"max_length": max_length, "embedded_model": data["embedded_model"]})
+
+
+def fit_to_machine(run: Run, config: TrainingConfig) -> TrainingConfig:
+    """Returns a run's configuration for the GPUs of this machine, and prints what changed; raises as `fit_gpus`."""
+    import torch
+
+    gpus = max(1, torch.cuda.device_count())
+    fitted, note = fit_gpus(config, gpus, begun_processes(run / "train" / "checkpoints", run.record().id))
+    if note:
+        print(note)
+    return fitted
 
 
 def apply_search_settings(run: Run, parameters: dict[str, Any]) -> dict[str, Any]:

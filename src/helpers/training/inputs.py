@@ -14,6 +14,7 @@ from helpers.platforms.processes import process_count, process_rank
 from helpers.runs.checkpoints import MANIFEST, make_fingerprint, newest_checkpoint, step_of
 from helpers.runs.files import file_sha256, read_json, read_jsonl
 from helpers.runs.record import Run
+from helpers.runs.versions import version_changes
 
 DATA = {"train": "data/train.jsonl", "val": "data/val.jsonl"}
 
@@ -65,7 +66,7 @@ def read_inputs(run: Run) -> TrainingInputs:
             progress.counts.clear()
         notes.append(f"resuming from {checkpoint.name}")
         before, now = read_json(checkpoint / MANIFEST)["fingerprint"]["versions"], fingerprint["versions"]
-        if changes := [f"{name} {old} to {now.get(name)}" for name, old in before.items() if now.get(name) != old]:
+        if changes := version_changes(before, now):
             notes.append(f"changed since: {', '.join(changes)}. The result is no longer bit for bit as uninterrupted.")
     config = config.model_copy(update={"base_model_path": locate_base_model(config.base_model, run)})
     return TrainingInputs(config, rows, fingerprint, checkpoint, progress, notes)

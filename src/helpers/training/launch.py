@@ -12,7 +12,7 @@ from helpers.runs.files import read_json, write_json
 from helpers.runs.mirror import mirrored
 from helpers.runs.record import Run
 from helpers.runs.session import SESSION_START, session_start
-from helpers.training.config import OnRung
+from helpers.training.config import OnRung, fit_to_machine
 from helpers.training.loop import run_training
 
 
@@ -20,20 +20,16 @@ def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = N
     """Trains and returns the metrics: here, or with `num_gpus` over one in one process per GPU (0 = all).
 
     `on_rung` decides at the rungs of a search; several processes pause at config.pause_at instead.
-    Raises ValueError for more GPUs than there are, RuntimeError when a process fails.
+    Raises ValueError as `fit_gpus` does, RuntimeError when a process fails.
     """
     import torch
 
+    config = fit_to_machine(run, config)
     config_file, result_file = run / "train" / "config.json", run / "train" / "result.json"
     write_json(config_file, config.to_json())
     run.id()  # made before several processes could each make one
     result_file.unlink(missing_ok=True)
-    gpus = max(1, torch.cuda.device_count())
-    processes = config.num_gpus or gpus
-    if processes > gpus:
-        raise ValueError(
-            f"train.num_gpus is {processes}: this machine has {torch.cuda.device_count()}. Set 0 to use all it has."
-        )
+    processes = config.num_gpus or max(1, torch.cuda.device_count())
     with mirrored(run, config.session):
         if processes == 1:
             return run_training(run, on_rung)

@@ -1,0 +1,72 @@
+"""Uploads the suite as one private data set, so that a notebook opened on Kaggle needs it as its input, and no more."""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from helpers.kaggle import client
+from helpers.kaggle.notebook import suite_files
+from helpers.platforms.environment import git_sha
+from helpers.platforms.errors import FAILED, FINISHED, Refused
+from helpers.runs.files import write_json
+
+SLUG = "sahanubhuti"  # of the data set, OWNER/SLUG
+DESCRIPTION = "The notebooks and helpers of the suite, under the MIT licence; its embedded corpus is CC0."
+FOLDER = "suite"  # in it, if Kaggle unpacks the archive of a folder under its name; the set-up cell finds both layouts
+LOOK_SECONDS = 5.0  # between two looks whether a version is processed
+MOST_SECONDS = 600.0  # for which they are repeated
+
+
+def upload_suite(owner: str) -> int:
+    """Uploads the suite as a private data set, or as the next version of it, and waits until Kaggle has processed it.
+
+    `owner` is a Kaggle account ("": that of the credentials). Returns the exit code. Raises Refused when Kaggle does
+    not take it.
+    """
+    import requests
+
+    api = client.connect()
+    dataset = f"{owner or api.config_values['username']}/{SLUG}"
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, path in suite_files().items():
+            copy = Path(scratch) / FOLDER / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        about = {"id": dataset, "title": "Sahanubhuti", "licenses": [{"name": "other"}], "description": DESCRIPTION}
+        write_json(Path(scratch) / "dataset-metadata.json", about)
+        try:
+            client.call_with_retries(send_folder, api, dataset, scratch)
+        except requests.exceptions.HTTPError as error:
+            raise Refused(f"Kaggle did not take {dataset}: {error}.") from error
+    return await_version(api, dataset)
+
+
+def send_folder(api: Any, dataset: str, folder: str) -> None:
+    """Uploads a folder as a new private data set, or as a new version where there is one. Raises Refused."""
+    how: dict[str, Any] = {"quiet": True, "convert_to_csv": False, "dir_mode": "zip"}
+    is_new = not client.read_dataset_status(api, dataset)
+    if is_new:
+        answer = api.dataset_create_new(folder, public=False, **how)
+    else:
+        answer = api.dataset_create_version(folder, f"commit {git_sha()[:7] or 'unknown'}", **how)
+    if answer.error:
+        hint = " If it was made a moment ago, Kaggle still processes it: wait a minute, and upload again." * is_new
+        raise Refused(f"Kaggle did not take {dataset}: {answer.error}.{hint}")
+    print(f"{dataset}: uploaded as {'a new, private data set' if is_new else 'a new version'}", flush=True)
+
+
+def await_version(api: Any, dataset: str) -> int:
+    """Looks until Kaggle has processed what was uploaded; says how to use it, and returns the exit code."""
+    ends = time.monotonic() + MOST_SECONDS
+    while (status := client.read_dataset_status(api, dataset)) != "ready":
+        if status in ("failed", "deleted") or time.monotonic() > ends:
+            print(
+                f"error: {dataset} is {status or 'not there yet'}. See it on Kaggle, and upload again.", file=sys.stderr
+            )
+            return FAILED
+        time.sleep(LOOK_SECONDS)
+    print(f"{dataset}: ready. In a notebook on Kaggle: Add Input, Datasets, Your Work, {SLUG}.")
+    return FINISHED
