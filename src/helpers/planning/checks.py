@@ -32,6 +32,7 @@ class Needs:
 
     gpu_for: str = ""  # the base model that is too large for a CPU
     split: bool = False  # over two GPUs
+    absent: tuple[str, ...] = ()  # base models that are folders, and are not here
     questions: tuple[str, ...] = ()  # for helpers.platforms.probe: what may have to be downloaded
 
 
@@ -110,10 +111,12 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
         kind, _, name = settings["prepare_data"]["dataset"].partition(":")
         if (kind == "hf" and name) or (kind == "kaggle" and name and not attached_folders(name)):
             data.append(f"{kind}:{name}")
+    absent = [name for name in [*models, *tokenizers] if name[:1] in "/.~" and not Path(name).expanduser().is_dir()]
     questions = [f"model:{name}" for name in models if is_hub_name(name)]
     questions += [f"tokenizer:{name}" for name in tokenizers if is_hub_name(name) and name not in models]
     gpu_for = base if loads and count_base_parameters(base) > CPU_PARAMETERS else ""
-    return Needs(gpu_for, bool(train.get("device_map")), tuple(dict.fromkeys([*questions, *data])))
+    questions = tuple(dict.fromkeys([*questions, *data]))
+    return Needs(gpu_for, bool(train.get("device_map")), tuple(dict.fromkeys(absent)), questions)
 
 
 def count_base_parameters(base_model: str) -> int:
@@ -136,6 +139,7 @@ def read_facts(needs: Needs) -> MachineFacts:
 def find_problems(needs: Needs, facts: MachineFacts) -> list[str]:
     """Returns a sentence for each thing that is missing, with what mends it."""
     lines = [describe_gpu_problem(needs, facts)] if needs.gpu_for else []
+    lines += [f"base_model {name!r} is not here: {facts.click('model')}." for name in needs.absent]
     models = {}
     for question in needs.questions:
         kind, _, name = question.partition(":")

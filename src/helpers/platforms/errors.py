@@ -4,7 +4,8 @@ FINISHED, FAILED, REFUSED, PAUSED = 0, 1, 2, 75  # exit codes
 
 
 class Refused(Exception):
-    """Bad settings: the message is for the user, the exit code is 2, and nothing was started."""
+    """Bad settings, or a machine that lacks something: the message is for the user, the exit code is 2, and nothing was
+    started."""
 
 
 class Paused(Exception):
