@@ -104,13 +104,6 @@ def test_the_embedded_corpus_stands_in_for_other_formats(dataset_format):
     assert list(table.answer == "") == list(expected == "")
 
 
-def test_an_unknown_role_names_its_row(tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps({"messages": [{"role": "oracle", "content": "ক"}]}))
-    with pytest.raises(ValueError, match="row 1: expected a list of .*got .*oracle"):
-        load_table(str(path))
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -121,9 +114,18 @@ def test_an_unknown_role_names_its_row(tmp_path):
             "Question,Answers\nক,খ\n".encode(),
             r"has the columns \['Question', 'Answers'\]. Expected, by exact name, qa: Topics",
         ),
-        ("a.csv", "Topics,Question-Title,Questions,Answers\nক,খ,গ,ঘ\n".encode("utf-16"), "not UTF-8.*iconv"),
-        ("a.csv", b'Topics,Questions\n"a\nb,c', "cannot be read as .csv"),
-        ("a.jsonl", b"{not json}\n", "cannot be read as .jsonl"),
+        ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-16"), "is UTF-16, not UTF-8.*iconv -f UTF-16 -t UTF-8"),
+        ("a.csv", "\ufeffTopics,Questions\nক,খ\n".encode("utf-16-be"), "is UTF-16, not UTF-8"),
+        ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-16-le"), "is UTF-16LE, not UTF-8.*iconv -f UTF-16LE"),
+        ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-16-be"), "is UTF-16BE, not UTF-8"),
+        ("a.jsonl", '{"text": "কথা"}\n'.encode("utf-16-le"), "is UTF-16LE, not UTF-8.*OLD.jsonl > NEW.jsonl"),
+        ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-32"), "is UTF-32, not UTF-8"),
+        ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-32-be"), "is UTF-32BE, not UTF-8"),
+        ("a.csv", "Topics,Questions\n\u00e9,b\n".encode("cp1252"), r"is not UTF-8 \(byte 17\).*WINDOWS-1252"),
+        ("a.csv", b'Topics,Questions\na,b\n"a\nb,c', "line 3 begins a quoted cell that no quote ends"),
+        ("a.jsonl", b"{not json}\n", "cannot be read as .jsonl: line 1 is no JSON object"),
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": "b"\n{"text": "c"}\n', "line 3 is no JSON object"),
+        ("a.jsonl", b'{"text": "a"}\n["b"]\n', r"line 2 is no JSON object \(it is list"),
         ("a.csv", "Topics,Question-Title,Questions,Answers,Answers\nক,খ,গ,ঘ,ঙ\n".encode(), "'Answers' twice"),
         ("a.parquet", b"PAR1 no parquet", "cannot be read as .parquet"),
         ("a.xlsx", b"x", r"ends in '.xlsx': expected one of .csv, .jsonl, .parquet"),
@@ -134,6 +136,72 @@ def test_a_file_that_cannot_be_used_gets_one_clear_error(tmp_path, name, content
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         load_table(str(path))
+
+
+HEADER = "Topics,Question-Title,Questions,Answers"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["ক,খ,গ,ঘ", "ক,খ,গ,ঘ,ঙ"], "line 3 has 5 fields, the header has 4. Its cells would stand in other columns"),
+        (["ক,খ,গ,ঘ,ঙ"] * 3, r"line 2 has 5 fields, the header has 4 \(as have 2 more rows, the next at line 3\)"),
+        (["ক,খ,গ,ঘ", "খ,গ,ঘ"], "line 3 has 3 fields, the header has 4"),
+        (['ক,খ,"গ\n\nগ",ঘ', "", "ক,খ,গ,ঘ,"], "line 6 has 5 fields"),
+        (["ক,খ,গ,ঘ", "ক"], "line 3 has 1 field, the"),
+    ],
+    ids=["one too many", "all too many", "too few", "after a quoted line break", "a line cut off"],
+)
+def test_a_row_with_another_number_of_fields_is_refused(tmp_path, rows, message):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([HEADER, *rows]), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        load_table(str(path))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_empty_lines_of_a_csv_file_are_no_rows(tmp_path, end):
+    path = tmp_path / "a.csv"
+    path.write_bytes(end.join([HEADER, "", "ক,খ,গ,ঘ", "  ", "ক,খ,গ,ঘ", "", ""]).encode())
+    table = load_table(str(path))[0]
+    assert list(table.answer) == ["ঘ", "ঘ"]
+    assert list(table.number) == [1, 2]
+
+
+@pytest.mark.parametrize("cell", ['"ক, খ"', '"ক ""খ"" গ"', '"ক\nখ"', 'ক"খ', " ক ", "", "NA", "'ক, খ'"])
+def test_a_cell_is_read_as_pandas_reads_it(tmp_path, cell):
+    path = tmp_path / "a.csv"
+    cell = cell if cell[:1] == '"' else cell.replace(",", "")
+    path.write_text(f"{HEADER}\nক,খ,{cell},ঘ\n", encoding="utf-8", newline="")
+    assert load_table(str(path))[0].question[0] == pandas.read_csv(path, dtype=str, keep_default_na=False).Questions[0]
+
+
+@pytest.mark.parametrize("value", [["এক", "দুই"], ["এক"], {"text": ["এক"]}])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_a_list_in_place_of_a_text_drops_its_row(tmp_path, value, kind):
+    table = raw_table({}).astype(object)
+    table.at[0, "Answers"] = value
+    lists = load_table(write_table(table, tmp_path / f"a.{kind}"))[0]
+    corpus = clean_table(pandas.concat([unified_table({"Questions": "আরেকটা প্রশ্ন করি।"}), lists], ignore_index=True))
+    assert list(corpus.dropped.rule) == ["list cell"]
+
+
+def test_a_null_is_an_empty_cell(tmp_path):
+    path = tmp_path / "a.jsonl"
+    rows = [
+        {"Topics": None, "Question-Title": None, "Questions": "একটা প্রশ্ন", "Answers": answer}
+        for answer in ("উত্তর দিই।", None)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    corpus = clean_table(load_table(str(path))[0])
+    assert list(corpus.kept.topic) == [""]
+    assert list(corpus.dropped.rule) == ["missing side"]
+
+
+def test_a_number_in_a_cell_keeps_its_form(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": 988}\n{"text": null}\n{"text": "কথা বলি"}\n')
+    assert list(load_table(str(path))[0].answer) == ["988", "", "কথা বলি"]
 
 
 def test_an_unknown_format_is_named():

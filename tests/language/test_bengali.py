@@ -1,10 +1,15 @@
 """Bengali text: one normal form, and words that keep their signs."""
 
 import unicodedata
+from pathlib import Path
 
 import pytest
+import yaml
 
-from helpers.language.bengali import bengali_share, latin_digits, normalise, split_words
+from helpers.data.load import load_table
+from helpers.language.bengali import bengali_share, is_assamese, latin_digits, normalise, split_words
+
+SENTENCES = yaml.safe_load(Path(__file__).with_name("assamese.yaml").read_text(encoding="utf-8"))
 
 SAMPLES = [
     "বড় গাঢ় হয়",  # precomposed U+09DC U+09DD U+09DF
@@ -64,6 +69,21 @@ def test_the_share_of_bengali_counts_letters_only():
 
 def test_a_text_without_letters_has_no_bengali():
     assert bengali_share("123 ।") == 0
+
+
+def test_assamese_is_told_from_bengali():
+    assert len(SENTENCES["assamese"]) >= 20
+    assert [sentence for sentence in SENTENCES["assamese"] if bengali_share(normalise(sentence)) > 0] == []
+
+
+def test_bengali_that_quotes_assamese_stays_bengali():
+    assert len(SENTENCES["bengali"]) >= 20
+    assert [sentence for sentence in SENTENCES["bengali"] if is_assamese(normalise(sentence))] == []
+
+
+def test_no_text_of_the_embedded_corpus_is_assamese():
+    table = load_table("embedded")[0]
+    assert not any(map(is_assamese, [*table.question, *table.answer]))
 
 
 def test_bengali_digits_become_latin_ones():

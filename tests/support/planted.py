@@ -2,6 +2,11 @@
 
 SINGLE = {  # rule that must drop the row: what is done to a sound (question, answer)
     "missing side": [lambda q, a: ("", a), lambda q, a: (q, " \u200b\n"), lambda q, a: (q, "")],
+    "list cell": [
+        lambda q, a: (q, str([a])),
+        lambda q, a: (q, f'["{a}", "{q}"]'),
+        lambda q, a: (str([q]), a),
+    ],
     "too short": [lambda q, a: ("কী?", a), lambda q, a: (q, "হুম")],
     "url": [
         lambda q, a: (q, f"{a} https://example.com/page দেখুন"),
@@ -24,6 +29,7 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
     "not Bengali": [
         lambda q, a: (q, "I hear how hard this has been for you and I am here with you."),
         lambda q, a: ("This is how I feel today, what shall I do now?", a),
+        lambda q, a: (q, "আপোনাৰ কষ্ট মই বুজি পাইছোঁ, আপুনি অকলশৰীয়া নহয়।"),  # Assamese
     ],
 }
 REPAIRED = {  # rule that must change the row: what is done to an answer, its words apart
@@ -42,5 +48,6 @@ SOUND = [  # near-misses that no rule may touch
     "ও বলল sorry, তারপর আর কথা হয়নি আমাদের মধ্যে কখনো।",
     "ইতি টানতে হয় একদিন, তবু মন মানে না কিছুতেই।",
     "রোল নম্বর 988 দেখে মা কেঁদে ফেললেন, ৯১১ টাকার মিষ্টি এল।",
+    "[প্রথম পাতায়] লেখা ছিল 'ভালো থেকো', সেটাই শেষ চিঠি [দুঃখিত]",
     "আমার বোন MSW পড়ছে, তার কাছেও অনেক কিছু শিখেছি এবার।",
 ]

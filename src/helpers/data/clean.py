@@ -14,6 +14,7 @@ import regex
 
 from helpers.data.dialogues import Order, number_dialogues
 from helpers.data.sampling import shuffle_key
+from helpers.data.turns import CHANGED, DROPPED, EMPTY_TURN, has_empty_turn
 from helpers.language.bengali import bengali_share, normalise, split_words
 from helpers.language.hotlines import foreign_crisis_number
 
@@ -40,6 +41,7 @@ _SIGNATURE = regex.compile(  # a name with a degree at the end of a line; a degr
     r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*\Z",
     regex.IGNORECASE | regex.MULTILINE,
 )
+_LIST = regex.compile(r"(?:array\()?[\[{]\s*[\[{]*\s*(['\"]).*\1.*[\]})]", regex.DOTALL)  # a list or object, as text
 
 
 class FunnelStep(NamedTuple):
@@ -100,6 +102,7 @@ REPAIRS: dict[str, Callable[[str], str]] = {  # these change a row
     "markup": lambda text: _TAG.sub(" ", text).replace("<", " ").replace(">", " "),
 }
 DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order; the first hit drops the row
+    "list cell": lambda table, _: _texts(table).map(lambda texts: any(map(_LIST.fullmatch, texts))),
     "missing side": lambda table, _: (table.answer == "") | ((table.question == "") & ~table.plain),
     "too short": lambda table, _: table[SIDES].map(len).where(table[SIDES] != "").min(axis=1) < MIN_CHARACTERS,
     "question is the answer": lambda table, _: (
@@ -115,23 +118,41 @@ DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order;
 RULES = [*REPAIRS, *DROPS]
 
 
+def _texts(table: pandas.DataFrame) -> pandas.Series:
+    """Returns each row's texts: both sides, or every turn of its conversation."""
+    if "messages" in table:
+        return table.messages.map(lambda turns: [turn["content"] for turn in turns])
+    return pandas.Series(list(zip(table.question, table.answer)), index=table.index)
+
+
+def _find_defects(table: pandas.DataFrame) -> dict[str, pandas.Series]:
+    """Returns the conversations that each rule of `helpers.data.turns` applies to; {} for other formats."""
+    if "defects" not in table:
+        return {}
+    rules = {rule: table.defects.map(lambda names, rule=rule: rule in names) for rule in [*CHANGED, *DROPPED]}
+    return {**rules, EMPTY_TURN: table.messages.map(has_empty_turn)}
+
+
 def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_bengali_share: float = 0.6) -> Corpus:
     """Normalises every text once, repairs it, and drops rows by the RULES but those in `skip_rules`.
 
     A row is dropped by "not Bengali" when less than `min_bengali_share` (0 to 1) of a side's letters are Bengali.
+    Conversations go through the rules of `helpers.data.turns` first, which cannot be skipped.
     Raises ValueError for an unknown rule and when no row is left.
     """
     if unknown := [rule for rule in skip_rules if rule not in RULES]:
         raise ValueError(f"skip_rules names {unknown[0]!r}: expected one of {', '.join(RULES)}.")
     table, funnel = _repair_rows(table, [rule for rule in REPAIRS if rule not in skip_rules])
+    defects = _find_defects(table)
+    funnel += [FunnelStep(rule, len(table), changed=int(defects.pop(rule).sum())) for rule in CHANGED if defects]
     table["topic"] = canonicalise_topics(table.topic)
     table["dialogue"], order = number_dialogues(table)
     table["id"] = (table.question + "\0" + table.answer).map(make_id)
     excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
     table["rule"] = None
-    for rule in [rule for rule in DROPS if rule not in skip_rules]:
+    for rule in [*defects, *(rule for rule in DROPS if rule not in skip_rules)]:
         left = table.rule.isna()
-        hits = left & DROPS[rule](table, min_bengali_share)
+        hits = left & (defects[rule] if rule in defects else DROPS[rule](table, min_bengali_share))
         step = FunnelStep(rule, int(left.sum()), dropped=int(hits.sum()), examples=tuple(excerpts[hits].head(3)))
         funnel.append(step)
         table.loc[hits, "rule"] = rule

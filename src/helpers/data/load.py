@@ -1,12 +1,20 @@
-"""The corpus, read from where it is, in one table whatever its format."""
+"""The corpus, read from where it is, in one table whatever its format.
 
+A file whose structure is broken is refused, with the line: no reader can know which column a cell then belongs to.
+What one row lacks drops that row alone, by a rule of `helpers.data.clean`.
+"""
+
+import codecs
+import csv
 import glob
 import io
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas
 
+from helpers.data.turns import DROPPED, ROLES, read_turns
 from helpers.platforms.downloads import fetch_files
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import attached_folders
@@ -15,8 +23,19 @@ from helpers.runs.stages import EMBEDDED_CORPUS
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
 FORMATS = {"qa": COLUMNS, "messages": ["messages"], "conversations": ["conversations"], "text": ["text"]}
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+BOMS = {  # longest first: UTF-32's begins as UTF-16's does
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+NULL_BYTES = {  # which of a table's first four bytes are null where it has no BOM: it begins with Latin letters
+    (False, True, False, True): "UTF-16LE",
+    (True, False, True, False): "UTF-16BE",
+    (False, True, True, True): "UTF-32LE",
+    (True, True, True, False): "UTF-32BE",
+}
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
 
@@ -44,7 +63,7 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
     or "hf:owner/name" with an optional ":config" (datasets.load_dataset). The embedded corpus also comes as "text" and
     "conversations", in place of data sets of those formats.
     Raises FileNotFoundError or ConnectionError when the data set cannot be had and ValueError when it is not UTF-8,
-    empty, or lacks a column.
+    empty, broken at a line, or lacks a column.
     """
     kind, _, name = dataset.partition(":")
     if kind == "hf" and name:
@@ -77,18 +96,73 @@ def read_table(path: Path) -> pandas.DataFrame:
         raise ValueError(f"{path.name!r} ends in {path.suffix!r}: expected one of {', '.join(SUFFIXES)}.")
     if not path.stat().st_size:
         raise ValueError(f"{path.name!r} is empty (0 bytes): expected a table with the columns {COLUMNS}.")
-    try:
-        if suffix == ".parquet":
+    if suffix == ".parquet":
+        try:
             return pandas.read_parquet(path)
-        content = io.StringIO(path.read_bytes().decode("utf-8-sig").replace("\0", ""))
-        if suffix == ".jsonl":
-            return pandas.read_json(content, lines=True, dtype=False)  # pyright: ignore[reportArgumentType] - as documented
-        return pandas.read_csv(content, dtype=str, keep_default_na=False)
+        except (ValueError, OSError) as error:  # Arrow's errors are one or the other
+            raise ValueError(f"{path.name!r} cannot be read as {path.suffix} ({describe_error(error)}).") from error
+    return (_read_jsonl if suffix == ".jsonl" else _read_csv)(_decode(path), path.name)
+
+
+def _decode(path: Path) -> str:
+    """Returns a file's text without BOM and null characters; raises ValueError when it is not UTF-8."""
+    content = path.read_bytes()
+    encoding = next((name for bom, name in BOMS.items() if content.startswith(bom)), None)
+    encoding = encoding or NULL_BYTES.get(tuple(byte == 0 for byte in content[:4]))
+    try:
+        if not encoding:
+            return content.decode("utf-8-sig").replace("\0", "")
+        problem = f"is {encoding}, not UTF-8"
     except UnicodeDecodeError as error:
-        convert = "Convert it first, for example: iconv -f WINDOWS-1252 -t UTF-8 OLD.csv > NEW.csv"
-        raise ValueError(f"{path.name!r} is not UTF-8 (byte {error.start}). {convert}") from error
-    except (ValueError, OSError) as error:  # the parsers' errors are ValueErrors, Arrow's also OSErrors
-        raise ValueError(f"{path.name!r} cannot be read as {path.suffix} ({describe_error(error)}).") from error
+        encoding, problem = "WINDOWS-1252", f"is not UTF-8 (byte {error.start})"
+    convert = f"iconv -f {encoding} -t UTF-8 OLD{path.suffix} > NEW{path.suffix}"
+    raise ValueError(f"{path.name!r} {problem}. Convert it first, for example: {convert}")
+
+
+def _read_csv(text: str, name: str) -> pandas.DataFrame:
+    """Returns the table of a CSV file, all texts; lines without a cell are left out.
+
+    Raises ValueError for rows with more or fewer fields than the header, and for a quote that is never closed. pandas
+    takes a field too many for an index, which shifts every column, and fills up a row with too few.
+    """
+    end = "\0"  # a last row of its own, unless a quote is open: no cell holds it
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 2))
+    reader = csv.reader(io.StringIO(f"{text}\n{end}", newline=""))
+    rows, lines, start = [], [], 1
+    for row in reader:
+        if any(cell.strip() for cell in row) or len(row) > 1:
+            rows.append(row)
+            lines.append(start)
+        start = reader.line_num + 1
+    if rows[-1] != [end]:
+        problem = "begins a quoted cell that no quote ends" if end in rows[-1][-1] else "cannot be read"
+        raise ValueError(f"{name!r} cannot be read as .csv: the row at line {lines[-1]} {problem}.")
+    header, *rows = rows[:-1] or [[]]
+    odd = [(line, len(row)) for line, row in zip(lines[1:], rows) if len(row) != len(header)]
+    if odd:
+        others = f" (as have {len(odd) - 1} more rows, the next at line {odd[1][0]})" if len(odd) > 1 else ""
+        problem = (
+            f"line {odd[0][0]} has {odd[0][1]} field{'s' * (odd[0][1] != 1)}, the header has {len(header)}{others}"
+        )
+        hint = "Its cells would stand in other columns. Put a cell that holds commas into quotes, or remove the line."
+        raise ValueError(f"{name!r}, {problem}. {hint}")
+    return pandas.DataFrame(rows, columns=header, dtype=object)
+
+
+def _read_jsonl(text: str, name: str) -> pandas.DataFrame:
+    """Returns the table of a JSONL file, values as they are; raises ValueError for a line that is no JSON object."""
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            rows.append(json.loads(line))
+            problem = "" if isinstance(rows[-1], dict) else f"it is {type(rows[-1]).__name__}, {line.strip()[:60]!r}"
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            raise ValueError(f"{name!r} cannot be read as .jsonl: line {number} is no JSON object ({problem}).")
+    return pandas.DataFrame(rows, dtype=object)
 
 
 def detect_format(columns: pandas.Index, dataset_format: str, name: str) -> str:
@@ -114,8 +188,9 @@ def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tupl
 
     `number` (the row's place, from 1), `topic`, `title`, `question`, `answer`, `plain` (text without a question),
     `published` (train, val or test where the data set brings its own split, else "") and, for conversations,
-    `messages`, whose turns are joined as question and answer; for plain text the answer is the text.
-    Raises ValueError as `detect_format` does, for an unknown role, and for a table without rows.
+    `messages`, whose turns are joined as question and answer, and `defects`, the rules of `read_turns` that apply; for
+    plain text the answer is the text.
+    Raises ValueError as `detect_format` does, for a table without rows, and where no conversation is one.
     """
     raw = raw.rename(columns=lambda column: str(column).strip()).reset_index(drop=True)
     known = detect_format(raw.columns, dataset_format, name)
@@ -127,21 +202,18 @@ def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tupl
         names = ["topic", "title", "question", "answer"] if known == "qa" else ["answer"]
         table[names] = raw[FORMATS[known]].fillna("").astype(str)
         return table, known
-    table["messages"] = [_parse_messages(value, name, number) for number, value in zip(table.number, raw[known])]
+    table["messages"], table["defects"] = zip(*map(read_turns, raw[known]))
+    dropped = table.defects.map(lambda rules: not set(rules).isdisjoint(DROPPED))
+    if dropped.all():
+        forms = f"a list of {{role, content}} or {{from, value}} with the roles {', '.join(ROLES)}"
+        problem = f"{table.defects[0][-1]}: expected {forms}; got {str(raw[known][0])[:80]!r}"
+        raise ValueError(f"{name!r} has no conversation to train on. Row 1, {problem}.")
     for column, role in (("question", "user"), ("answer", "assistant")):
         table[column] = ["\n\n".join(m["content"] for m in turns if m["role"] == role) for turns in table.messages]
+    written = ["\n".join(f"{turn['role']}: {turn['content']}" for turn in turns) for turns in table.messages]
+    table["question"] = table.question.mask(dropped, pandas.Series(written))
+    table["answer"] = table.answer.mask(dropped, "")
     return table, known
-
-
-def _parse_messages(value: Any, name: str, number: int) -> list[dict[str, str]]:
-    """Returns one conversation as messages, from OpenAI's or ShareGPT's names."""
-    try:
-        turns = [(turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))) for turn in value]
-        return [{"role": ROLES[role], "content": str(content or "")} for role, content in turns]
-    except (TypeError, AttributeError, KeyError) as error:
-        forms = f"a list of {{role, content}} or {{from, value}} with the roles {', '.join(ROLES)}"
-        problem = f"expected {forms}; got {str(value)[:80]!r} ({describe_error(error)})"
-        raise ValueError(f"{name!r}, row {number}: {problem}.") from error
 
 
 def locate_kaggle_table(name: str) -> Path:
