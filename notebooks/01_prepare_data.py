@@ -64,11 +64,12 @@ import pandas
 from helpers.data.card import data_card, data_metrics
 from helpers.data.clean import clean_table, example_fates
 from helpers.data.group import link_rows, measure_title_agreement
+from helpers.data.leaks import count_overlap, describe_leaks, find_leaks
 from helpers.data.load import load_table
 from helpers.data.rows import join_dialogues, make_parts
 from helpers.data.sampling import sample_rows
-from helpers.data.split import count_overlap, split_corpus
-from helpers.models.chat import decode_labels, encode_row
+from helpers.data.split import split_corpus, split_groups
+from helpers.models.chat import decode_labels, encode_row, encode_rows
 from helpers.models.embedded import embedded_model_for, keep_embedded_model, locate_base_model
 from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import start_stage
@@ -118,21 +119,31 @@ corpus.kept.topic.value_counts().head(12).to_frame("rows")
 
 # %% [markdown]
 # ## Groups and the split
-# Connected rows are one group and go to one part. A row's twin is another row of its group; a data set that brings a
-# split of its own keeps it.
+# Connected rows are one group and go to one part; a data set that brings a split of its own keeps it. The turns of a
+# dialogue are known by the file's order alone: they are adjacent rows of one topic, dropped rows included.
 
 # %%
+print(corpus.order.describe())
 links = link_rows(corpus.kept, near_duplicate)
-corpus, leaks = split_corpus(corpus, links, (train_share, val_share), seed, near_duplicate)
+corpus = split_corpus(corpus, links, (train_share, val_share), seed)
 groups = corpus.kept.group.value_counts()
-facts = {f"pairs: {reason}": len(pairs) for reason, pairs in links.items()}
-facts |= {"groups": len(groups), "rows of the largest group": groups.max()}
-for split, leak in (("as it is", leaks["leak"]), ("row by row", leaks["row_wise_leak"])):
-    facts[f"held-out rows with a twin in train, split {split}"] = f"{leak:.1%}"
-text_table(facts)
+dialogues = int((corpus.kept.dialogue.value_counts() > 1).sum())
+facts = {f"links: {reason}": len(pairs) for reason, pairs in links.items()}
+text_table({**facts, "dialogues": dialogues, "groups": len(groups), "rows of the largest group": groups.max()})
+
+# %% [markdown]
+# The check looks for twins in different parts in a way of its own, and shares no code with what grouped the rows.
 
 # %%
-kept = join_dialogues(corpus.kept) if join_turns else corpus.kept
+by_row = split_groups(list(corpus.kept.id), train_share, val_share, seed)
+splits = {"leak": corpus.kept.part, "row_wise_leak": by_row}
+leaks = find_leaks(corpus.kept, corpus.dropped, splits, near_duplicate, corpus.order.longest)
+leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, corpus.order.longest)
+print(leak_check)
+text_table({f"held-out rows with {reason} in another part": rows for reason, rows in leaks["leak"].reasons.items()})
+
+# %%
+kept = join_dialogues(corpus.kept, links) if join_turns else corpus.kept
 corpus = corpus._replace(kept=sample_rows(kept, max_rows, seed))
 parts = make_parts(corpus.kept, system_prompt, dataset)
 print(", ".join(f"{part}: {len(rows):,} rows" for part, rows in parts.items()))
@@ -150,11 +161,12 @@ if base_model == "embedded":
     keep_embedded_model(embedded, run)
 tokenizer = load_tokenizer(locate_base_model(base_model, run))
 rows = [*parts["train"], *parts["val"], *parts["test"]]
-lengths = pandas.Series({row["id"]: len(encode_row(tokenizer, row)["input_ids"]) for row in rows})
+tokens = [len(example["input_ids"]) for example in encode_rows(tokenizer, rows)]
+lengths = pandas.Series(tokens, index=[row["id"] for row in rows])
 figure = draw_lengths(lengths, max_length)
 
 # %% [markdown]
-# The check that no question of val or test stands in another part reads the rows themselves, whatever grouped them.
+# No question of val or test may stand in another part: this is read from the rows as they will be written.
 
 # %%
 counted = lengths
@@ -183,7 +195,8 @@ for part, rows in parts.items():
     write_jsonl(run / "data" / f"{part}.jsonl", rows)
 write_csv(run / "data" / "dropped.csv", corpus.dropped[["number", "rule", "topic", "title", "question", "answer"]])
 models = {"base_model": base_model, "embedded_model": embedded_model}
-checks = {"overlap": overlap, **leaks}
+checks = {"overlap": overlap, **{split: check.share for split, check in leaks.items()}, "leak_check": leak_check}
+checks["dialogues"] = dialogues
 metrics = data_metrics(run / "data", source, corpus, parts, lengths, models, checks)
 card = data_card(source, metrics, corpus.kept.answer)
 write_text(run / "data" / "README.md", card)

@@ -1,20 +1,21 @@
-"""The file with planted defects, which several tests read."""
+"""The twin of the corpus, which several tests read."""
 
 from types import SimpleNamespace
 
-import planted
+import corpus_twin
 import pytest
 
 from helpers.data.clean import clean_table
-from helpers.data.load import unify_columns
+from helpers.data.group import link_rows
+from helpers.data.split import split_corpus
 
 
 @pytest.fixture(scope="package")
-def planted_file():
-    """Returns a planted file: `raw`, `table`, `defects` {rule: row numbers}, `near` (pairs of rows), and its `corpus`.
-
-    `number` counts from 0, as the planted rows do.
-    """
-    raw, defects, near = planted.make(6000)
-    table = unify_columns(raw, "auto", "planted")[0].assign(number=range(len(raw)))
-    return SimpleNamespace(raw=raw, table=table, defects=defects, near=near, corpus=clean_table(table))
+def twin():
+    """Returns a twin of 6,000 rows: `raw`, `truth`, its `table`, and its `corpus`, cleaned, with `group` and `part`."""
+    twin = corpus_twin.make(6000)
+    table = twin.table()
+    corpus = clean_table(table)
+    links = link_rows(corpus.kept, 0.8)
+    corpus = split_corpus(corpus, links, (0.8, 0.1), 1)
+    return SimpleNamespace(file=twin, raw=twin.raw, truth=twin.truth, table=table, corpus=corpus, links=links)

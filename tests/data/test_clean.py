@@ -2,12 +2,13 @@
 
 import itertools
 
+import corpus_twin
 import planted
 import pytest
 from tables import ROW, cleaned
 
 from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, clean_table, example_fates
-from helpers.language.bengali import normalise, split_words
+from helpers.language.bengali import normalise
 
 
 @pytest.fixture(scope="module")
@@ -60,36 +61,35 @@ def test_rows_dropped_later_are_the_funnels_next_step(few):
 
 
 @pytest.mark.parametrize("rule", DROPS)
-def test_every_planted_defect_is_caught_by_its_rule(planted_file, rule):
-    dropped = planted_file.corpus.dropped
-    wanted, caught = set(planted_file.defects[rule]), set(dropped.number[dropped.rule == rule])
-    assert len(wanted) >= 10, f"only {len(wanted)} rows planted for {rule}"
-    precision, recall = len(wanted & caught) / len(caught), len(wanted & caught) / len(wanted)
-    print(f"{rule}: {len(wanted)} planted, precision {precision:.3f}, recall {recall:.3f}")
-    assert recall == 1, f"{rule} missed {sorted(wanted - caught)[:3]}"
-    assert precision == 1, f"{rule} took {sorted(caught - wanted)[:3]}"
+def test_every_planted_defect_is_caught_by_its_rule(twin, rule):
+    counts = corpus_twin.count_fates(twin.file, twin.corpus).loc[rule]
+    assert counts.planted >= 10, f"only {counts.planted} rows planted for {rule}"
+    assert counts.missed == 0
+    assert counts["in error"] == 0 or rule == "roles swapped"
 
 
-def test_no_sound_row_is_dropped(planted_file):
-    sound = set(planted_file.defects["sound"])
-    assert len(sound) >= 20
-    assert not sound & set(planted_file.corpus.dropped.number)
+def test_hardly_a_sound_row_is_dropped(twin):
+    counts = corpus_twin.count_fates(twin.file, twin.corpus)
+    sound = (twin.truth.fate == corpus_twin.KEPT).sum()
+    assert counts["in error"].sum() < 0.002 * sound, "a neighbour of a swapped dialogue is the only row to be lost"
+
+
+def test_no_near_miss_is_dropped():
+    corpus = cleaned(*({"Topics": f"বিষয় {n}", "Answers": answer} for n, answer in enumerate(planted.SOUND)))
+    assert corpus.dropped.empty, list(corpus.dropped.rule)
 
 
 @pytest.mark.parametrize("rule", REPAIRS)
-def test_every_planted_blemish_is_repaired(planted_file, rule):
-    answer_of = dict(zip(planted_file.corpus.kept.number, planted_file.corpus.kept.answer))
-    for number in set(planted_file.defects[rule]) & set(answer_of):
-        answer = answer_of[number]
-        assert not any(mark in answer for mark in ("&nbsp", "&amp", "Â", "<")), answer
-        assert split_words(answer)[:3] == split_words(planted.undone(rule, planted_file.raw.Answers[number]))[:3]
-    changed = next(step.changed for step in planted_file.corpus.funnel if step.rule == rule)
-    assert changed >= len(planted_file.defects[rule]) >= 10
+def test_every_planted_blemish_is_repaired(twin, rule):
+    counts = corpus_twin.count_repairs(twin.file, twin.corpus).loc[rule]
+    assert counts.planted >= 10
+    assert counts.missed == 0
+    assert counts["in error"] == 0
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_each_rule_can_be_switched_off(planted_file, rule):
-    corpus = clean_table(planted_file.table.iloc[:1500], skip_rules=[rule])
+def test_each_rule_can_be_switched_off(twin, rule):
+    corpus = clean_table(twin.table.iloc[:1500], skip_rules=[rule])
     assert rule not in set(corpus.dropped.rule)
     assert rule not in [step.rule for step in corpus.funnel]
 
@@ -104,26 +104,52 @@ def test_nothing_left_is_an_error_that_counts_the_rules():
         cleaned({"Answers": ""}, {"Questions": ""})
 
 
-def test_roles_stay_swapped_until_the_dialogue_ends():
-    mirrored = {"Topics": "ক", "Questions": "আমি ভালো নেই আজ", "Answers": "আমি ভালো নেই আজ।"}
-    corpus = cleaned(
+MIRRORED = {"Topics": "ক", "Questions": "আমি ভালো নেই আজ", "Answers": "আমি ভালো নেই আজ।"}
+
+
+def rules_by_number(*rows):
+    """Returns the rule of each dropped row by its number."""
+    dropped = cleaned(*rows).dropped
+    return dict(zip(dropped.number, dropped.rule))
+
+
+def test_roles_stay_swapped_until_the_topic_changes():
+    rules = rules_by_number(
         {"Topics": "ক", "Questions": "আগের কথা বলি"},
-        mirrored,
+        MIRRORED,
         {"Topics": "ক", "Questions": "পরের কথা বলি"},
-        {"Topics": "ক", "Question-Title": "শিরোনাম", "Questions": "নতুন কথা বলি"},
-        {"Topics": "ক", "Questions": "আরও নতুন কথা"},
+        {"Topics": "ক", "Questions": "আরও পরের কথা"},
+        {"Topics": "খ", "Questions": "নতুন কথা বলি"},
     )
-    rules = dict(zip(corpus.dropped.number, corpus.dropped.rule))
-    assert rules == {2: "question is the answer", 3: "roles swapped"}
+    assert rules == {2: "question is the answer", 3: "roles swapped", 4: "roles swapped"}
 
 
-def test_misspelt_topics_are_put_to_the_one_they_vary(planted_file):
-    assert planted_file.raw.Topics.nunique() > 32
-    assert planted_file.corpus.kept.topic.nunique() == 32
+def test_a_title_does_not_end_swapped_roles():
+    rules = rules_by_number(
+        {**MIRRORED, "Question-Title": "ভালো"},
+        {"Topics": "ক", "Question-Title": "পরের", "Questions": "পরের কথা বলি"},
+        {"Topics": "ক", "Question-Title": "শিরোনাম", "Questions": "আরও পরের কথা"},
+        {"Topics": "খ", "Questions": "নতুন কথা বলি"},
+    )
+    assert rules == {1: "question is the answer", 2: "roles swapped", 3: "roles swapped"}
 
 
-def test_the_examples_show_one_row_of_every_fate(planted_file):
-    fates = example_fates(planted_file.table, planted_file.corpus, seed=1)
+@pytest.mark.parametrize("titled", [True, False])
+def test_one_mirrored_row_of_a_sorted_file_costs_itself(titled):
+    rows = [{"Topics": f"বিষয় {n // 100}", "Questions": f"কথা নম্বর {n} বলি"} for n in range(400)]
+    rows = [{**row, "Question-Title": "কথা"} for row in rows] if titled else rows
+    rows[150] |= {"Questions": MIRRORED["Questions"], "Answers": MIRRORED["Answers"]}
+    assert rules_by_number(*rows) == {151: "question is the answer"}
+
+
+def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
+    assert twin.raw.Topics.nunique() > 50
+    kept = twin.corpus.kept
+    assert list(kept.topic) == list(twin.truth.topic[kept.number])
+
+
+def test_the_examples_show_one_row_of_every_fate(twin):
+    fates = example_fates(twin.table, twin.corpus, seed=1)
     assert fates[0]["became"].startswith("dropped: ")
     assert fates[1]["became"] != fates[1]["raw answer"]
     assert fates[2]["became"] == "kept as it is"

@@ -23,10 +23,19 @@ def test_the_turns_of_a_dialogue_can_be_one_conversation():
         {"Topics": "ক", "Questions": "দ্বিতীয় কথা বলি", "Answers": "দ্বিতীয় উত্তর দিই"},
         {"Topics": "খ", "Questions": "অন্য আলাপ শুরু", "Answers": "অন্য আলাপের উত্তর"},
     ).kept
-    rows = data_rows(join_dialogues(kept.assign(group="g", part="train")), "", "x")
+    rows = data_rows(join_dialogues(kept.assign(group="g", part="train"), {}), "", "x")
     assert sorted(len(row["messages"]) for row in rows) == [2, 4]
     roles = [message["role"] for row in rows if len(row["messages"]) == 4 for message in row["messages"]]
     assert roles == ["user", "assistant", "user", "assistant"]
+
+
+def test_joined_turns_keep_every_row_and_its_part(twin):
+    kept = twin.corpus.kept
+    joined = join_dialogues(kept, twin.links)
+    assert set(joined.messages.map(len)) == {2, 4, 6, 8}
+    assert joined.id.is_unique
+    turns = [part for part, messages in zip(joined.part, joined.messages) for _ in messages[::2]]
+    assert turns == list(kept.part)
 
 
 def test_a_part_without_rows_is_refused():
@@ -35,8 +44,8 @@ def test_a_part_without_rows_is_refused():
         make_parts(kept, "", "embedded")
 
 
-def test_a_sample_takes_its_share_of_every_stratum(planted_file):
-    kept = planted_file.corpus.kept
+def test_a_sample_takes_its_share_of_every_stratum(twin):
+    kept = twin.corpus.kept
     kept = kept.assign(part=split_groups(list(kept.id), 0.8, 0.1, 0))
     picked = sample_rows(kept, 500, 1)
     assert len(picked) == 500
@@ -44,12 +53,12 @@ def test_a_sample_takes_its_share_of_every_stratum(planted_file):
         assert column(picked).mean() == pytest.approx(column(kept).mean(), abs=0.03)
 
 
-def test_a_sample_keeps_the_order_of_the_file(planted_file):
-    assert sample_rows(planted_file.corpus.kept.assign(part="train"), 500, 1).number.is_monotonic_increasing
+def test_a_sample_keeps_the_order_of_the_file(twin):
+    assert sample_rows(twin.corpus.kept.assign(part="train"), 500, 1).number.is_monotonic_increasing
 
 
-def test_a_sample_depends_on_the_seed_alone(planted_file):
-    kept = planted_file.corpus.kept.assign(part="train")
+def test_a_sample_depends_on_the_seed_alone(twin):
+    kept = twin.corpus.kept.assign(part="train")
     picked = sample_rows(kept, 500, 1).id
     assert picked.equals(sample_rows(kept, 500, 1).id)
     assert not picked.equals(sample_rows(kept, 500, 2).id)

@@ -1,85 +1,90 @@
-"""The split: whole groups, nothing on two sides, and a check that does not trust what grouped the rows."""
+"""The split: whole groups, nothing on two sides."""
 
 import itertools
 import random
 from collections import Counter
 
-import pandas
+import corpus_twin
 import pytest
 from tables import cleaned, unified_table
 
 from helpers.data.clean import clean_table
-from helpers.data.group import NEAR_WORDS, jaccard, link_rows
-from helpers.data.rows import data_rows
+from helpers.data.group import link_rows
+from helpers.data.leaks import NEAR_WORDS, count_overlap, find_leaks
+from helpers.data.rows import data_rows, make_parts
 from helpers.data.sampling import sample_rows
-from helpers.data.split import (
-    count_overlap,
-    find_crossing_pairs,
-    group_and_split,
-    measure_leak,
-    split_corpus,
-    split_groups,
-)
+from helpers.data.split import split_corpus, split_groups
 from helpers.language.bengali import split_words
 
 SHARES = (0.8, 0.1)
 
 
 def count_crossing(kept, part, side, threshold=0.8):
-    """Counts near-duplicates across parts by comparing everything with everything."""
-    sets = [(frozenset(split_words(value)), where) for value, where in zip(kept[side], part)]
-    sets = [(words, where) for words, where in sets if len(words) >= NEAR_WORDS[side]]
-    return sum(
-        jaccard(a, b) >= threshold
-        for (a, here), (b, there) in itertools.combinations(sets, 2)
-        if here != there and min(len(a), len(b)) >= threshold * max(len(a), len(b))
-    )
+    """Counts near-duplicates across parts by comparing all rows with all rows of like size."""
+    sets = [(frozenset(split_words(text)), where) for text, where in zip(kept[side], part)]
+    sets = sorted((item for item in sets if len(item[0]) >= NEAR_WORDS[side]), key=lambda item: len(item[0]))
+    crossing = 0
+    for place, (words, here) in enumerate(sets):
+        for others, there in itertools.islice(sets, place + 1, None):
+            if len(others) * threshold > len(words):
+                break
+            crossing += here != there and len(words & others) >= threshold * len(words | others)
+    return crossing
 
 
 @pytest.fixture(scope="module")
-def kept(planted_file):
-    return planted_file.corpus.kept.iloc[:2000].reset_index(drop=True)
+def kept(twin):
+    return twin.corpus.kept.iloc[:2500]
 
 
-@pytest.fixture(scope="module")
-def grouped(kept):
-    """Returns (group, part) of each row."""
-    return group_and_split(kept, link_rows(kept, 0.8), SHARES, 1, 0.8)
-
-
-def test_no_group_stands_in_two_parts(grouped):
-    parts = pandas.DataFrame(zip(*grouped), columns=["group", "part"]).groupby("group").part.nunique()
+def test_no_group_stands_in_two_parts(twin):
+    parts = twin.corpus.kept.groupby("group").part.nunique()
     assert parts.max() == 1, f"group {parts.idxmax()} stands in {parts.max()} parts"
 
 
 @pytest.mark.parametrize("side", NEAR_WORDS)
-def test_no_near_duplicate_crosses_the_split(kept, grouped, side):
-    assert count_crossing(kept, grouped[1], side) == 0
+def test_no_near_duplicate_crosses_the_split(kept, side):
+    assert count_crossing(kept, kept.part, side) == 0
 
 
-def test_a_split_by_row_leaks(kept, grouped):
-    by_row = split_groups(list(kept.id), *SHARES, 1)
-    assert sum(count_crossing(kept, by_row, side) for side in NEAR_WORDS), "the planted file has no near-duplicates"
-    assert find_crossing_pairs(kept, by_row, 0.8)
-    assert measure_leak(grouped[0], by_row) > 0.5
+def test_a_split_by_row_parts_near_duplicates(kept):
+    assert count_crossing(kept, split_groups(list(kept.id), *SHARES, 1), "question") > 0
 
 
-def test_a_split_by_group_does_not_leak(grouped):
-    assert measure_leak(*grouped) == 0
+def test_no_dialogue_stands_in_two_parts(twin):
+    kept = twin.corpus.kept
+    whole, parted = corpus_twin.count_split_dialogues(twin.file, kept, kept.part)
+    assert whole > 2000
+    assert parted == 0
 
 
-def test_planted_near_duplicates_are_in_one_group(kept, grouped, planted_file):
-    group_of = dict(zip(kept.number, grouped[0]))
-    pairs = [pair for pair in planted_file.near if set(pair) <= set(group_of)]
-    together = [group_of[a] == group_of[b] for a, b in pairs]
-    print(f"planted near-duplicates in one group: {sum(together)} of {len(together)}")
-    assert pairs, "no planted pair was kept: plant more rows"
+def test_a_split_by_row_parts_dialogues(twin):
+    kept = twin.corpus.kept
+    whole, parted = corpus_twin.count_split_dialogues(twin.file, kept, split_groups(list(kept.id), *SHARES, 1))
+    assert parted > 0.3 * whole
 
 
-def test_what_lsh_misses_is_joined_by_the_check(kept):
-    blind = link_rows(kept, 0.0)  # as if every near-duplicate had been missed
-    _, part = group_and_split(kept, blind, SHARES, 1, 0.8)
-    assert find_crossing_pairs(kept, part, 0.8) == []
+def test_openings_told_again_are_in_one_group(twin):
+    group_of = dict(zip(twin.corpus.kept.number, twin.corpus.kept.group))
+    pairs = [(number, first) for number, first in twin.truth.retells.items() if {number, first} <= set(group_of)]
+    assert len(pairs) > 100, "few are told again: plant more"
+    assert all(group_of[number] == group_of[first] for number, first in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_twenty_thousand_rows_are_split_without_a_leak(seed):
+    twin = corpus_twin.make(20_000, seed)
+    corpus = clean_table(twin.table())
+    corpus = split_corpus(corpus, link_rows(corpus.kept, 0.8), SHARES, seed)
+    kept = corpus.kept
+    assert corpus_twin.count_split_dialogues(twin, kept, kept.part)[1] == 0
+    assert [count_crossing(kept, kept.part, side) for side in NEAR_WORDS] == [0, 0]
+    assert count_overlap(make_parts(kept, "", "twin")) == 0
+    assert find_leaks(kept, corpus.dropped, {"": kept.part}, 0.8, corpus.order.longest)[""].leaked == 0
+    fates = corpus_twin.count_fates(twin, corpus)
+    assert fates.missed.sum() == 0
+    assert fates["in error"].sum() < 0.01 * len(kept), "sound rows were lost"
 
 
 def test_the_order_of_the_rows_changes_nothing():
@@ -89,9 +94,8 @@ def test_the_order_of_the_rows_changes_nothing():
     ]
     ids = []
     for order in (rows, random.Random(3).sample(rows, len(rows))):
-        kept = cleaned(*order).kept
-        kept["group"], kept["part"] = group_and_split(kept, link_rows(kept, 0.8), SHARES, 5, 0.8)
-        kept = sample_rows(kept, 60, 5)
+        corpus = cleaned(*order)
+        kept = sample_rows(split_corpus(corpus, link_rows(corpus.kept, 0.8), SHARES, 5).kept, 60, 5)
         ids.append([(row["id"], row["group"]) for row in data_rows(kept[kept.part == "train"], "", "x")])
     assert ids[0] == ids[1] != []
 
@@ -127,20 +131,20 @@ def test_a_published_split_is_kept_but_for_repeated_rows():
     again = {**rows[0], "Answers": "অন্য একটা উত্তর এখানে"}
     table = unified_table(*rows, again).assign(published=["train"] * 4 + ["val", "test", "test"])
     corpus = clean_table(table)
-    corpus, leaks = split_corpus(corpus, link_rows(corpus.kept), SHARES, 1, 0.0)
+    corpus = split_corpus(corpus, link_rows(corpus.kept), SHARES, 1)
     assert list(corpus.kept.part) == ["train"] * 4 + ["val", "test"]
     assert list(corpus.dropped.number) == [7]
     assert corpus.funnel[-1].as_json()["rows_out"] == 6
     assert corpus.funnel[-1].rule == "in an earlier part too"
-    assert set(leaks) == {"leak", "row_wise_leak"}
 
 
-def test_overlap_counts_questions_of_another_part(embedded_rows):
-    first, second, third = embedded_rows[:3]
-    assert count_overlap({"train": [first], "val": [second], "test": [third]}) == 0
-    assert count_overlap({"train": [first, second], "val": [second], "test": [third, first]}) == 2
+def test_a_group_that_would_be_most_of_a_part_goes_to_train():
+    groups = ["large"] * 90 + [f"g{n}" for n in range(910)]
+    for seed in range(20):
+        parts = split_groups(groups, *SHARES, seed)
+        assert parts[0] == "train"
+        assert Counter(parts) == {"train": 800, "val": 100, "test": 100}
 
 
-def test_overlap_counts_plain_texts_too(embedded_rows):
-    plain = {"id": "x", "group": "x", "source": "x", "text": "একই লেখা"}
-    assert count_overlap({"train": [plain], "val": [embedded_rows[0]], "test": [plain]}) == 1
+def test_groups_that_are_all_large_fill_every_part():
+    assert set(split_groups([f"g{n % 3}" for n in range(90)], *SHARES, 0)) == {"train", "val", "test"}

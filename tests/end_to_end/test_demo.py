@@ -6,7 +6,7 @@ import sqlite3
 
 import pytest
 
-from helpers.data.split import count_overlap
+from helpers.data.leaks import count_overlap
 from helpers.runner import select_stages
 from helpers.runs.files import read_jsonl
 from helpers.runs.settings import resolve_settings

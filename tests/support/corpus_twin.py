@@ -13,7 +13,9 @@ import pandas
 import planted
 import regex
 
+from helpers.data.clean import DROPS, REPAIRS, Corpus
 from helpers.data.load import COLUMNS, load_table, unify_columns
+from helpers.language.bengali import split_words
 
 KEPT = "kept"  # the fate of a sound row; any other fate is the rule that must drop it
 TOPICS = """আনন্দ দুঃখ রাগ ভয় লজ্জা ঘৃণা বিস্ময় আশা হতাশা গর্ব ঈর্ষা কৃতজ্ঞতা একাকিত্ব অপরাধবোধ উৎকণ্ঠা বিরক্তি
@@ -23,25 +25,37 @@ COUNSEL = ["পরিবার", "দাম্পত্য", "মানসিক
 PART_A = 0.05  # of the rows
 TURNS = {1: 0.12, 2: 0.7, 3: 0.12, 4: 0.06}  # rows of a dialogue, and how often
 GENERIC = ["ধন্যবাদ আপনাকে।", "হ্যাঁ, ঠিক বলেছেন।", "আমারও তাই মনে হয়।", "জানি না কী করব।"]  # turns of many dialogues
-MIRRORED, MISSPELT = 0.015, 0.03  # of the dialogues: the first question is its answer; the topic is written otherwise
-DEFECTIVE, BLEMISHED, SOUND, REPEATED = 0.02, 0.02, 0.01, 0.01  # of the rows
+MIRRORED = 0.015  # of the dialogues: the first question is its answer
+DEFECTIVE, BLEMISHED, SOUND, REPEATED, MISSPELT = 0.02, 0.02, 0.01, 0.01, 0.02  # of the rows
 FAR = 40  # rows between two tellings of one opening, at least
 
 
 class Twin(NamedTuple):
     """A file and its truth, row by row.
 
-    `truth` has `part` (A or B), `dialogue` (a number; each row of part A has its own), `turn` (from 0), `retells` (the
-    row whose opening this one is in other words, -1: none), `fate` (KEPT or the rule that drops the row), `repair` (the
-    rule that changes it, or "") and `answer`, before a blemish.
+    `truth` has `part` (A or B), `topic` (as it should be spelt), `dialogue` (a number; each row of part A has its own),
+    `retells` (the row whose opening this one is in other words, -1: none), `fate` (KEPT or the rule that drops the
+    row), `repair` (the rule that changes it, or "") and `answer`, before a blemish.
     """
 
     raw: pandas.DataFrame
     truth: pandas.DataFrame
 
     def reorder(self, rows: list[int]) -> "Twin":
-        """Returns the twin with its rows in another order; `retells` still counts in the old one."""
+        """Returns the twin with its rows in another order; `retells` still counts in the first one."""
         return Twin(self.raw.iloc[rows].reset_index(drop=True), self.truth.iloc[rows].reset_index(drop=True))
+
+    def change(self, **columns: str) -> "Twin":
+        """Returns the twin with these columns of the file filled with one value."""
+        return self._replace(raw=self.raw.assign(**columns))
+
+    def sort_by_topic(self) -> "Twin":
+        """Returns the twin as a sorted file; the rows of one topic keep their order."""
+        return self.reorder(list(self.raw.Topics.argsort(kind="stable")))
+
+    def shuffle(self) -> "Twin":
+        """Returns the twin with its rows in random order."""
+        return self.reorder(random.Random(0).sample(range(len(self.raw)), len(self.raw)))
 
     def table(self) -> pandas.DataFrame:
         """Returns the file as cleaning reads it; `number` counts from 0, as the truth does."""
@@ -78,32 +92,32 @@ def make(
             sentences.append(" ".join(clause) + "।")
         return rng.choice([" ", " ", " ", "\n "]).join(sentences)
 
-    table, told = _write_part_a(rng, write, int(PART_A * rows)), []
+    table, first_tellings = _write_part_a(rng, write, int(PART_A * rows)), []
     while len(table) < rows:
         dialogue = _write_dialogue(rng, write, turns)
         number, first = len(table), dialogue[0]
         if first["fate"] == KEPT:
-            old = [place for place in rng.sample(told, min(3, len(told))) if number - place > FAR]
+            old = rng.sample(first_tellings, min(3, len(first_tellings)))
+            old = [place for place in old if number - place > FAR]
             if old and rng.random() < retold:
                 first |= {"retells": old[0], "question": _retell(rng, table[old[0]]["question"], pieces)}
-            elif not openings or len(told) < openings:
+            elif not openings or len(first_tellings) < openings:
                 first["question"] = first["question"] if len(first["question"].split()) >= 10 else write(90)
-                told.append(number)
-        table += [{**row, "dialogue": number, "turn": turn} for turn, row in enumerate(dialogue)]
+                first_tellings.append(number)
+        table += [{**row, "dialogue": number} for row in dialogue]
     del table[rows:]
     _plant_defects(rng, table)
     for row in table[int(PART_A * rows) :]:
         row["title"] = _title(rng, row["question"])
-    raw = pandas.DataFrame(table)[["topic", "title", "question", "written"]].set_axis(COLUMNS, axis=1)
-    return Twin(raw, pandas.DataFrame(table)[["part", "dialogue", "turn", "retells", "fate", "repair", "answer"]])
+        row["spelt"] = _misspell(rng, row["topic"]) if rng.random() < MISSPELT else row["topic"]
+    rows_and_truth = pandas.DataFrame(table)
+    raw = rows_and_truth[["spelt", "title", "question", "written"]].set_axis(COLUMNS, axis=1)
+    return Twin(raw, rows_and_truth[["part", "topic", "dialogue", "retells", "fate", "repair", "answer"]])
 
 
-def _row(part: str, topic: str, question: str, answer: str, fate: str = KEPT) -> dict[str, Any]:
-    return {"part": part, "topic": topic, "title": "", "question": question, "answer": answer, "fate": fate} | {
-        "turn": 0,
-        "retells": -1,
-        "repair": "",
-    }
+def _row(part: str, topic: str, question: str, answer: str) -> dict[str, Any]:
+    row = {"part": part, "topic": topic, "spelt": topic, "question": question, "answer": answer}
+    return {**row, "fate": KEPT, "retells": -1, "repair": ""}
 
 
 def _write_part_a(rng: random.Random, write: Callable[[float], str], rows: int) -> list[dict[str, Any]]:
@@ -122,9 +136,8 @@ def _write_part_a(rng: random.Random, write: Callable[[float], str], rows: int) 
 
 
 def _write_dialogue(rng: random.Random, write: Callable[[float], str], turns: int) -> list[dict[str, Any]]:
-    """Returns the rows of one dialogue of part B; in some the roles are swapped, from a question that is its answer on."""
+    """Returns the rows of a dialogue of part B; in some the roles are swapped, after a question that is its answer."""
     topic = rng.choice(TOPICS)
-    topic = _misspell(rng, topic) if rng.random() < MISSPELT else topic
     dialogue = []
     for turn in range(turns or rng.choices(list(TURNS), TURNS.values())[0]):
         question, answer = write(rng.lognormvariate(4.1, 0.4)), write(rng.lognormvariate(4.2, 0.5))
@@ -173,4 +186,42 @@ def _plant_defects(rng: random.Random, table: list[dict[str, Any]]) -> None:
         elif kind < DEFECTIVE + BLEMISHED + SOUND:
             row["answer"] = row["written"] = f"{rng.choice(planted.SOUND)} {row['answer']}"
         elif kind < DEFECTIVE + BLEMISHED + SOUND + REPEATED and before["fate"] == KEPT and before is not row:
-            row |= {side: before[side] for side in ("question", "answer", "written")} | {"fate": "exact duplicate"}
+            row |= {side: before[side] for side in ("question", "answer", "written", "repair")} | {
+                "fate": "exact duplicate"
+            }
+
+
+def count_fates(twin: Twin, corpus: Corpus) -> pandas.DataFrame:
+    """Returns for each rule how many rows it was planted for, and how many it caught, missed, and took in error.
+
+    A row that another rule dropped is missed by its own. `count_repairs` counts for the rules that repair.
+    """
+    fates = pandas.Series(KEPT, index=twin.truth.index)
+    fates[corpus.dropped.number] = list(corpus.dropped.rule)
+    rules = [step.rule for step in corpus.funnel if step.rule in DROPS]
+    rows = []
+    for rule in rules:
+        planted_rows, hits = twin.truth.fate == rule, fates == rule
+        counts = {"planted": planted_rows, "caught": planted_rows & hits, "missed": planted_rows & ~hits}
+        rows.append({name: int(mask.sum()) for name, mask in (counts | {"in error": hits & ~planted_rows}).items()})
+    return pandas.DataFrame(rows, index=rules)
+
+
+def count_repairs(twin: Twin, corpus: Corpus) -> pandas.DataFrame:
+    """Returns the same for the rules that repair: caught is an answer whose words are those before the blemish."""
+    answers = dict(zip(corpus.kept.number, corpus.kept.answer.map(split_words)))
+    steps = {step.rule: step.changed for step in corpus.funnel}
+    rows = []
+    for rule in REPAIRS:
+        truth = twin.truth.answer[(twin.truth.repair == rule) & twin.truth.index.isin(list(answers))]
+        caught = sum(answers[number] == split_words(answer) for number, answer in truth.items())
+        rows.append({"planted": len(truth), "caught": caught, "missed": len(truth) - caught})
+        rows[-1]["in error"] = steps[rule] - (twin.truth.repair == rule).sum()
+    return pandas.DataFrame(rows, index=list(REPAIRS))
+
+
+def count_split_dialogues(twin: Twin, kept: pandas.DataFrame, part: list[str]) -> tuple[int, int]:
+    """Returns how many dialogues of two kept rows or more there are, and how many stand in two parts or more."""
+    truth = twin.truth.loc[kept.number].assign(place=list(part))
+    parts = truth[truth.part == "B"].groupby("dialogue").place.agg(["size", "nunique"])
+    return int((parts["size"] > 1).sum()), int((parts["nunique"] > 1).sum())

@@ -27,7 +27,7 @@ def data_metrics(
 ) -> dict[str, Any]:
     """Returns the content of data/metrics.json; `folder` holds the files of the parts, `lengths` are tokens by row id.
 
-    `models` are `base_model` and `embedded_model`, `checks` are `overlap` and the leaks of `split_corpus`.
+    `models` are `base_model` and `embedded_model`, `checks` are `overlap`, `dialogues` and what `find_leaks` saw.
     """
     quantile = {share: float(lengths.quantile(share / 100)) for share in range(101)}
     return {

@@ -212,7 +212,7 @@ def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
 def example_fates(table: pandas.DataFrame, corpus: Corpus, seed: int) -> list[dict[str, Any]]:
     """Returns three rows of the raw table with what became of them: a dropped, a changed and a kept one by seed."""
     raw, kept = table.set_index("number"), corpus.kept.set_index("number")
-    repaired = (kept[SIDES] != raw.loc[kept.index, SIDES]).any(axis=1)
+    repaired = kept.answer != raw.answer[kept.index]
     dropped = {number: f"dropped: {rule}" for number, rule in zip(corpus.dropped.number, corpus.dropped.rule)}
     fates = (dropped, kept.answer[repaired].to_dict(), dict.fromkeys(kept.index[~repaired], "kept as it is"))
     first, second, third = (sorted(fate.items(), key=lambda item: shuffle_key(seed, str(item[0]))) for fate in fates)

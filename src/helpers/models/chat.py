@@ -11,6 +11,7 @@ Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
 TOKENS = LLAMA_3.special_tokens
 PAD, END, BEGIN, END_OF_TEXT = (TOKENS[name] for name in ("pad", "end", "begin", "end_of_text"))
 IGNORED = -100  # label of a token that is not trained on
+ROWS_AT_ONCE = 4096  # through the tokenizer
 DATE = "26 Jul 2024"  # Llama's templates print a date: a fixed one, so that training and inference see the same
 
 
@@ -73,18 +74,37 @@ def fit_conversation(tokenizer: Tokenizer, messages: Messages, max_tokens: int) 
 
 
 def encode_row(tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, list[int]]:
-    """Returns `input_ids` and `labels` of a data row, equally long; never truncated.
+    """Returns `encode_rows` of one data row."""
+    return encode_rows(tokenizer, [row])[0]
+
+
+def encode_rows(tokenizer: Tokenizer, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
+    """Returns `input_ids` and `labels` of each data row, equally long; never truncated.
 
     The labels are the assistant's turns with their <|eot_id|>, or all of a plain text; everything else is IGNORED.
     Turns are tokenized piece by piece where generation will start, so that training sees the very tokens that
-    inference produces.
+    inference produces. The pieces of ROWS_AT_ONCE rows go through the tokenizer together, which uses every core.
     Raises ValueError when the template does not continue its own prompt, or when no token is left to train on.
     """
+    examples = []
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        chunk = [_render_pieces(tokenizer, row) for row in rows[start : start + ROWS_AT_ONCE]]
+        texts = [text for pieces in chunk for text, _ in pieces]
+        encoded = iter(tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"])
+        for row, pieces in zip(rows[start:], chunk):
+            ids, labels = [], []
+            for (_, taught), tokens in zip(pieces, encoded):
+                ids += tokens
+                labels += tokens if taught else [IGNORED] * len(tokens)
+            examples.append({"input_ids": ids, "labels": [IGNORED, *labels[1:]] if "text" in row else labels})
+    return examples
+
+
+def _render_pieces(tokenizer: Tokenizer, row: dict[str, Any]) -> list[tuple[str, bool]]:
+    """Returns the rendered data row in pieces, and whether each is trained on."""
     if "text" in row:
-        ids = tokenize_rendered(tokenizer, BEGIN + strip_special_tokens(row["text"]) + END_OF_TEXT)
-        return {"input_ids": ids, "labels": [IGNORED, *ids[1:]]}
-    messages, rendered = row["messages"], ""
-    ids, labels = [], []
+        return [(BEGIN + strip_special_tokens(row["text"]) + END_OF_TEXT, True)]
+    messages, rendered, pieces = row["messages"], "", []
     for turn, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
@@ -92,24 +112,21 @@ def encode_row(tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, list[int]
         answered = render_chat(tokenizer, messages[: turn + 1])
         if not prompt.startswith(rendered) or not answered.startswith(prompt) or not answered.endswith(END):
             raise ValueError(f"row {row['id']}: the chat template does not continue its own prompt up to {END}.")
-        asked = tokenize_rendered(tokenizer, prompt[len(rendered) :])
-        answer = tokenize_rendered(tokenizer, answered[len(prompt) :])
-        ids += asked + answer
-        labels += [IGNORED] * len(asked) + answer
+        pieces += [(prompt[len(rendered) :], False), (answered[len(prompt) :], True)]
         rendered = answered
-    if not ids:
+    if not pieces:
         raise ValueError(f"row {row['id']} has no assistant turn: there is nothing to train on.")
-    return {"input_ids": ids, "labels": labels}
+    return pieces
 
 
 def encode_examples(
     tokenizer: Tokenizer, rows: list[dict[str, Any]], part: str, max_length: int
 ) -> list[dict[str, list[int]]]:
-    """Returns `encode_row` of the data rows of a part, checked.
+    """Returns `encode_rows` of the data rows of a part, checked.
 
-    Raises ValueError when a row is longer than `max_length` tokens, and as `encode_row` and `check_labels` do.
+    Raises ValueError when a row is longer than `max_length` tokens, and as `encode_rows` and `check_labels` do.
     """
-    examples = [encode_row(tokenizer, row) for row in rows]
+    examples = encode_rows(tokenizer, rows)
     check_labels(tokenizer, rows, examples)
     longest = max(len(example["input_ids"]) for example in examples)
     if longest > max_length:

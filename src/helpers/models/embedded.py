@@ -65,7 +65,7 @@ def embedded_model_for(dataset: str, train_rows: list[dict[str, Any]]) -> Path:
     if dataset != "embedded":
         corpus = clean_table(load_table("embedded")[0])
         links = link_rows(corpus.kept, DEFAULT_SPLIT["near_duplicate"])
-        corpus, _ = split_corpus(corpus, links, **DEFAULT_SPLIT)
+        corpus = split_corpus(corpus, links, DEFAULT_SPLIT["shares"], DEFAULT_SPLIT["seed"])
         train_rows = make_parts(corpus.kept, "", "embedded")["train"]
     texts = [row["text"] for row in train_rows if "text" in row]
     messages = (message for row in train_rows for message in row.get("messages", []))

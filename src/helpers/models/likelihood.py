@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from helpers.models.batching import LOGITS_CHUNK_TOKENS, cut_batches
-from helpers.models.chat import IGNORED, Tokenizer, answers_of, encode_row, make_collator
+from helpers.models.chat import IGNORED, Tokenizer, answers_of, encode_rows, make_collator
 from helpers.runs.session import compute_batches
 
 
@@ -23,7 +23,7 @@ def score_likelihood(
     batched by length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
     `keeping` is passed to `compute_batches`. Raises FloatingPointError for a loss that is not finite.
     """
-    examples = [encode_row(tokenizer, row) for row in rows]
+    examples = encode_rows(tokenizer, rows)
     collate = make_collator(tokenizer)
     lengths = [len(example["input_ids"]) for example in examples]
     by_length = sorted(range(len(rows)), key=lengths.__getitem__)
