@@ -145,7 +145,7 @@ HEADER = "Topics,Question-Title,Questions,Answers"
     ("rows", "message"),
     [
         (["ক,খ,গ,ঘ", "ক,খ,গ,ঘ,ঙ"], "line 3 has 5 fields, the header has 4. Its cells would stand in other columns"),
-        (["ক,খ,গ,ঘ,ঙ"] * 3, r"line 2 has 5 fields, the header has 4 \(as have 2 more rows, the next at line 3\)"),
+        (["ক,খ,গ,ঘ,ঙ"] * 3, r"line 2 has 5 fields, the header has 4 \(2 more such rows, the next at line 3\)"),
         (["ক,খ,গ,ঘ", "খ,গ,ঘ"], "line 3 has 3 fields, the header has 4"),
         (['ক,খ,"গ\n\nগ",ঘ', "", "ক,খ,গ,ঘ,"], "line 6 has 5 fields"),
         (["ক,খ,গ,ঘ", "ক"], "line 3 has 1 field, the"),

@@ -30,11 +30,11 @@ BOMS = {  # longest first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-NULL_BYTES = {  # which of a table's first four bytes are null where it has no BOM: it begins with Latin letters
-    (False, True, False, True): "UTF-16LE",
-    (True, False, True, False): "UTF-16BE",
-    (False, True, True, True): "UTF-32LE",
-    (True, True, True, False): "UTF-32BE",
+NULL_BYTES = {  # 1 for each of a table's first four bytes that is null: without BOM it begins with Latin letters
+    b"\0\1\0\1": "UTF-16LE",
+    b"\1\0\1\0": "UTF-16BE",
+    b"\0\1\1\1": "UTF-32LE",
+    b"\1\1\1\0": "UTF-32BE",
 }
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
@@ -108,7 +108,7 @@ def _decode(path: Path) -> str:
     """Returns a file's text without BOM and null characters; raises ValueError when it is not UTF-8."""
     content = path.read_bytes()
     encoding = next((name for bom, name in BOMS.items() if content.startswith(bom)), None)
-    encoding = encoding or NULL_BYTES.get(tuple(byte == 0 for byte in content[:4]))
+    encoding = encoding or NULL_BYTES.get(bytes(byte == 0 for byte in content[:4]))
     try:
         if not encoding:
             return content.decode("utf-8-sig").replace("\0", "")
@@ -135,15 +135,14 @@ def _read_csv(text: str, name: str) -> pandas.DataFrame:
             lines.append(start)
         start = reader.line_num + 1
     if rows[-1] != [end]:
-        problem = "begins a quoted cell that no quote ends" if end in rows[-1][-1] else "cannot be read"
-        raise ValueError(f"{name!r} cannot be read as .csv: the row at line {lines[-1]} {problem}.")
+        problem = f"the row at line {lines[-1]} begins a quoted cell that no quote ends"
+        raise ValueError(f"{name!r} cannot be read as .csv: {problem}.")
     header, *rows = rows[:-1] or [[]]
     odd = [(line, len(row)) for line, row in zip(lines[1:], rows) if len(row) != len(header)]
     if odd:
-        others = f" (as have {len(odd) - 1} more rows, the next at line {odd[1][0]})" if len(odd) > 1 else ""
-        problem = (
-            f"line {odd[0][0]} has {odd[0][1]} field{'s' * (odd[0][1] != 1)}, the header has {len(header)}{others}"
-        )
+        (line, fields), *others = odd
+        more = f" ({len(others)} more such rows, the next at line {others[0][0]})" if others else ""
+        problem = f"line {line} has {fields} field{'s' * (fields != 1)}, the header has {len(header)}{more}"
         hint = "Its cells would stand in other columns. Put a cell that holds commas into quotes, or remove the line."
         raise ValueError(f"{name!r}, {problem}. {hint}")
     return pandas.DataFrame(rows, columns=header, dtype=object)
