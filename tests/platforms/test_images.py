@@ -64,6 +64,14 @@ def test_every_notebook_runs_when_opened_directly(session, opened):
         assert metrics.is_file(), f"{stage}: {printed_text(opened[stage])[-2000:]}"
 
 
+def test_the_rows_are_those_of_this_environment(session, opened, suite, tmp_path):
+    done = suite("--preset", "demo", "--tiny", "--outputs", tmp_path, "--stages", "prepare_data")
+    assert done.returncode == 0, done.output
+    for part in ("train", "val", "test"):
+        rows = (session.working / f"outputs/direct/data/{part}.jsonl").read_bytes()
+        assert rows == (tmp_path / f"demo-tiny/data/{part}.jsonl").read_bytes(), part
+
+
 def test_every_figure_is_shown(opened):
     for stage, pictures in DRAWN.items():
         outputs = [output for cell in opened[stage].cells for output in cell.get("outputs", [])]

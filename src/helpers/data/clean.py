@@ -147,7 +147,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     funnel += [FunnelStep(rule, len(table), changed=int(defects.pop(rule).sum())) for rule in CHANGED if defects]
     table["topic"] = canonicalise_topics(table.topic)
     table["dialogue"], order = number_dialogues(table)
-    table["id"] = (table.question + "\0" + table.answer).map(make_id)
+    table["id"] = [make_id(f"{q}\0{a}") for q, a in zip(table.question, table.answer)]  # pandas 2 drops a \0 in a sum
     excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
     table["rule"] = None
     for rule in [*defects, *(rule for rule in DROPS if rule not in skip_rules)]:

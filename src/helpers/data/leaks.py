@@ -57,7 +57,7 @@ def find_leaks(
         "an adjacent row of the same topic": _find_neighbours(kept, dropped, longest),
     }
     for side, least in NEAR_WORDS.items() if near_duplicate else []:
-        searches[f"a near-duplicate {side}"] = _find_near_duplicates(kept[side], wanted, near_duplicate, least)
+        searches[f"a near-duplicate {side}"] = _find_near_duplicates(list(kept[side]), wanted, near_duplicate, least)
     leaked = {name: {reason: set() for reason in searches} for name in parts}
     for reason, search in searches.items():
         for place, others in search:
@@ -104,9 +104,10 @@ def questions_of(question: str, messages: list[dict[str, str]] | None = None) ->
 
 def _find_same_questions(kept: pandas.DataFrame) -> Twins:
     """Yields each row and those that ask the same; a plain text is its own question."""
-    asked = kept.question.where(~kept.plain, kept.answer)
+    asked: Any = kept.question.where(~kept.plain, kept.answer)
+    conversations: Any = kept["messages"] if "messages" in kept else itertools.repeat(None)
     places = defaultdict(list)
-    for place, (question, messages) in enumerate(zip(asked, kept.get("messages", itertools.repeat(None)))):
+    for place, (question, messages) in enumerate(zip(asked, conversations)):
         for words in questions_of(question, messages):
             places[words].append(place)
     for same in places.values():
@@ -117,7 +118,8 @@ def _find_same_questions(kept: pandas.DataFrame) -> Twins:
 def _find_neighbours(kept: pandas.DataFrame, dropped: pandas.DataFrame, longest: int) -> Twins:
     """Yields each kept row and the next one of its dialogue, both ways, in the order of the file."""
     columns = ["number", "topic", "title", "question"]
-    rows = [*kept[columns].assign(place=range(len(kept))).itertuples(), *dropped[columns].assign(place=-1).itertuples()]
+    places_of = kept[columns].assign(place=range(len(kept)))
+    rows: list[Any] = [*places_of.itertuples(), *dropped[columns].assign(place=-1).itertuples()]
     titles = [set(split_words(row.title)) <= set(split_words(row.question)) for row in rows if row.title]
     strict = sum(titles) >= OWN_TITLES * len(titles)
 
@@ -137,7 +139,7 @@ def _find_neighbours(kept: pandas.DataFrame, dropped: pandas.DataFrame, longest:
             run.append(row)
 
 
-def _find_near_duplicates(texts: pandas.Series, wanted: set[int], threshold: float, least: int) -> Twins:
+def _find_near_duplicates(texts: list[str], wanted: set[int], threshold: float, least: int) -> Twins:
     """Yields each wanted row and those with a Jaccard similarity of at least the threshold: all are compared.
 
     For one row, the words that it shares with each other row are counted by going through the rows of each of its
