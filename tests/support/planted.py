@@ -11,6 +11,7 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
     "signature": [
         lambda q, a: (q, f"{a} রবিন শিল্পী, LMFT"),
         lambda q, a: (q, f"{a} রবিন শিল্পী, পিএইচডি"),
+        lambda q, a: (q, f"{a} রবিন শিল্পী MSW।"),
         lambda q, a: (q, f"{a} শুভেচ্ছান্তে, রবিন শিল্পী।"),
     ],
     "foreign crisis number": [
@@ -24,6 +25,13 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
         lambda q, a: (q, "I hear how hard this has been for you and I am here with you."),
         lambda q, a: ("This is how I feel today, what shall I do now?", a),
     ],
+}
+HARD = {  # what should be dropped by the rule and is written in a way that the rule does not know
+    "too short": [lambda q, a: (q, "হুম, হুম।")],
+    "url": [lambda q, a: (q, f"{a} এক্সাম্পল ডট কম সাইটে দেখুন।")],
+    "signature": [lambda q, a: (q, f"{a} রবিন শিল্পী, লাইসেন্সপ্রাপ্ত পরামর্শদাতা।")],
+    "foreign crisis number": [lambda q, a: (q, f"{a} বিপদে নয়-এক-এক নম্বরে ফোন করুন।")],
+    "not Bengali": [lambda q, a: (q, f"{a} I am here with you.")],
 }
 REPAIRED = {  # rule that must change the row: what is done to an answer, its words apart
     "entities": [lambda a: a.replace(" ", "&nbsp ;", 1), lambda a: a.replace("।", " &amp;।", 1)],
@@ -40,4 +48,6 @@ SOUND = [  # near-misses that no rule may touch
     "সরকারি সহায়তার জন্য স্থানীয় হাসপাতালে খোঁজ নেওয়া যায় আজই।",
     "ও বলল sorry, তারপর আর কথা হয়নি আমাদের মধ্যে কখনো।",
     "ইতি টানতে হয় একদিন, তবু মন মানে না কিছুতেই।",
+    "আপনার MSW ডিগ্রিটা কাজে লাগানোর অনেক পথ খোলা আছে।",
+    "তিনি আমার কথা আমার মতোই বলেন, তবু মনটা হালকা হয়।",
 ]

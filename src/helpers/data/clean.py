@@ -25,8 +25,12 @@ _MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203
 _LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
 _TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>", regex.IGNORECASE)
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
-_SIGNATURE = regex.compile(
-    r"\b(?:LMFT|LCSW|LMHC|LPCC?|LMSW|MFT|Psy\.?\s?D|Ph\.?\s?D|M\.?S\.?W|এলএমএফটি|এলসিএসডব্লিউ|এলপিসি|এলএমএইচসি|পিএইচ\.?\s?ডি)\b"
+_DEGREE = (
+    r"(?:LMFT|LCSW|LMHC|LPCC?|LMSW|MFT|Psy\.?\s?D|Ph\.?\s?D|M\.?S\.?W"
+    r"|এলএমএফটি|এলসিএসডব্লিউ|এলপিসি|এলএমএইচসি|পিএইচ\.?\s?ডি)\b"
+)
+_SIGNATURE = regex.compile(  # a degree after a name's comma or at the end (not: your MSW is worth much), or a closing
+    rf"[,(\n]\s*{_DEGREE}|\b{_DEGREE}[\s.।,)]*$"
     r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*$",
     regex.IGNORECASE,
 )
