@@ -64,7 +64,7 @@ def test_rows_dropped_later_are_the_funnels_next_step(few):
 def test_every_planted_defect_is_caught_by_its_rule(twin, rule):
     counts = corpus_twin.count_fates(twin.file, twin.corpus).loc[rule]
     assert counts.planted >= 10, f"only {counts.planted} rows planted for {rule}"
-    assert counts.missed == 0
+    assert counts.missed == counts.hard, "the rule knows the form of a defect that it missed"
     assert counts["in error"] == 0 or rule == "roles swapped"
 
 

@@ -121,7 +121,13 @@ def test_what_was_looked_for_is_said():
     corpus = cleaned(*write_rows(2))
     check = find_leaks(corpus.kept, corpus.dropped, {"a test": ["train"] * len(corpus.kept)}, 0.8, 24)["a test"]
     sentence = describe_leaks(check, check, 0.8, 24)
-    for part in ("0 of 0", "word for word", "80% of their words", "runs of up to 24 rows", "Not looked for: the turns"):
+    for part in (
+        "0 of 0",
+        "word for word",
+        "similarity of words of 0.8 or more",
+        "runs of up to 24 rows",
+        "Not looked for: the turns",
+    ):
         assert part in sentence, part
 
 

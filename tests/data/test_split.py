@@ -83,7 +83,7 @@ def test_twenty_thousand_rows_are_split_without_a_leak(seed):
     assert count_overlap(make_parts(kept, "", "twin")) == 0
     assert find_leaks(kept, corpus.dropped, {"": kept.part}, 0.8, corpus.order.longest)[""].leaked == 0
     fates = corpus_twin.count_fates(twin, corpus)
-    assert fates.missed.sum() == 0
+    assert fates.missed.sum() == fates.hard.sum()
     assert fates["in error"].sum() < 0.01 * len(kept), "sound rows were lost"
 
 
@@ -138,12 +138,9 @@ def test_a_published_split_is_kept_but_for_repeated_rows():
     assert corpus.funnel[-1].rule == "in an earlier part too"
 
 
-def test_a_group_that_would_be_most_of_a_part_goes_to_train():
-    groups = ["large"] * 90 + [f"g{n}" for n in range(910)]
-    for seed in range(20):
-        parts = split_groups(groups, *SHARES, seed)
-        assert parts[0] == "train"
-        assert Counter(parts) == {"train": 800, "val": 100, "test": 100}
+def test_groups_that_would_be_most_of_a_part_go_to_train():
+    groups = ["large"] * 30 + ["other"] * 20 + [f"g{n // 2}" for n in range(50)]
+    assert {part for seed in range(50) for part in split_groups(groups, *SHARES, seed)[:50]} == {"train"}
 
 
 def test_groups_that_are_all_large_fill_every_part():

@@ -27,6 +27,7 @@ TURNS = {1: 0.12, 2: 0.7, 3: 0.12, 4: 0.06}  # rows of a dialogue, and how often
 GENERIC = ["ধন্যবাদ আপনাকে।", "হ্যাঁ, ঠিক বলেছেন।", "আমারও তাই মনে হয়।", "জানি না কী করব।"]  # turns of many dialogues
 MIRRORED = 0.015  # of the dialogues: the first question is its answer
 DEFECTIVE, BLEMISHED, SOUND, REPEATED, MISSPELT = 0.02, 0.02, 0.01, 0.01, 0.02  # of the rows
+HARD = 0.002  # of the rows: a defect in a form that its rule does not know
 FAR = 40  # rows between two tellings of one opening, at least
 
 
@@ -35,7 +36,8 @@ class Twin(NamedTuple):
 
     `truth` has `part` (A or B), `topic` (as it should be spelt), `dialogue` (a number; each row of part A has its own),
     `retells` (the row whose opening this one is in other words, -1: none), `fate` (KEPT or the rule that drops the
-    row), `repair` (the rule that changes it, or "") and `answer`, before a blemish.
+    row), `hard` (the defect is written in a way that the rule does not know), `repair` (the rule that changes it, or
+    "") and `answer`, before a blemish.
     """
 
     raw: pandas.DataFrame
@@ -112,12 +114,12 @@ def make(
         row["spelt"] = _misspell(rng, row["topic"]) if rng.random() < MISSPELT else row["topic"]
     rows_and_truth = pandas.DataFrame(table)
     raw = rows_and_truth[["spelt", "title", "question", "written"]].set_axis(COLUMNS, axis=1)
-    return Twin(raw, rows_and_truth[["part", "topic", "dialogue", "retells", "fate", "repair", "answer"]])
+    return Twin(raw, rows_and_truth[["part", "topic", "dialogue", "retells", "fate", "hard", "repair", "answer"]])
 
 
 def _row(part: str, topic: str, question: str, answer: str) -> dict[str, Any]:
     row = {"part": part, "topic": topic, "spelt": topic, "question": question, "answer": answer}
-    return {**row, "fate": KEPT, "retells": -1, "repair": ""}
+    return {**row, "fate": KEPT, "hard": False, "retells": -1, "repair": ""}
 
 
 def _write_part_a(rng: random.Random, write: Callable[[float], str], rows: int) -> list[dict[str, Any]]:
@@ -178,8 +180,10 @@ def _plant_defects(rng: random.Random, table: list[dict[str, Any]]) -> None:
             continue
         before = table[number - FAR] if number >= FAR else row
         if kind < DEFECTIVE:
-            row["fate"] = rng.choice(list(planted.SINGLE))
-            row["question"], row["written"] = rng.choice(planted.SINGLE[row["fate"]])(row["question"], row["answer"])
+            row["hard"] = kind < HARD
+            forms = planted.HARD if row["hard"] else planted.SINGLE
+            row["fate"] = rng.choice(list(forms))
+            row["question"], row["written"] = rng.choice(forms[row["fate"]])(row["question"], row["answer"])
         elif kind < DEFECTIVE + BLEMISHED:
             row["repair"] = rng.choice(list(planted.REPAIRED))
             row["written"] = rng.choice(planted.REPAIRED[row["repair"]])(row["answer"])
@@ -194,16 +198,20 @@ def _plant_defects(rng: random.Random, table: list[dict[str, Any]]) -> None:
 def count_fates(twin: Twin, corpus: Corpus) -> pandas.DataFrame:
     """Returns for each rule how many rows it was planted for, and how many it caught, missed, and took in error.
 
-    A row that another rule dropped is missed by its own. `count_repairs` counts for the rules that repair.
+    Caught is a row that its rule dropped, or another one before; `hard` are the missed rows in a form that the rule
+    does not know. `count_repairs` counts for the rules that repair.
     """
     fates = pandas.Series(KEPT, index=twin.truth.index)
     fates[corpus.dropped.number] = list(corpus.dropped.rule)
     rules = [step.rule for step in corpus.funnel if step.rule in DROPS]
     rows = []
     for rule in rules:
-        planted_rows, hits = twin.truth.fate == rule, fates == rule
-        counts = {"planted": planted_rows, "caught": planted_rows & hits, "missed": planted_rows & ~hits}
-        rows.append({name: int(mask.sum()) for name, mask in (counts | {"in error": hits & ~planted_rows}).items()})
+        planted_rows, hits, kept = twin.truth.fate == rule, fates == rule, fates == KEPT
+        counts = {"planted": planted_rows, "caught": planted_rows & ~kept, "missed": planted_rows & kept}
+        counts["hard"] = counts["missed"] & twin.truth.hard
+        rows.append(
+            {name: int(mask.sum()) for name, mask in (counts | {"in error": hits & (twin.truth.fate == KEPT)}).items()}
+        )
     return pandas.DataFrame(rows, index=rules)
 
 
@@ -215,7 +223,7 @@ def count_repairs(twin: Twin, corpus: Corpus) -> pandas.DataFrame:
     for rule in REPAIRS:
         truth = twin.truth.answer[(twin.truth.repair == rule) & twin.truth.index.isin(list(answers))]
         caught = sum(answers[number] == split_words(answer) for number, answer in truth.items())
-        rows.append({"planted": len(truth), "caught": caught, "missed": len(truth) - caught})
+        rows.append({"planted": len(truth), "caught": caught, "missed": len(truth) - caught, "hard": 0})
         rows[-1]["in error"] = steps[rule] - (twin.truth.repair == rule).sum()
     return pandas.DataFrame(rows, index=list(REPAIRS))
 

@@ -16,6 +16,7 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
     "signature": [
         lambda q, a: (q, f"{a} রবিন শিল্পী, LMFT"),
         lambda q, a: (q, f"{a} রবিন শিল্পী, পিএইচডি"),
+        lambda q, a: (q, f"{a} রবিন শিল্পী MSW।"),
         lambda q, a: (q, f"{a} শুভেচ্ছান্তে, রবিন শিল্পী।"),
     ],
     "foreign crisis number": [
@@ -31,6 +32,13 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
         lambda q, a: ("This is how I feel today, what shall I do now?", a),
         lambda q, a: (q, "আপোনাৰ কষ্ট মই বুজি পাইছোঁ, আপুনি অকলশৰীয়া নহয়।"),  # Assamese
     ],
+}
+HARD = {  # what should be dropped by the rule and is written in a way that the rule does not know
+    "too short": [lambda q, a: (q, "হুম, হুম।")],
+    "url": [lambda q, a: (q, f"{a} এক্সাম্পল ডট কম সাইটে দেখুন।")],
+    "signature": [lambda q, a: (q, f"{a} রবিন শিল্পী, লাইসেন্সপ্রাপ্ত পরামর্শদাতা।")],
+    "foreign crisis number": [lambda q, a: (q, f"{a} বিপদে নয়-এক-এক নম্বরে ফোন করুন।")],
+    "not Bengali": [lambda q, a: (q, f"{a} I am here with you.")],
 }
 REPAIRED = {  # rule that must change the row: what is done to an answer, its words apart
     "entities": [lambda a: a.replace(" ", "&nbsp ;", 1), lambda a: a.replace("।", " &amp;।", 1)],
@@ -50,4 +58,6 @@ SOUND = [  # near-misses that no rule may touch
     "রোল নম্বর 988 দেখে মা কেঁদে ফেললেন, ৯১১ টাকার মিষ্টি এল।",
     "[প্রথম পাতায়] লেখা ছিল 'ভালো থেকো', সেটাই শেষ চিঠি [দুঃখিত]",
     "আমার বোন MSW পড়ছে, তার কাছেও অনেক কিছু শিখেছি এবার।",
+    "আপনার MSW ডিগ্রিটা কাজে লাগানোর অনেক পথ খোলা আছে।",
+    "তিনি আমার কথা আমার মতোই বলেন, তবু মনটা হালকা হয়।",
 ]

@@ -66,7 +66,7 @@ def _pair_similar(sets: list[WordSet | None], ids: Iterable[str], threshold: flo
     folded = numpy.bitwise_or.reduce(sketches, axis=1)
     most = 2 * sizes * (1 - threshold) / (1 + threshold) + 1e-9  # bits that the sketches of similar sets may differ in
     smallest = numpy.searchsorted(sizes, threshold * sizes - 1e-9)
-    connected, pairs = numpy.arange(len(ordered)), []  # equal numbers: connected
+    connected, pairs = numpy.arange(len(ordered)), []  # equal numbers: known to be connected
     for row, words in enumerate(ordered):
         near = numpy.bitwise_count(folded[smallest[row] : row] ^ folded[row]) <= most[row]
         others = smallest[row] + numpy.flatnonzero(near)
@@ -76,11 +76,8 @@ def _pair_similar(sets: list[WordSet | None], ids: Iterable[str], threshold: flo
             if len(words & ordered[other]) / len(words | ordered[other]) < threshold:
                 continue
             pairs.append((id_of[ordered[other]], id_of[words]))
-            before, after = connected[row], connected[other]
-            if before != row:
-                connected[:row][connected[:row] == before] = after
-            connected[row] = after
-            others = others[connected[others] != after]
+            connected[row] = connected[other]
+            others = others[connected[others] != connected[row]]
     return pairs
 
 

@@ -39,18 +39,15 @@ def find_leaks(
 ) -> dict[str, LeakCheck]:
     """Looks for held-out rows with a twin in another part, in each split {name: part of each kept row}.
 
-    All held-out rows of the first split are looked at; of the others, which it is compared with, at most SAMPLE, evenly
-    spread over the file.
-
-    Twins ask the same question, are adjacent in the file (but for dropped rows) with one topic, in a run of at most
-    `longest` rows, or have near-duplicate questions or answers: Jaccard similarity of their words of at least
-    `near_duplicate` (0: not looked for).
+    Every held-out row of the first split is looked at, of a split that it is compared with at most SAMPLE. Twins ask
+    the same question, are adjacent in the file (but for dropped rows) with one topic, in a run of at most `longest`
+    rows, or have near-duplicate questions or answers: Jaccard similarity of their words of at least `near_duplicate`
+    (0: not looked for).
     """
     parts = {name: numpy.asarray(part, dtype=str) for name, part in splits.items()}
-    looked_at = {}
-    for name, part in parts.items():
-        places = numpy.flatnonzero(part != "train")
-        looked_at[name] = {*places.tolist()} if not looked_at else {*places[:: 1 + len(places) // SAMPLE].tolist()}
+    looked_at = {
+        name: _place_held_out(part, SAMPLE if other else 0) for other, (name, part) in enumerate(parts.items())
+    }
     wanted = set().union(*looked_at.values())
     searches = {
         "the same question": _find_same_questions(kept),
@@ -74,13 +71,19 @@ def find_leaks(
     }
 
 
+def _place_held_out(part: numpy.ndarray, most: int) -> set[int]:
+    """Returns the places of val and test rows; of more than `most` (0: all) a part, evenly spread over the file."""
+    places = numpy.flatnonzero(part != "train")
+    return set(places[:: 1 + len(places) // most if most else 1].tolist())
+
+
 def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int) -> str:
     """Returns what was looked for, what was found, and what was not looked for, in three sentences."""
-    near = (
-        f"with {near_duplicate:.0%} of their words in common (Jaccard), of {' or '.join(map(str, NEAR_WORDS.values()))}"
+    near = " or ".join(
+        f"a near-duplicate {side} ({least} different words or more)" for side, least in NEAR_WORDS.items()
     )
-    looked = ["the same question, word for word"]
-    looked += [f"a question or an answer {near} and more different words"] if near_duplicate else []
+    near += f" by a Jaccard similarity of words of {near_duplicate:g} or more"
+    looked = ["the same question, word for word", *([near] if near_duplicate else [])]
     looked += [f"an adjacent row of the same topic, in runs of up to {longest} rows"] if longest > 1 else []
     missed = [] if near_duplicate else ["near-duplicates"]
     missed += ["the turns of a dialogue whose rows stand apart in the file" if longest > 1 else "turns of one dialogue"]
