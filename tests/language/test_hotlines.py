@@ -53,6 +53,11 @@ def test_no_helpline_of_the_region_is_foreign(line, form):
     assert not foreign_crisis_number(form.format(line.get("also", "")))
 
 
+@pytest.mark.parametrize("text", ["৯১১ গোলাপ ফুটেছে বাগানে।", "উত্তরটা হবে ৯৮৮।", "৭৪১৭৪১ তারা গুনেছি।"])
+def test_a_bare_number_where_nobody_is_called_is_not_foreign(text):
+    assert foreign_crisis_number(text) == ""
+
+
 def test_the_number_is_returned_in_the_digits_0_to_9():
     assert foreign_crisis_number("বিপদে ৯১১-তে ফোন করুন।") == "911"
 

@@ -17,6 +17,7 @@ from helpers.data.sampling import shuffle_key
 from helpers.data.turns import CHANGED, DROPPED, EMPTY_TURN, has_empty_turn
 from helpers.language.bengali import bengali_share, normalise, split_words
 from helpers.language.hotlines import foreign_crisis_number
+from helpers.language.signatures import is_signed
 
 MIN_CHARACTERS = 6  # a side with fewer says nothing
 SIDES = ["question", "answer"]
@@ -26,21 +27,6 @@ _MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203
 _LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
 _TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>", regex.IGNORECASE)
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
-_DEGREE = (
-    "L M F T|L C S W|L M H C|L P C C?|L M S W|M F T|M S W|Psy D|Ph D|এল এম এফ টি|এম এফ টি|এল এম এইচ সি|এল সি এস ডব্লিউ"
-)
-_DEGREE += "|এল পি সি|এল এম এস ডব্লিউ|এম এস ডব্লিউ|পিএইচ ডি"  # with a dot, a space or nothing in each gap
-_DEGREE = rf"(?:{_DEGREE.replace(' ', r'[. ]{0,2}')})\b(?:-(?:[A-Z]|সি|এস)\b)?\.?"
-_OTHER_DEGREE = r"(?:(?-i:\p{Lu}[\p{Lu}.]{1,6})|(?:এম|বি)\.?\s?(?:এ|এড|এসসি|ডি)\b\.?)"
-_DEGREES = rf"(?:{_OTHER_DEGREE}[,/ ]+)*{_DEGREE}(?:[,/ ]+(?:{_OTHER_DEGREE}|{_DEGREE}))*[ )]*(?:#?[ \d-]*\d)?"
-_NAME = r"[\p{L}\p{M}.]+(?: [\p{L}\p{M}.]+)"
-_SIGNATURE = regex.compile(  # a name with a degree at the end of a line; a degree in a sentence is none
-    rf"(?:^|(?<=[।.!?] )) ?{_NAME}{{0,2}}(?:, ?| ?\(){_DEGREES}[।.]?$"
-    rf"|(?:^|(?<=[।.!?] )|[—–-]) ?{_NAME}{{0,4}}(?:, ?| ?\(| ){_DEGREES}$"
-    rf"|, ?{_DEGREES}(?:, ?[\p{{L}}\p{{M}}]+){{0,2}}\Z"  # the place too
-    r"|(?:^|[।.!?\n])\s*(?:শুভেচ্ছান্তে|ধন্যবাদান্তে|বিনীত|ইতি)\s*[,\n]\s*[^।!?]{2,60}[।.]?\s*\Z",
-    regex.IGNORECASE | regex.MULTILINE,
-)
 _LIST = regex.compile(r"(?:array\()?[\[{]\s*[\[{]*\s*(['\"]).*\1.*[\]})]", regex.DOTALL)  # a list or object, as text
 
 
@@ -110,7 +96,7 @@ DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order;
     ),
     "roles swapped": lambda table, _: _follows_swap(table),
     "url": lambda table, _: table[SIDES].map(_URL.search).notna().any(axis=1),
-    "signature": lambda table, _: table.answer.map(_SIGNATURE.search).notna(),
+    "signature": lambda table, _: table.answer.map(is_signed),
     "foreign crisis number": lambda table, _: table.answer.map(foreign_crisis_number) != "",
     "not Bengali": lambda table, least: table[SIDES].map(bengali_share).where(table[SIDES] != "").min(axis=1) < least,
     "exact duplicate": lambda table, _: table.id.where(table.rule.isna()).duplicated(),
