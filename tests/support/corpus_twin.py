@@ -13,7 +13,7 @@ import pandas
 import planted
 import regex
 
-from helpers.data.clean import DROPS, REPAIRS, Corpus
+from helpers.data.clean import DROPS, REPAIRS, Corpus, clean_table
 from helpers.data.load import COLUMNS, load_table, unify_columns
 from helpers.language.bengali import split_words
 
@@ -65,9 +65,9 @@ class Twin(NamedTuple):
 
 
 def fragments() -> list[str]:
-    """Returns the embedded corpus in pieces of three and four Bengali words of one clause."""
+    """Returns the embedded corpus's sound rows in pieces of three and four Bengali words of one clause."""
     pieces = {}
-    for row in load_table("embedded")[0].itertuples():
+    for row in clean_table(load_table("embedded")[0]).kept.itertuples():
         for clause in regex.split(r"[^\u0980-\u09ff ]+", f"{row.question}\n{row.answer}"):
             words = clause.split()
             pieces |= {" ".join(words[at : at + 4]): None for at in range(0, len(words) - 2, 4)}

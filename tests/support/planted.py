@@ -16,7 +16,6 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
     "signature": [
         lambda q, a: (q, f"{a} রবিন শিল্পী, LMFT"),
         lambda q, a: (q, f"{a} রবিন শিল্পী, পিএইচডি"),
-        lambda q, a: (q, f"{a} রবিন শিল্পী MSW।"),
         lambda q, a: (q, f"{a} শুভেচ্ছান্তে, রবিন শিল্পী।"),
     ],
     "foreign crisis number": [
@@ -36,8 +35,11 @@ SINGLE = {  # rule that must drop the row: what is done to a sound (question, an
 HARD = {  # what should be dropped by the rule and is written in a way that the rule does not know
     "too short": [lambda q, a: (q, "হুম, হুম।")],
     "url": [lambda q, a: (q, f"{a} এক্সাম্পল ডট কম সাইটে দেখুন।")],
-    "signature": [lambda q, a: (q, f"{a} রবিন শিল্পী, লাইসেন্সপ্রাপ্ত পরামর্শদাতা।")],
-    "foreign crisis number": [lambda q, a: (q, f"{a} বিপদে নয়-এক-এক নম্বরে ফোন করুন।")],
+    "signature": [
+        lambda q, a: (q, f"{a} রবিন শিল্পী, লাইসেন্সপ্রাপ্ত পরামর্শদাতা।"),
+        lambda q, a: (q, f"{a} রবিন শিল্পী MSW।"),
+    ],
+    "foreign crisis number": [lambda q, a: (q, f"{a} বিপদে নাইন ইলেভেনে ফোন করুন।")],
     "not Bengali": [lambda q, a: (q, f"{a} I am here with you.")],
 }
 REPAIRED = {  # rule that must change the row: what is done to an answer, its words apart
