@@ -52,7 +52,7 @@ def data_metrics(
 
 
 def card_metadata(source: Source, metrics: dict[str, Any], answers: pandas.Series) -> dict[str, Any]:
-    """Returns the card's front matter, by the names of the Hub's data cards; a language only where it is Bengali."""
+    """Returns the data card's front matter, by the Hub's names; a language only where it is Bengali."""
     bengali = bengali_share(" ".join(answers.head(1000))) > 0.5
     files = [{"split": split, "path": f"{part}.jsonl"} for part, split in SPLITS.items()]
     return {
