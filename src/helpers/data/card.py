@@ -27,7 +27,7 @@ def data_metrics(
 ) -> dict[str, Any]:
     """Returns the content of data/metrics.json; `folder` holds the files of the parts, `lengths` are tokens by row id.
 
-    `models` are `base_model` and `embedded_model`, `checks` are `overlap`, `dialogues` and what `find_leaks` saw.
+    `models` are `base_model` and `embedded_model`, `checks` are `overlap` and the leaks of `split_corpus`.
     """
     quantile = {share: float(lengths.quantile(share / 100)) for share in range(101)}
     return {
@@ -52,7 +52,7 @@ def data_metrics(
 
 
 def card_metadata(source: Source, metrics: dict[str, Any], answers: pandas.Series) -> dict[str, Any]:
-    """Returns the data card's front matter, in the Hub's names; a language only where it is Bengali."""
+    """Returns the data card's front matter, by the Hub's names; a language only where it is Bengali."""
     bengali = bengali_share(" ".join(answers.head(1000))) > 0.5
     files = [{"split": split, "path": f"{part}.jsonl"} for part, split in SPLITS.items()]
     return {

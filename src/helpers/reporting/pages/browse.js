@@ -37,7 +37,7 @@ function show(number) {
   const pages = Math.max(1, Math.ceil(hits.length / PER_PAGE)), first = () => (page - 1) * PER_PAGE;
   page = Math.min(Math.max(1, Math.trunc(number) || 1), pages);
   const places = hits.slice(first(), first() + PER_PAGE), query = pattern(at("search").value);
-  at("list").replaceChildren(...places.map(place => entry(rows[place], "h2", (cell, text) => mark(cell, text, query))));
+  at("list").replaceChildren(...places.map(place => renderRow(rows[place], "h2", (cell, text) => mark(cell, text, query))));
   at("page").value = page;
   at("page").max = pages;
   [at("before").disabled, at("after").disabled] = [page === 1, page === pages];
@@ -61,7 +61,7 @@ function mark(cell, text, query) {
   cell.append(text.slice(end));
 }
 
-function entry(row, heading, write, shared = "") {
+function renderRow(row, heading, write, shared = "") {
   const article = make("article"), facts = make("p", "", { className: "facts" }), list = make("dl", "", { className: "pair" });
   const title = make(heading);
   title.append(`Row ${row.number.toLocaleString("en")}`);
@@ -99,7 +99,7 @@ function compare(row) {
   const others = rows.filter(other => other.group === row.group && other !== row).slice(0, SIDE_BY_SIDE - 1);
   at("side-note").textContent = `${others.length + 1} of the group's ${sizes.get(row.group)} rows. In common: the share of words `
     + "in both of the words in this row or the first, 0 to 1. Words that the first row does not have are marked.";
-  at("rows").replaceChildren(entry(row, "h3", write), ...others.map(other => entry(other, "h3", write, `in common: ${similar(other)}`)));
+  at("rows").replaceChildren(renderRow(row, "h3", write), ...others.map(other => renderRow(other, "h3", write, `in common: ${similar(other)}`)));
   at("side").showModal();
 }
 
