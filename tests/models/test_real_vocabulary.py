@@ -87,7 +87,8 @@ def tokenizer(tmp_path_factory, special, template):
     except subprocess.TimeoutExpired:
         pytest.skip("pip could not download llama-models, which has the vocabulary: no answer in 120 s")
     if done.returncode:
-        pytest.skip(f"pip could not download llama-models, which has the vocabulary: {done.stderr.strip()[-200:]}")
+        reason = done.stderr.strip().splitlines()[-1]
+        pytest.skip(f"pip could not download llama-models, which has the vocabulary: {reason}")
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
         path = wheel.extract("llama_models/llama3/tokenizer.model", folder)
     fast = Converter(path, extra_special_tokens=special).converted()

@@ -18,16 +18,17 @@ HELPLINES: list[dict[str, str]] = yaml.safe_load(Path(__file__).with_name("helpl
 
 _WRITTEN = [number for line in HELPLINES for number in (line["number"], line.get("also", ""))]
 HELPLINE_NUMBERS = {regex.sub(r"\D", "", latin_digits(number)) for number in _WRITTEN} - {""}  # as digits 0 to 9
-KIRAN = "18005990019"  # of India, toll-free: still named in texts, though Tele MANAS has taken its place
+KIRAN = "18005990019"  # of India, toll-free: no line of helplines.yaml, and none of the United States either
 
-# Of the United States; those after the first three have an area code of 8xx before them
+# Of the United States; the toll-free ones without their area code, 800 or another of 8xx. Any other toll-free number is
+# known by its form: India writes 1800 in one piece, the United States 1-800.
 FOREIGN_NUMBERS = ["911", "988", "741741"]
 FOREIGN_TOLL_FREE = ["2738255", "7842433", "7997233", "6564673", "6624357", "4224453", "7862929", "4887386", "5658860"]
 
 _WORDS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
 _INVISIBLE = regex.compile(r"[\p{Cf}\ufe0f\u20e3*_`\"'“”‘’«»]")  # joiners, marks of a keycap, of quotation, of Markdown
 _DASH = regex.compile(r"[\p{Pd}\u2212~]")
-_DIGIT = regex.compile(r"\p{Nd}")
+_DIGIT = regex.compile(r"\d")  # of any script
 _ENDS = r"(?:টা|টি|গুলো|ের|েই|[ের]|কে|তে|য়ে?|এর|এই?|[ওই]|দের)*(?![\p{L}\p{M}])"
 
 
