@@ -140,6 +140,8 @@ splits = {"leak": corpus.kept.part, "row_wise_leak": by_row}
 leaks = find_leaks(corpus.kept, corpus.dropped, splits, near_duplicate, corpus.order.longest)
 leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, corpus.order.longest)
 print(leak_check)
+brings_own_split = (corpus.kept.published != "").all()
+assert brings_own_split or leaks["leak"].leaked == 0, f"the split leaks: {leaks['leak'].reasons}"
 text_table({f"held-out rows with {reason} in another part": rows for reason, rows in leaks["leak"].reasons.items()})
 
 # %%
