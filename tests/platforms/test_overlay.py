@@ -129,6 +129,33 @@ def test_child_processes_look_there_first(session):
     assert os.environ["PYTHONPATH"] == f"{folder}{os.pathsep}kept"
 
 
+def test_a_half_made_folder_is_made_anew(session, monkeypatch):
+    folder = overlay.use_overlay(session.root)
+    (folder / overlay.COMPLETE).unlink()
+    add_package(folder, "omega", "1.0")
+    monkeypatch.setattr(sys, "path", [str(session.image)])
+    assert "omega" not in overlay.read_versions(overlay.use_overlay(session.root))
+
+
+def test_packages_of_another_user_are_not_used(session, monkeypatch):
+    folder = overlay.use_overlay(session.root)
+    monkeypatch.setattr(overlay.os, "getuid", lambda: folder.stat().st_uid + 1)
+    assert not overlay.is_complete(folder)
+
+
+def test_packages_for_another_lock_are_not_used(session, monkeypatch, tmp_path):
+    other = tmp_path / "sahanubhuti-packages-other"
+    add_package(other, "alpha", "9.0")
+    monkeypatch.setenv(overlay.FOLDER, str(other))
+    assert overlay.use_overlay(session.root) != other
+
+
+def test_a_version_that_the_image_keeps_is_named(session, capsys):
+    add_package(session.image, "numpy", "0.9")
+    overlay.use_overlay(session.root)
+    assert "tested with numpy>=1: the image has others, and keeps them" in capsys.readouterr().out
+
+
 def test_another_image_gets_a_folder_of_its_own(session, monkeypatch):
     first = overlay.use_overlay(session.root)
     monkeypatch.delenv(overlay.FOLDER)

@@ -32,7 +32,11 @@ def build_twin(image: str) -> Path:
     if not built.is_file() or built.read_text(encoding="utf-8") != pins:
         shutil.rmtree(folder, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        install = [UV, "pip", "install", "-q", "--python", python, "--no-deps", "-r", IMAGES / f"{image}.txt"]
+        listed = folder / "listed.txt"
+        listed.write_text(
+            "".join(line for line in pins.splitlines(True) if not line.startswith(("python==", "torch==")))
+        )
+        install = [UV, "pip", "install", "-q", "--python", python, "--no-deps", "-r", listed]
         subprocess.run(install, check=True, env={**os.environ, "UV_SYSTEM_CERTS": "1", "UV_NO_CONFIG": "1"})
         subprocess.run([python, "-m", "pip", "install", "-q", "torch==2.13.0"], check=True)  # the local build
         built.write_text(pins, encoding="utf-8")

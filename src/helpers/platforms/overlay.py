@@ -25,6 +25,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 FOLDER = "SAHANUBHUTI_PACKAGES"  # where the session's packages are, for its kernels and child processes
+COMPLETE = ".complete"  # in the folder, its last file
 LOCK = "requirements.lock"
 REQUIREMENTS = ("requirements.txt", "requirements-unsloth.txt")
 # What the live kernel has imported, or the platform itself uses: never replaced.
@@ -37,6 +38,8 @@ PLATFORM = """
 _PIN = re.compile(
     r"^(?P<pin>[A-Za-z0-9][\w.-]*==[^\\\n]+)(?:\\\n[^\\\n]*)*", re.MULTILINE
 )  # with the lines of its hashes
+_OFFLINE = re.compile(r"connect|resolve|network|dns|timed out|offline|not done in|no matching", re.IGNORECASE)
+INSTALL_SECONDS = 900
 _INHERITED = ("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "PIP_CONSTRAINT", "PIP_TARGET", "PIP_USER")
 
 
@@ -47,15 +50,13 @@ def use_overlay(root: Path) -> Path | None:
     Raises RuntimeError when this kernel has already imported a package that has to differ, and when the packages
     cannot be installed.
     """
-    if (kept := os.environ.get(FOLDER)) and Path(kept).is_dir():
-        folder = Path(kept)
-    else:
-        began = time.monotonic()
-        folder = Path(tempfile.gettempdir()) / f"sahanubhuti-packages-{_fingerprint(root)}"
-        if not folder.is_dir():
-            build_overlay(root, folder)
-            if read_versions(folder):
-                print(f"{describe_overlay(folder)}, {time.monotonic() - began:.0f} s")
+    began, name = time.monotonic(), f"sahanubhuti-packages-{_fingerprint(root)}"
+    kept = Path(os.environ.get(FOLDER, ""))
+    folder = kept if kept.name == name else Path(tempfile.gettempdir()) / name
+    if not is_complete(folder):
+        build_overlay(root, folder)
+        if read_versions(folder):
+            print(f"{describe_overlay(folder)}, {time.monotonic() - began:.0f} s")
     if not read_versions(folder):
         return None
     refuse_imported(folder)
@@ -66,6 +67,11 @@ def use_overlay(root: Path) -> Path | None:
     os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *paths])
     os.environ[FOLDER] = str(folder)
     return folder
+
+
+def is_complete(folder: Path) -> bool:
+    """Returns whether a folder was made to its end, by this user: nobody else's packages are imported."""
+    return (folder / COMPLETE).is_file() and folder.stat().st_uid == os.getuid()
 
 
 def image_paths() -> list[str]:
@@ -107,7 +113,8 @@ def is_met(requirement: Requirement, versions: dict[str, str]) -> bool:
 def build_overlay(root: Path, folder: Path) -> None:
     """Installs into `folder` what the image lacks or has in another version, and what that needs in turn.
 
-    The folder appears whole or not at all. Raises RuntimeError as `install_packages` does.
+    The folder appears complete or not at all. What the platform has in a version that was not tested, and keeps, is
+    named. Raises RuntimeError as `install_packages` does.
     """
     from filelock import FileLock
 
@@ -115,8 +122,12 @@ def build_overlay(root: Path, folder: Path) -> None:
     missing = [requirement for requirement in read_requirements(root) if not is_met(requirement, image)]
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"), contextlib.ExitStack() as cleanup:
-        if folder.is_dir():  # another process made it meanwhile
+        if is_complete(folder):  # another process made it meanwhile
             return
+        if folder.exists():
+            shutil.rmtree(folder)
+        for left in folder.parent.glob(f"{folder.name}-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         scratch = tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent)
         cleanup.callback(shutil.rmtree, scratch, ignore_errors=True)
         added: dict[str, str] = {}
@@ -124,6 +135,9 @@ def build_overlay(root: Path, folder: Path) -> None:
             install_packages([lock[name][1] for name in names], Path(scratch))
             added = read_versions(scratch)
             missing = [need for need in dependencies(scratch) if not is_met(need, image | added)]
+        if unmet := [need for need in read_requirements(root) if not is_met(need, image | added)]:
+            print(f"tested with {', '.join(map(str, unmet))}: the image has others, and keeps them")
+        (Path(scratch) / COMPLETE).touch()
         Path(scratch).rename(folder)
 
 
@@ -158,18 +172,25 @@ def install_packages(pins: list[str], folder: Path) -> None:
     tools = [[uv, "pip", "install", "--python", sys.executable]] if (uv := shutil.which("uv")) else []
     tools += [[sys.executable, "-m", "pip", "install", "--no-compile", "--disable-pip-version-check"]]
     problems = []
+    print(f"installing {len(pins)} packages beside the image's …", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "pins.txt"
         file.write_text("\n".join(pins) + "\n", encoding="utf-8")
         for tool in tools:
             command = [*tool, "-q", "--target", str(folder), "--no-deps", "--require-hashes", "-r", str(file)]
-            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=INSTALL_SECONDS)
+            except subprocess.TimeoutExpired:
+                problems.append(f"not done in {INSTALL_SECONDS} seconds")
+                continue
             if done.returncode == 0:
                 return
             problems.append(" ".join(done.stderr.split())[-400:])
+    problem, free = "; then ".join(problems), shutil.disk_usage(folder.parent).free / 2**30
+    hint = "Switch the internet on (Kaggle: Settings, Internet) and run" if _OFFLINE.search(problem) else "Run"
     raise RuntimeError(
-        f"{len(pins)} packages could not be installed beside the image's: {'; then '.join(problems)}. Switch the "
-        f"internet on (Kaggle: Settings, Internet) and run this cell again."
+        f"{len(pins)} packages could not be installed beside the image's, in {folder.parent} with {free:.1f} GiB free: "
+        f"{problem}. {hint} this cell again."
     )
 
 

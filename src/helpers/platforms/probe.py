@@ -22,7 +22,7 @@ from helpers.platforms.errors import describe_error
 from helpers.platforms.processes import child_environment
 
 PROBE_SECONDS = 90.0
-CONNECT_SECONDS = 10.0
+CONNECT_SECONDS = 4.0
 HERE, READY = "here", "ready"  # nothing has to be downloaded; it can be
 OFFLINE, UNREACHABLE, GATED, MISSING, BAD_TOKEN, DENIED = (
     "offline",  # HF_HUB_OFFLINE is set
