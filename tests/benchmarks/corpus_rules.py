@@ -80,7 +80,7 @@ def make_tables(rows: int) -> str:
     """Returns both tables as Markdown."""
     twins = [corpus_twin.make(rows, seed) for seed in SEEDS]
     prepared = [(twin, *prepare(twin, seed)) for twin, seed in zip(twins, SEEDS)]
-    cases = [describe_case(f"as published, seed {seed}", *each, seed) for each, seed in zip(prepared, SEEDS)]
+    cases = [describe_case(f"as published, seed {seed}", *case, seed) for case, seed in zip(prepared, SEEDS)]
     first = twins[0]
     others = {
         "without titles": first.change(**{"Question-Title": ""}),

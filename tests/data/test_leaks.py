@@ -120,13 +120,14 @@ def test_the_twins_split_leaks_nothing(twin):
 def test_what_was_looked_for_is_said():
     corpus = cleaned(*write_rows(2))
     check = find_leaks(corpus.kept, corpus.dropped, {"a test": ["train"] * len(corpus.kept)}, 0.8, 24)["a test"]
-    sentence = describe_leaks(check, check, 0.8, 24)
+    sentence = describe_leaks(check, check, 0.8, 24, 60)
     for part in (
         "0 of 0",
         "word for word",
         "similarity of words of 0.8 or more",
         "runs of up to 24 rows",
-        "Not looked for: the turns",
+        "Not looked for: turns of one dialogue whose rows stand apart",
+        "in longer runs of one topic (60 rows)",
     ):
         assert part in sentence, part
 
@@ -134,7 +135,7 @@ def test_what_was_looked_for_is_said():
 def test_what_was_not_looked_for_is_said():
     corpus = cleaned(*write_rows(2))
     check = find_leaks(corpus.kept, corpus.dropped, {"a test": ["train"] * len(corpus.kept)}, 0.0, 1)["a test"]
-    sentence = describe_leaks(check, check, 0.0, 1)
+    sentence = describe_leaks(check, check, 0.0, 1, 0)
     assert "Looked for: the same question, word for word. Not looked for: near-duplicates; turns of one" in sentence
 
 

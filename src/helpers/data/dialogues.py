@@ -73,7 +73,7 @@ def mark_foreign_titles(table: pandas.DataFrame) -> pandas.Series:
 
 def _compare_with_chance(topics: pandas.Series, same: pandas.Series) -> tuple[float, float, bool]:
     """Returns how often adjacent rows share a topic, how often by chance, and whether the rows are shuffled."""
-    counts = topics.where(topics != "").value_counts()
+    counts = topics.loc[topics != ""].value_counts()
     rows = int(counts.sum())
     if rows < 2:
         return 0.0, 0.0, False
@@ -86,8 +86,8 @@ def _compare_with_chance(topics: pandas.Series, same: pandas.Series) -> tuple[fl
 
 def _typical_dialogue(topics: pandas.Series, runs: pandas.Series) -> int:
     """Returns the rows of a dialogue in this file: at least LONGEST_DIALOGUE."""
-    lengths, known = runs.where(topics != "").value_counts(), topics.where(topics != "").nunique()
-    if lengths.empty or len(lengths) < RECURRING * known:
+    lengths = runs.loc[topics != ""].value_counts()
+    if lengths.empty or len(lengths) < RECURRING * topics.loc[topics != ""].nunique():
         return LONGEST_DIALOGUE
     return max(LONGEST_DIALOGUE, int(lengths.median()))
 

@@ -77,8 +77,11 @@ def _place_held_out(part: numpy.ndarray, most: int) -> set[int]:
     return set(places[:: 1 + len(places) // most if most else 1].tolist())
 
 
-def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int) -> str:
-    """Returns what was looked for, what was found, and what was not looked for, in three sentences."""
+def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int, longer: int) -> str:
+    """Returns what was found, what was looked for, and what was not, in three sentences.
+
+    `longest` as `find_leaks` takes it; `longer` rows stand in longer runs of one topic.
+    """
     near = " or ".join(
         f"a near-duplicate {side} ({least} different words or more)" for side, least in NEAR_WORDS.items()
     )
@@ -86,7 +89,8 @@ def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float,
     looked = ["the same question, word for word", *([near] if near_duplicate else [])]
     looked += [f"an adjacent row of the same topic, in runs of up to {longest} rows"] if longest > 1 else []
     missed = [] if near_duplicate else ["near-duplicates"]
-    missed += ["the turns of a dialogue whose rows stand apart in the file" if longest > 1 else "turns of one dialogue"]
+    missed += ["turns of one dialogue" + " whose rows stand apart in the file" * (longest > 1)]
+    missed += [f"adjacent rows in longer runs of one topic ({longer:,} rows)"] if longer else []
     return (
         f"Held-out rows with a twin in another part: {check.leaked:,} of {check.held_out:,} ({check.share:.1%}); split "
         f"row by row it would be {row_wise.share:.1%}. Looked for: {'; '.join(looked)}. Not looked for: "
@@ -107,39 +111,54 @@ def questions_of(question: str, messages: list[dict[str, str]] | None = None) ->
 
 def _find_same_questions(kept: pandas.DataFrame) -> Twins:
     """Yields each row and those that ask the same; a plain text is its own question."""
-    asked: Any = kept.question.where(~kept.plain, kept.answer)
-    conversations: Any = kept["messages"] if "messages" in kept else itertools.repeat(None)
+    asked = list(kept.question.where(~kept.plain, kept.answer))
+    conversations = list(kept["messages"]) if "messages" in kept else [None] * len(kept)
     places = defaultdict(list)
-    for place, (question, messages) in enumerate(zip(asked, conversations)):
-        for words in questions_of(question, messages):
+    for place, question in enumerate(asked):
+        for words in questions_of(question, conversations[place]):
             places[words].append(place)
     for same in places.values():
         for place in same if len(same) > 1 else []:
             yield place, numpy.array(same)
 
 
+class _FileRow(NamedTuple):
+    """A row of the file, kept or dropped."""
+
+    number: int
+    topic: str
+    foreign: bool  # under another row's title: no turn of a dialogue
+    place: int  # among the kept rows, -1 for a dropped one
+
+
+def _order_rows(kept: pandas.DataFrame, dropped: pandas.DataFrame) -> list[_FileRow]:
+    """Returns all rows in the order of the file."""
+    rows, titled = [], 0
+    for table, places in ((kept, range(len(kept))), (dropped, itertools.repeat(-1))):
+        titled += int((table.title != "").sum())
+        for number, topic, title, question, place in zip(
+            table.number, table.topic, table.title, table.question, places
+        ):
+            foreign = not set(split_words(title)) <= set(split_words(question))
+            rows.append(_FileRow(number, topic, foreign, place))
+    if sum(row.foreign for row in rows) > (1 - OWN_TITLES) * titled:
+        rows = [row._replace(foreign=False) for row in rows]
+    return sorted(rows)
+
+
 def _find_neighbours(kept: pandas.DataFrame, dropped: pandas.DataFrame, longest: int) -> Twins:
     """Yields each kept row and the next one of its dialogue, both ways, in the order of the file."""
-    columns = ["number", "topic", "title", "question"]
-    places_of = kept[columns].assign(place=range(len(kept)))
-    rows: list[Any] = [*places_of.itertuples(), *dropped[columns].assign(place=-1).itertuples()]
-    titles = [set(split_words(row.title)) <= set(split_words(row.question)) for row in rows if row.title]
-    strict = sum(titles) >= OWN_TITLES * len(titles)
-
-    def is_counselling(row: Any) -> bool:
-        return strict and not set(split_words(row.title)) <= set(split_words(row.question))
-
-    rows.sort(key=lambda row: row.number)
-    for topic, block in itertools.groupby(rows, key=lambda row: row.topic):
-        run = []
+    for topic, block in itertools.groupby(_order_rows(kept, dropped), key=lambda row: row.topic):
+        run: list[_FileRow] = []
         for row in [*block, None] if topic else []:
-            if row is None or (run and is_counselling(run[-1]) and is_counselling(row)):
+            if row is None or (run and run[-1].foreign and row.foreign):
                 places = [turn.place for turn in run if turn.place >= 0] if len(run) <= longest else []
                 for first, second in itertools.pairwise(places):
                     yield first, numpy.array([second])
                     yield second, numpy.array([first])
                 run = []
-            run.append(row)
+            if row is not None:
+                run.append(row)
 
 
 def _find_near_duplicates(texts: list[str], wanted: set[int], threshold: float, least: int) -> Twins:
