@@ -114,7 +114,7 @@ def test_a_gpu_without_kernels_is_refused(machine, run_command, started, tmp_pat
     [
         ("kaggle", "Choose Settings > Accelerator > GPU T4 x2."),
         ("colab", "Choose Runtime > Change runtime type > T4 GPU."),
-        ("local", "On Kaggle it runs by python -m helpers kaggle chain"),
+        ("local", "`python -m helpers kaggle chain --preset NAME` runs it on Kaggle"),
     ],
 )
 def test_a_machine_without_a_gpu_is_refused(where, click, machine, run_command, started, tmp_path):
@@ -230,7 +230,7 @@ def test_a_token_among_the_secrets_opens_the_gate(machine, run_command, started,
 def test_a_model_that_is_not_attached_is_refused(machine, run_command, started, tmp_path):
     machine("kaggle")
     folder = str(tmp_path / "kaggle/input/models/metaresearch/llama-3.1/transformers/8b-instruct/2")
-    sentence = f"base_model '{folder}' is not here: attach it with Add Input > Models and pass its folder as shared."
+    sentence = f"base_model '{folder}' is not here: attach the model with Add Input > Models and pass its folder as shared."
     assert_refused(run_command(base=folder), sentence, started, tmp_path)
 
 
