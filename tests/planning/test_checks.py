@@ -230,7 +230,9 @@ def test_a_token_among_the_secrets_opens_the_gate(machine, run_command, started,
 def test_a_model_that_is_not_attached_is_refused(machine, run_command, started, tmp_path):
     machine("kaggle")
     folder = str(tmp_path / "kaggle/input/models/metaresearch/llama-3.1/transformers/8b-instruct/2")
-    sentence = f"base_model '{folder}' is not here: attach the model with Add Input > Models and pass its folder as shared."
+    sentence = (
+        f"base_model '{folder}' is not here: attach the model with Add Input > Models and pass its folder as shared."
+    )
     assert_refused(run_command(base=folder), sentence, started, tmp_path)
 
 
