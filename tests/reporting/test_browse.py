@@ -13,6 +13,7 @@ from page_text import PageText
 from tables import bengali_words, cleaned
 
 from helpers.data.clean import Corpus, make_id
+from helpers.data.dialogues import Order
 from helpers.reporting import browse
 from helpers.reporting.browse import write_browse_page
 from helpers.reporting.report import write_report
@@ -133,7 +134,8 @@ def test_a_large_file_is_sampled_by_whole_groups(corpus, tmp_path, monkeypatch):
     ids = [make_id(str(place)) for place in many.index]
     many = many.assign(number=many.index + 1, id=ids, group=[ids[place - place % 4] for place in many.index])
     monkeypatch.setattr(browse, "PAGE_CHARACTERS", 3000)
-    path = write_browse_page(tmp_path / "x", Corpus(many, corpus.dropped[:0], []), pandas.Series(dtype=int))
+    many = corpus._replace(kept=many, dropped=corpus.dropped[:0], funnel=[])
+    path = write_browse_page(tmp_path / "x", many, pandas.Series(dtype=int))
     rows = unpack(path)
     assert sum(len(text) for row in rows for _, text in row["turns"]) <= 3000
     assert [row["number"] for row in rows] == sorted(row["number"] for row in rows)
@@ -149,7 +151,8 @@ def test_a_page_of_many_long_rows_stays_below_15_mb(tmp_path):
     kept = pandas.DataFrame({"number": texts.index + 1, "topic": "", "title": "", "question": texts[::-1].values})
     kept = kept.assign(answer=texts, plain=False, part="train", id=texts.map(make_id)).drop_duplicates("id")
     kept["group"] = kept.id
-    path = write_browse_page(tmp_path / "x", Corpus(kept, kept[:0].assign(rule=""), []), pandas.Series(dtype=int))
+    corpus = Corpus(kept, kept[:0].assign(rule=""), [], Order(0.0, 0.0, 1, 0))
+    path = write_browse_page(tmp_path / "x", corpus, pandas.Series(dtype=int))
     assert 8e6 < path.stat().st_size < 15e6
 
 
@@ -254,7 +257,8 @@ def test_hostile_rows_stay_text_in_a_browser(reader):
 def test_many_rows_come_page_by_page(page, corpus, tmp_path):
     many = pandas.concat([corpus.kept] * 15, ignore_index=True)
     many = many.assign(number=many.index + 1, id=[make_id(str(place)) for place in many.index])
-    path = write_browse_page(tmp_path / "x", Corpus(many, corpus.dropped[:0], []), pandas.Series(dtype=int))
+    many = corpus._replace(kept=many, dropped=corpus.dropped[:0], funnel=[])
+    path = write_browse_page(tmp_path / "x", many, pandas.Series(dtype=int))
     page.goto(path.as_uri())
     page.wait_for_selector("#list h2")
     assert page.inner_text("#shown") == "1–25 of 60 rows, page 1 of 3"
