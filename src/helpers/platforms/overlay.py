@@ -89,8 +89,9 @@ def read_versions(*paths: str | Path) -> dict[str, str]:
 
 
 def read_requirements(root: Path) -> list[Requirement]:
-    """Returns what the suite asks for, from its requirement files."""
-    lines = [line for name in REQUIREMENTS for line in (root / name).read_text(encoding="utf-8").splitlines()]
+    """Returns what the suite asks for, from its requirement files; a Space has one of them."""
+    files = [root / name for name in REQUIREMENTS if (root / name).is_file()]
+    lines = [line for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     return [Requirement(text) for line in lines if (text := line.split("#")[0].strip())]
 
 
