@@ -19,7 +19,7 @@ AT_TOP = {  # where a class needs them: these files are imported when a run trai
     "training/callbacks.py": HEAVY,
     "inference/chat_page.py": {"gradio"},
 }
-DRAWING = "helpers.reporting.bengali_text"  # of matplotlib's classes: reporting.figures imports it when it draws
+DRAWING = "helpers.reporting.bengali_text"  # of matplotlib's classes: what draws imports it inside its functions
 LIGHT = ["platforms", "runs", "language", "data", "planning", "reporting", "runner", "__main__"]
 LONGEST_MODULE, LONGEST_MEDIAN, LONGEST_FUNCTION = 350, 170, 60  # lines
 
