@@ -1,18 +1,22 @@
 """Evaluates at a real Llama shape, with random weights, on GPUs held to a T4's memory; ends with one JSON object.
 
-PYTHONPATH=src python tests/benchmarks/evaluate_t4.py [--memory 14.56] [--size 8B] [--work DIR]
+PYTHONPATH=src python tests/benchmarks/evaluate_t4.py [--memory 14.56] [--sms 8] [--size 8B] [--work DIR]
 
 Needs about 20 GB below --work for the weights, which are made once. The model writes no end token, so that every reply
-goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs one and two processes are compared.
+goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs one and two processes are compared;
+`--only processes` does that alone. `--sms 8` holds each process to 8 SMs as well (stand_in.py).
 """
 
 import argparse
 import gc
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
+import stand_in
 import train_t4
 
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_test_rows
@@ -24,8 +28,8 @@ from helpers.runs.files import read_journal, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run
 
 SETTINGS = {
-    "max_rows": 128,
-    "max_prompts": 8,
+    "max_rows": 60,
+    "max_prompts": 4,
     "batch_size": 32,
     "max_new_tokens": 128,
     "temperature": 0.0,
@@ -135,20 +139,28 @@ def main() -> None:
     """Runs both and prints the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", type=float, default=14.56, help="GiB that each process may use")
+    parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")
+    parser.add_argument("--only", choices=["batches", "processes"])
     parser.add_argument("--size", default="8B")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
+    parser.add_argument("--one", action="store_true", help="in this process")
     options = parser.parse_args()
+    if not options.one:
+        train_t4.base_model(options.work, options.size, speaks=True)  # at full width
+        with stand_in.hold_to_sms(options.sms):
+            if options.sms:
+                print(json.dumps({"rates": stand_in.rates_of_a_child()}))
+            sys.exit(subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one"]).returncode)
     import torch
 
     run = prepare(options.work, options.size)
-    total = torch.cuda.get_device_properties(0).total_memory / 2**30
-    share = f"per_process_memory_fraction:{options.memory / total:.5f}"
-    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,{share}"  # for the processes started from here
-    torch.cuda.set_per_process_memory_fraction(options.memory / total)
-    results = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **measure_batches(run)}
+    train_t4.hold_to_memory(options.memory)
+    results = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}"}
+    if options.only != "processes":
+        results |= measure_batches(run)
     gc.collect()  # the model measured above is in cycles: the next would not fit beside it
     torch.cuda.empty_cache()
-    if torch.cuda.device_count() > 1:
+    if options.only != "batches" and torch.cuda.device_count() > 1:
         results["processes"] = compare_processes(run)
     print(json.dumps(results))
 

@@ -1,6 +1,9 @@
-"""Trains at real Llama shapes, with random weights, on one GPU held to a T4's memory; ends with one table.
+"""Trains at real Llama shapes, with random weights, on GPUs held to a T4's memory; ends with one table.
 
-PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--out results.jsonl]
+PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--sms 8] [--out results.jsonl]
+
+`--sms 8` holds each process to 8 SMs as well, a T4's balance of arithmetic and launches (stand_in.py), and prints what
+share of the measured rates a T4 has.
 
 `--list` names the cases; each runs in a process of its own. Needs about 20 GB below --work for the weights, which
 are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap 2,048. Tokens per second count
@@ -9,12 +12,15 @@ real tokens only, without the first WARM_UP of the run's steps.
 
 import argparse
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import stand_in
 
 from helpers.data.load import load_table
 from helpers.models.batching import padded_tokens
@@ -27,15 +33,15 @@ from helpers.planning.config import TrainingConfig
 from helpers.planning.lengths import spread_lengths
 from helpers.planning.memory import estimate_memory
 from helpers.platforms.errors import describe_error
+from helpers.platforms.processes import launch_processes, process_rank
 from helpers.runs.archives import pack_folder
 from helpers.runs.checkpoints import check_disk_space, checkpoint_folders, prune_checkpoints
 from helpers.runs.files import folder_bytes, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run, start_stage
 from helpers.runs.session import SessionClock, boot_clock, process_start
 from helpers.runs.settings import parameters_cell, resolve_settings
-from helpers.training import loop
+from helpers.training import launch, loop
 from helpers.training.config import resolve_config
-from helpers.training.launch import launch_training
 
 LENGTHS = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]  # share of rows: tokens
 WARM_UP = 0.3
@@ -300,7 +306,8 @@ def measure(name: str, work: Path) -> dict:
         return train_stock(run, config, *case["stock"])
     if "run" in case:
         return train_session(run, config, 6 if name == "paused" else 0)
-    metrics = launch_training(run, config)
+    launch.launch_processes = start_ranks
+    metrics = launch.launch_training(run, config)
     log = [entry for entry in read_jsonl(run / "train" / "log.jsonl") if "loss" in entry]
     lengths, _ = lengths_of(run, config.base_model)
     epochs = schedule_steps(lengths, config, metrics["world_size"])
@@ -314,6 +321,57 @@ def measure(name: str, work: Path) -> dict:
         "allocated_gib": [torch.cuda.max_memory_allocated(gpu) / 2**30 for gpu in range(torch.cuda.device_count())],
         "predicted_gib": estimate_memory(config, SHAPES[case["size"]], sizes).peak,
         "losses": [round(entry["loss"], 4) for entry in log],
+        **(measure_ranks(run, log, metrics) if metrics["world_size"] > 1 else {}),
+    }
+
+
+def start_ranks(module: str, arguments: list[str], processes: int, **variables: str) -> int:
+    """Launches as `launch_processes` does, with `train_rank` in place of the module."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    return launch_processes("train_t4", ["--rank", *arguments], processes, PYTHONPATH=path, **variables)
+
+
+def train_rank(config_file: Path) -> None:
+    """Trains as `launch.train_process` does, and writes per step what waiting for the other ranks and the all-reduce
+    took, and the memory at the end."""
+    start_backend(Run(config_file.resolve().parents[1]).training_config()["backend"])
+    import torch
+
+    from helpers.training import trainer  # imports trl: after Unsloth
+
+    all_reduce, steps = trainer.StepTrainer.all_reduce_gradients, []
+
+    def timed(*arguments):
+        times = []
+        for work in (torch.cuda.synchronize, torch.distributed.barrier, lambda: all_reduce(*arguments)):
+            result = work()
+            torch.cuda.synchronize()
+            times.append(time.perf_counter())
+        steps.append({"waiting": times[1] - times[0], "all_reduce": times[2] - times[1]})
+        return result
+
+    trainer.StepTrainer.all_reduce_gradients = timed
+    launch.train_process(config_file)
+    reserved = torch.cuda.max_memory_reserved() / 2**30
+    write_json(config_file.parent / f"rank-{process_rank()}.json", {"steps": steps, "peak_memory_gib": reserved})
+
+
+def measure_ranks(run: Run, log: list[dict], metrics: dict) -> dict:
+    """Returns the shares of a step that go into waiting and the all-reduce (medians after the warm-up, mean of the
+    ranks), the all-reduce's bytes per second, and each GPU's memory."""
+    ranks = [json.loads(file.read_text()) for file in sorted((run / "train").glob("rank-*.json"))]
+    first = max(1, int(len(log) * WARM_UP))
+    step = statistics.median(log[at]["seconds"] - log[at - 1]["seconds"] for at in range(first, len(log)))
+
+    def seconds(name: str) -> float:
+        return statistics.mean(statistics.median(entry[name] for entry in rank["steps"][first:]) for rank in ranks)
+
+    return {
+        "step_seconds": step,
+        "waiting_share": seconds("waiting") / step,
+        "all_reduce_share": seconds("all_reduce") / step,
+        "all_reduce_bytes_per_second": 4 * metrics["trainable_parameters"] / seconds("all_reduce"),
+        "peak_memory_gib": [rank["peak_memory_gib"] for rank in ranks],
     }
 
 
@@ -345,7 +403,7 @@ def train_session(run: Run, config: TrainingConfig, stop_after: int) -> dict:
 
     loop.load_for_training, SessionClock.reason = timed_load, timed_reason
     trainer.check_disk_space, trainer.prune_checkpoints = timed_check, timed_prune
-    result = launch_training(run, config)
+    result = launch.launch_training(run, config)
     newest = checkpoint_folders(run / "train" / "checkpoints")[-1]
     began = time.perf_counter()
     pack_folder(newest, run / "copy.tar")
@@ -373,22 +431,34 @@ def run_one(name: str, work: Path, memory: float) -> dict:
         start_backend(CASES[name].get("backend", "unsloth"))
     import torch
 
-    total = torch.cuda.get_device_properties(0).total_memory
-    for gpu in range(torch.cuda.device_count()):
-        torch.cuda.set_per_process_memory_fraction(memory * 2**30 / total, gpu)
+    hold_to_memory(memory)
     try:
         return {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}", **measure(name, work)}
     except torch.OutOfMemoryError as error:
         return {"out_of_memory": describe_error(error)[:120]}
 
 
+def hold_to_memory(gib: float) -> None:
+    """Holds this process, and those that it starts, to so much memory of each GPU."""
+    import torch
+
+    share = gib * 2**30 / torch.cuda.get_device_properties(0).total_memory
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = f"expandable_segments:True,per_process_memory_fraction:{share:.5f}"
+    for gpu in range(torch.cuda.device_count()):
+        torch.cuda.set_per_process_memory_fraction(share, gpu)
+
+
 def main() -> None:
     """Runs the cases, prints the table."""
+    if sys.argv[1:2] == ["--rank"]:
+        return train_rank(Path(sys.argv[2]))
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", choices=[[], *CASES])
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--one", action="store_true", help="in this process; the last line is JSON")
     parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
+    parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")
+    parser.add_argument("--steps", type=int, default=0, help="in place of the cases' own")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     parser.add_argument("--out", type=Path, help="append one JSON object per case")
     options = parser.parse_args()
@@ -396,22 +466,32 @@ def main() -> None:
         print("\n".join(CASES))
         return
     if options.one:
+        CASES[options.cases[0]] |= {"steps": options.steps} if options.steps else {}
         print(json.dumps(run_one(options.cases[0], options.work, options.memory)))
         return
-    results = {}
+    for name in options.cases:
+        base_model(options.work, CASES[name]["size"])  # at full width
+    with stand_in.hold_to_sms(options.sms):
+        results = run_cases(options)
+    for name, result in results.items():
+        print(f"| {name} |", " | ".join(f"{key} {value}" for key, value in result.items()), "|")
+
+
+def run_cases(options: argparse.Namespace) -> dict[str, dict]:
+    """Runs each case in a process of its own and returns what was measured, the rates of the GPU first."""
+    results = {"rates": stand_in.rates_of_a_child()} if options.sms else {}
     for name in options.cases:
         command = [sys.executable, __file__, name, "--one", "--memory", str(options.memory), "--work", options.work]
+        command += ["--steps", str(options.steps)]
         began = time.perf_counter()
-        base_model(options.work, CASES[name]["size"])
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         print(done.stdout[-6000:], flush=True)
         results[name] = json.loads(done.stdout.splitlines()[-1]) if not done.returncode else {"failed": done.returncode}
         results[name]["seconds"] = round(time.perf_counter() - began)
         if options.out:
             with open(options.out, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"case": name, **results[name]}) + "\n")
-    for name, result in results.items():
-        print(f"| {name} |", " | ".join(f"{key} {value}" for key, value in result.items()), "|")
+                file.write(json.dumps({"case": name, "sms": options.sms, **results[name]}) + "\n")
+    return results
 
 
 if __name__ == "__main__":
