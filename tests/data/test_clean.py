@@ -1,12 +1,15 @@
 """The cleaning rules: what each takes from a file with planted defects, and what none may take."""
 
 import itertools
+import re
+from pathlib import Path
 
 import corpus_twin
 import planted
 import pytest
 from tables import ROW, cleaned
 
+from helpers.data import turns
 from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, clean_table, example_fates
 from helpers.language.bengali import normalise
 
@@ -153,3 +156,10 @@ def test_the_examples_show_one_row_of_every_fate(twin):
     assert fates[0]["became"].startswith("dropped: ")
     assert fates[1]["became"] != fates[1]["raw answer"]
     assert fates[2]["became"] == "kept as it is"
+
+
+def test_the_page_on_data_has_a_row_for_each_rule_in_their_order():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    conversations = [*turns.CHANGED, *turns.DROPPED, turns.EMPTY_TURN]
+    rows = [rule for rule in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) if rule in {*RULES, *conversations}]
+    assert rows == [*RULES, *conversations]

@@ -3,16 +3,7 @@
 A data row begins with at most one system turn, then every assistant turn follows a user's, and the last turn is the
 assistant's: it is the reference of the evaluation. Two turns of the user in a row are kept as they are.
 
-| a conversation with | becomes | by the rule |
-|---|---|---|
-| turns after the assistant's last one (the user's thanks) | changed: cut back to it | turns after the last answer |
-| an empty system turn at its start | changed: without it; the run's own prompt takes its place | empty system turn |
-| nothing, null, or something that is no list of turns | dropped | no conversation |
-| a role that is none of ROLES or TOOL_ROLES | dropped | unknown role |
-| a tool's turn, or an assistant's that calls one | dropped | tool turn |
-| a system turn anywhere but at its start, or a second one | dropped | misplaced system turn |
-| an assistant's turn at its start, or after another one | dropped | answer without a question |
-| a turn that is empty, null or nothing but markup | dropped | empty turn |
+The rules and what each takes: docs/data.md.
 """
 
 import ast
