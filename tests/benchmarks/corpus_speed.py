@@ -1,17 +1,21 @@
 """Times what 01_prepare_data does on twins of the corpus of its size, and on one ten times as long.
 
-PYTHONPATH=src:tests/support python tests/benchmarks/corpus_speed.py [--tokenizer FOLDER] [ROWS …]
+PYTHONPATH=src:tests/support python tests/benchmarks/corpus_speed.py [--tokenizer FOLDER|llama3] [--notebook] [ROWS …]
 
-The tokenizer is the embedded model's, or one in a folder, such as that of a Llama.
+The tokenizer is the embedded model's, one in a folder, or Llama 3's own (pip downloads its vocabulary). `--notebook`
+runs the whole notebook by `python -m helpers run --stages prepare_data`, from start to end.
 """
 
 import argparse
 import resource
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import corpus_twin
+import llama3
 
 from helpers.data.clean import clean_table
 from helpers.data.group import link_rows
@@ -54,22 +58,43 @@ def measure(rows: int, file: str, folder: str) -> None:
     print(f"| {' | '.join(cells)} |", flush=True)
 
 
+def measure_notebook(rows: int, file: str, folder: str) -> None:
+    """Prints one line of the table of whole notebooks."""
+    with tempfile.TemporaryDirectory() as work:
+        corpus_twin.make(rows, **FILES[file]).raw.to_csv(f"{work}/corpus.csv", index=False)
+        command = [sys.executable, "-m", "helpers", "run", "--preset", "kaggle-t4x2", "--stages", "prepare_data"]
+        command += ["--outputs", f"{work}/outputs", "--set", f"prepare_data.dataset={work}/corpus.csv"]
+        command += ["--set", f"shared.base_model={folder}"] if folder else []
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        seconds = time.perf_counter() - began
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(f"| {rows:,} | {file} | {seconds:.1f} | {used.ru_utime + used.ru_stime:.1f} |", flush=True)
+
+
 def main() -> None:
     """Prints the table, each file measured in its own process."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("rows", nargs="*", type=int, default=ROWS)
-    parser.add_argument("--tokenizer", default="", help="a folder")
+    parser.add_argument("--tokenizer", default="", help="a folder, or llama3")
+    parser.add_argument("--notebook", action="store_true", help="the whole notebook")
     parser.add_argument("--file", choices=FILES, default="", help="measure this one in this process")
     options = parser.parse_args()
     if options.file:
-        return measure(options.rows[0], options.file, options.tokenizer)
+        work = measure_notebook if options.notebook else measure
+        return work(options.rows[0], options.file, options.tokenizer)
     steps = ["clean, s", "groups and split, s", "check, s", "tokens, s", "all, s", "CPU, s"]
     heads = ["rows", "file", *steps, "tokens", "leaked", "peak GiB"]
+    heads = ["rows", "file", "all, s", "CPU, s"] if options.notebook else heads
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|", flush=True)
-    for rows in options.rows:
-        for file in FILES:
-            command = [sys.executable, __file__, str(rows), "--file", file, "--tokenizer", options.tokenizer]
-            subprocess.run(command, check=True)
+    with tempfile.TemporaryDirectory() as work:
+        if options.tokenizer == "llama3":
+            options.tokenizer = work
+            llama3.build_tokenizer(Path(work)).save_pretrained(work)
+        for rows in options.rows:
+            for file in FILES:
+                command = [sys.executable, __file__, str(rows), "--file", file, "--tokenizer", options.tokenizer]
+                subprocess.run(command + ["--notebook"] * options.notebook, check=True)
 
 
 if __name__ == "__main__":

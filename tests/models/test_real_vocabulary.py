@@ -3,14 +3,7 @@
 pip downloads the vocabulary for these tests alone; the template stands in the installed unsloth. Nothing is kept.
 """
 
-import ast
-import base64
-import importlib.util
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
-
+import llama3
 import pytest
 
 from helpers.models.chat import (
@@ -25,13 +18,10 @@ from helpers.models.chat import (
     decode_labels,
     encode_prompt,
     encode_row,
-    prepare_tokenizer,
 )
 
 pytestmark = pytest.mark.slow
-FIRST_SPECIAL = 128_000  # the id of <|begin_of_text|>; 256 special tokens, most of them reserved
-NAMED = {0: BEGIN, 1: END_OF_TEXT, 4: PAD, 6: TOKENS["header"], 7: TOKENS["header_end"], 8: "<|eom_id|>", 9: END}
-NAMED[10] = "<|python_tag|>"
+FIRST_SPECIAL = llama3.FIRST_SPECIAL
 TEXTS = {
     "conjuncts": "ক্ষত্রিয়ের শ্রদ্ধা, স্ত্রীর দৃষ্টি, আত্মসম্মান ও স্বাচ্ছন্দ্য।",
     "zero-width joiner": "র‍্যাব আর র‍্যাঙ্ক।",
@@ -52,49 +42,22 @@ TEXTS = {
 @pytest.fixture(scope="module")
 def special():
     """Returns the 256 special tokens in the order of their ids."""
-    reserved = (f"<|reserved_special_token_{number}|>" for number in range(256))
-    return [NAMED.get(place) or next(reserved) for place in range(256)]
+    return llama3.special_tokens()
 
 
 @pytest.fixture(scope="module")
 def template():
-    """Returns Llama 3.1's chat template, without a system message of its own, as unsloth has it."""
-    spec = importlib.util.find_spec("unsloth")
-    if spec is None or spec.origin is None:
-        pytest.skip("unsloth, which has the official template, is not installed: make setup")
-    source = ast.parse(Path(spec.origin).with_name("chat_templates.py").read_text(encoding="utf-8"))
-    values = {ast.unparse(node.targets[0]): node.value for node in source.body if isinstance(node, ast.Assign)}
-    return ast.literal_eval(values["llama31_template"]).replace("{system_message}", "")
+    """Returns Llama 3.1's chat template, without a system message of its own."""
+    return llama3.chat_template()
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory, special, template):
+def tokenizer(tmp_path_factory):
     """Returns Llama 3.1's tokenizer, built from its public vocabulary."""
-    from tokenizers import processors
-    from transformers import PreTrainedTokenizerFast
-    from transformers.convert_slow_tokenizer import TikTokenConverter
-
-    class Converter(TikTokenConverter):
-        @staticmethod
-        def load_tiktoken_bpe(path):  # transformers' own needs tiktoken
-            lines = (line.split() for line in Path(path).read_bytes().splitlines())
-            return {base64.b64decode(token): int(rank) for token, rank in lines}
-
-    folder = tmp_path_factory.mktemp("vocabulary")
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", str(folder), "llama-models"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        pytest.skip("pip could not download llama-models, which has the vocabulary: no answer in 120 s")
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
-        pytest.skip(f"pip could not download llama-models, which has the vocabulary: {reason}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
-        path = wheel.extract("llama_models/llama3/tokenizer.model", folder)
-    fast = Converter(path, extra_special_tokens=special).converted()
-    adds_begin = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, FIRST_SPECIAL)])
-    fast.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), adds_begin])
-    return prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=BEGIN, chat_template=template))
+        return llama3.build_tokenizer(tmp_path_factory.mktemp("vocabulary"))
+    except ConnectionError as error:
+        pytest.skip(str(error))
 
 
 def make_row(*contents):
