@@ -56,5 +56,5 @@ def build_tokenizer(folder):
     fast = Converter(path, extra_special_tokens=special_tokens()).converted()
     adds_begin = processors.TemplateProcessing(single=f"{BEGIN} $A", special_tokens=[(BEGIN, FIRST_SPECIAL)])
     fast.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), adds_begin])
-    made = PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=BEGIN, chat_template=chat_template())
-    return prepare_tokenizer(made)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=BEGIN, chat_template=chat_template())
+    return prepare_tokenizer(tokenizer)
