@@ -279,12 +279,13 @@ def note_error(run: Run, stage: str, parameters: dict, error: str) -> StageRecor
     from helpers.reporting.render import render_notebook
 
     status, name = "paused" if error.startswith("Paused:") else "failed", STAGES[stage][0]
-    run.free_reserve()
     try:
+        run.free_reserve()
         run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
         run.close_session(None, error.partition("\n")[0][:200])
-        render_notebook(run / "notebooks" / f"{name}.ipynb", run / "html" / f"{name}.html")
-    except (OSError, ValueError) as failure:  # no room, or an executed notebook that is half written or not there
+        if (executed := run / "notebooks" / f"{name}.ipynb").is_file():
+            render_notebook(executed, run / "html" / f"{name}.html")
+    except (OSError, ValueError) as failure:  # no room, or a notebook that is half written
         print(f"[{run.name}] {stage}  not all of its end was noted: {describe_error(failure)}", file=sys.stderr)
     return StageRecord(status=status, error=error, paused=run.stage(stage).paused)
 

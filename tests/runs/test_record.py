@@ -108,5 +108,3 @@ def test_a_folder_moved_aside_by_a_kill_comes_back(tmp_path):
     with pytest.raises(OSError, match="full"):
         fail_to_write(tmp_path / "adapter")
     assert (tmp_path / "adapter/old").read_text() == "1"
-
-

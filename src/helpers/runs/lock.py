@@ -209,7 +209,8 @@ class RunLock:
     def free_reserve(self) -> None:
         """Gives the reserved bytes of the disk back."""
         if self.descriptor is not None:
-            os.ftruncate(self.descriptor, 0)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.descriptor, 0)
 
     # The system's lock
 

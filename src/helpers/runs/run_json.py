@@ -60,17 +60,16 @@ class RunRecord(BaseModel):
         return self
 
     def to_text(self) -> str:
-        """Returns it as JSON. Raises ValueError for what JSON, or UTF-8, does not have."""
+        """Returns it as JSON. Raises ValueError for what JSON does not have."""
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
-        text = json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        return text.encode("utf-8").decode("utf-8")
+        return json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def parse_record(text: str | bytes) -> RunRecord | None:
     """Returns the record that a text holds, None when it is damaged: what is read can be written again."""
     try:
         record = RunRecord.model_validate_json(text)
-        record.to_text()
+        json.dumps(record.model_dump(), allow_nan=False)
     except (ValueError, RecursionError):
         return None
     return record
