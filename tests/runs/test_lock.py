@@ -174,19 +174,22 @@ def test_two_runners_at_one_mirror_are_two_at_one_run(run, start, tmp_path):
     (tmp_path / "drive").mkdir()
     hold_run(run, [str(tmp_path / "drive/runs"), ""], runner=True)
     other = Run(tmp_path / "another folder/mine")
-    with pytest.raises(Refused, match=f"held by the runner with process {os.getpid()}"):
-        hold_elsewhere(other, tmp_path)
-    run.unlock()
-    assert not list((tmp_path / "drive").rglob("*.json"))
-
-
-def hold_elsewhere(run, tmp_path):
-    """Takes a run whose mirror is in use, as another process does; raises what that raised."""
     code = "import sys; from pathlib import Path; from helpers.runs.mirror import hold_run; "
     code += "from helpers.runs.record import Run; hold_run(Run(Path(sys.argv[1])), [sys.argv[2]], runner=True)"
-    command = [sys.executable, "-c", code, str(run), str(tmp_path / "drive/runs")]
+    command = [sys.executable, "-c", code, str(other), str(tmp_path / "drive/runs")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    raise Refused(done.stderr) if done.returncode else AssertionError("it was not refused")
+    run.unlock()
+    assert f"run mine is held by the runner with process {os.getpid()}" in done.stderr
+    assert not other.outputs.exists()
+    assert not list((tmp_path / "drive").rglob("*.json")), "a lease was left"
+
+
+def test_a_mirror_that_cannot_be_written_is_named(run, tmp_path):
+    (tmp_path / "drive").mkdir()
+    write_text(tmp_path / "drive/runs", "a file where the folder should be")
+    with pytest.raises(Refused, match=r"its mirror .*drive/runs/mine .*choose another session.mirror"):
+        hold_run(run, [str(tmp_path / "drive/runs")], runner=True)
+    assert not run.outputs.exists()
 
 
 def test_a_mirror_that_was_taken_over_is_not_written(run, foreign, tmp_path, capsys):

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,7 +70,7 @@ class FilePlace:
     """A lease in a file."""
 
     def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds, self.made = path, seconds, False
+        self.path, self.seconds, self.new_folder = path, seconds, False
 
     def __str__(self) -> str:
         return str(self.path.parent)
@@ -81,14 +81,14 @@ class FilePlace:
 
     def write(self, text: str) -> None:
         """Replaces the file's content."""
-        self.made = not self.path.parent.exists() or self.made
+        self.new_folder = self.new_folder or not self.path.parent.exists()
         write_text(self.path, text)
 
     def remove(self) -> None:
         """Removes the file, and the folder that was made for it and has stayed empty."""
         self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
-            if self.made:
+            if self.new_folder:
                 self.path.parent.rmdir()
 
 
@@ -129,7 +129,7 @@ class RunLock:
 
     def __init__(self, folder: Path, places: Sequence[Place] = (), what: str = "") -> None:
         self.folder, self.what = folder.resolve(), what or f"run {folder.name}"
-        self.made = [path for path in self.folder.parents if not path.exists()]
+        self.new_folders = [path for path in self.folder.parents if not path.exists()]
         self.file = self.folder.with_name(f".{self.folder.name}.lock")
         beside = FilePlace(self.folder.with_name(f".{self.folder.name}.lease"), FOLDER_SECONDS)
         self.places: list[Place] = [beside, *places]
@@ -151,7 +151,8 @@ class RunLock:
         try:
             self._wait_for(exclusive=True, patience=patience)
             for place in self.places:
-                self._wait_until_free(place)
+                with self._named(place):
+                    self._wait_until_free(place)
             self._reserve()
             self._write_leases()
             self._wait_for(exclusive=False, patience=patience)  # shared with what this process starts
@@ -194,7 +195,7 @@ class RunLock:
             os.close(self.descriptor)
         self.descriptor = self.lease = None
         with contextlib.suppress(OSError):
-            for folder in self.made:  # and nothing was started in it
+            for folder in self.new_folders:  # and nothing was started in it
                 folder.rmdir()
 
     def _reserve(self) -> None:
@@ -250,6 +251,21 @@ class RunLock:
 
     # Leases
 
+    @contextlib.contextmanager
+    def _named(self, place: Place) -> Iterator[None]:
+        """Turns an error of a mirror into Refused, with its name."""
+        try:
+            yield
+        except Refused:
+            raise
+        except Exception as error:  # the Hub's, the network's, the system's
+            if place is self.places[0]:
+                raise
+            raise Refused(
+                f"{self.what}: its mirror {place} does not tell who works on it, or cannot be written "
+                f"({describe_error(error)}). Mend that, or choose another session.mirror. Nothing was changed."
+            ) from error
+
     def _held_by(self, lease: Lease) -> Refused:
         return Refused(
             f"{self.what} is held by the {lease.kind} with process {lease.pid} on {lease.host} since {lease.started}: "
@@ -284,7 +300,8 @@ class RunLock:
         owner = _owner(os.getpid())
         self.lease = Lease(owner=owner, kind=kind, **who, born=born, started=utc_now(), expires=0)
         for place in self.places:
-            self._write(place)
+            with self._named(place):
+                self._write(place)
         shared = self.places[1:] if self.has_locks else self.places
         if shared:
             time.sleep(1)  # longer than from the look at a lease to its writing

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from helpers.platforms.errors import Refused, describe_error
+from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import KAGGLE_FOLDER
 from helpers.runs.archives import Store, open_store, unpack_archive
 from helpers.runs.checkpoints import checkpoint_folders, place_checkpoint, step_of, verify_checkpoint
@@ -95,17 +95,12 @@ def mirrored(run: Run, session: dict) -> contextlib.AbstractContextManager[None]
 
 
 def hold_run(run: Run, mirrors: Iterable[str], runner: bool = False) -> None:
-    """Takes a run, and its leases at its mirrors, for this process; see `Run.lock`. Raises ValueError as `open_store`.
+    """Takes a run, and its leases at its mirrors, for this process; see `Run.lock`.
 
-    A mirror that does not answer raises Refused: another machine may work on the run.
+    Raises ValueError as `open_store` does.
     """
     stores = [open_store(mirror, run.name) for mirror in dict.fromkeys(filter(None, mirrors))]
-    try:
-        run.lock([store.lease() for store in stores], runner=runner)
-    except (Refused, KeyboardInterrupt):
-        raise
-    except Exception as error:  # the Hub's and the network's own
-        raise Refused(f"run {run.name}: a mirror cannot be asked who works on it ({describe_error(error)}).") from error
+    run.lock([store.lease() for store in stores], runner=runner)
 
 
 def restore_run(run: Run, mirror: str) -> list[str]:
