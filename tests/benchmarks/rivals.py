@@ -24,14 +24,14 @@ SETTINGS = ["train.sft.max_steps=12", "train.sft.save_strategy=steps", "train.sf
 SETTINGS += ["train.backend=peft", "evaluate.max_rows=4", "evaluate.max_prompts=4", "evaluate.max_new_tokens=8"]
 SETTINGS += ["evaluate.batch_size=1", "evaluate.bootstrap_draws=20"]
 REFUSALS = (" is held by the runner with process ", " is still worked on by processes of a holder that was killed")
-LONGEST = 600.0  # seconds of a round
+LONGEST = 20  # undisturbed runs that a round may take
 
 
 class Round:
     """One run, and the runners that want it: `start` starts one, an undisturbed one takes about `seconds`."""
 
     def __init__(
-        self, start: Callable[[], subprocess.Popen], runners: int, kills: int, rng: random.Random, seconds: float = 25.0
+        self, start: Callable[[], subprocess.Popen], runners: int, kills: int, rng: random.Random, seconds: float
     ) -> None:
         self.start, self.rng, self.kills, self.seconds = start, rng, kills, seconds
         self.counts: Counter[str] = Counter()
@@ -45,7 +45,7 @@ class Round:
 
     def play(self) -> Counter[str]:
         """Runs the round to its end and returns what happened. Raises AssertionError for a wrong end of a runner."""
-        ends = time.monotonic() + LONGEST
+        ends = time.monotonic() + LONGEST * self.seconds
         while not self.counts["finished"]:
             assert time.monotonic() < ends, f"a round has not finished: {dict(self.counts)}"
             self.start_due()
@@ -98,14 +98,16 @@ def play_rounds(outputs: Path, rounds: int, runners: list[int], rng: random.Rand
 
     Raises AssertionError when a run ends with anything else than the undisturbed one.
     """
+    began = time.monotonic()
     undisturbed = start(outputs, "whole", SETTINGS)
     output = undisturbed.communicate(timeout=600)[0]
     assert undisturbed.returncode == 0, output[-3000:]
+    seconds = time.monotonic() - began
     expected, counts = outcome(outputs / "whole"), Counter(rounds=0)
     for number in range(rounds):
         name = f"round-{number}"
         begin = partial(start, outputs, name, SETTINGS)
-        counts += Round(begin, runners[number % len(runners)], rng.randint(0, 2), rng).play()
+        counts += Round(begin, runners[number % len(runners)], rng.randint(0, 2), rng, seconds).play()
         result = outcome(outputs / name)
         for key, value in expected.items():
             assert result[key] == value, f"{key} differs in {name} after {dict(counts)}"

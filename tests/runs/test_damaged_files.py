@@ -47,6 +47,28 @@ def damaged_bytes(draw, content):
 
 
 @st.composite
+def damaged_archive(draw, content):
+    """Draws an archive's content: damaged as bytes, or with another field in its first header, whose sum is right."""
+    if draw(st.booleans()):
+        return draw(damaged_bytes(content))
+    field = draw(
+        st.sampled_from([(0, 100), (100, 8), (124, 12), (136, 12), (156, 1), (157, 100), (257, 8), (345, 138)])
+    )
+    value = draw(
+        st.binary(max_size=field[1]) | st.sampled_from([b"\xff" * 12, b"-7", b"77777777777", b"../../a", b"S"])
+    )
+    header = bytearray(content[:512])
+    header[field[0] : sum(field)] = value[: field[1]].ljust(field[1], draw(st.sampled_from([b"\0", b" ", b"\xff"])))
+    return sign(header) + content[512:]
+
+
+def sign(header):
+    """Returns the header of an archive's entry with the sum that its fields have."""
+    header[148:156] = b"%06o\0 " % (256 + sum(header[:148]) + sum(header[156:512]))
+    return bytes(header)
+
+
+@st.composite
 def damaged_json(draw, content):
     """Draws a JSON file's content: damaged as bytes, or with another value somewhere in it."""
     if draw(st.booleans()):
@@ -130,7 +152,7 @@ def check_archive(samples, data):
     with tempfile.TemporaryDirectory() as scratch:
         mirror = Path(shutil.copytree(samples / "mirror", Path(scratch) / "mirror"))
         name = data.draw(st.sampled_from(["run.tar", "checkpoint-6.tar"]), "archive")
-        content = data.draw(damaged_bytes((mirror / "mine" / name).read_bytes()), "content")
+        content = data.draw(damaged_archive((mirror / "mine" / name).read_bytes()), "content")
         (mirror / "mine" / name).write_bytes(content)
         run = Run(Path(scratch) / "here/mine")
         result = value_or_error(restore_run, run, str(mirror))
@@ -189,8 +211,7 @@ def sparse(path):
     header[386:398] = b"%011o\0" % 2**33  # where its only piece stands
     header[398:410] = b"%011o\0" % 0
     header[483:495] = b"%011o\0" % 2**33  # its size
-    header[148:156] = b"%06o\0 " % (256 + sum(header[:148]) + sum(header[156:512]))
-    path.write_bytes(bytes(header) + bytes(1024))
+    path.write_bytes(sign(header) + bytes(1024))
     return path
 
 

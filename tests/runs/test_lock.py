@@ -250,7 +250,7 @@ def test_a_disk_that_takes_nothing_is_named(run, monkeypatch, number, tmp_path):
     def full(*arguments):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(Refused, match=f"cannot be written to .*{os.strerror(number)}.*choose another --outputs"):
         run.lock(runner=True)
     assert not list(tmp_path.iterdir())

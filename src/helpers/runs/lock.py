@@ -52,7 +52,7 @@ class Lease(BaseModel):
         if self.machine != machine_id():
             return False
         with contextlib.suppress(psutil.Error):
-            return abs(psutil.Process(self.pid).create_time() - self.born) < 1
+            return abs(psutil.Process(self.pid).create_time() - self.born) < 60  # the clock may have been set
         return False
 
 
@@ -200,12 +200,8 @@ class RunLock:
 
     def _reserve(self) -> None:
         """Takes RESERVE bytes of the disk. Raises OSError when it is full."""
-        if self.descriptor is not None:
-            try:
-                os.posix_fallocate(self.descriptor, 0, RESERVE)
-            except OSError as error:  # some file systems cannot
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-                    raise
+        if self.descriptor is not None and os.pwrite(self.descriptor, bytes(RESERVE), 0) < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def free_reserve(self) -> None:
         """Gives the reserved bytes of the disk back."""
