@@ -254,20 +254,45 @@ def test_an_archive_unpacks_to_what_was_packed(tmp_path):
     assert os.listdir(tmp_path / "out") == ["data"]
 
 
-@pytest.mark.parametrize("files", [["a"], {"a": 5}, {}, {"/etc/passwd": {"size": 1, "sha256": ""}}, {"x" * 300: {}}])
-def test_a_wrong_list_of_files_is_a_reason_to_skip(samples, files, tmp_path):
+@pytest.fixture
+def checkpoint(samples, tmp_path):
+    """Returns a valid checkpoint, the only one in its folder."""
     folder = Path(shutil.copytree(samples / "mine/train/checkpoints/checkpoint-6", tmp_path / "checkpoint-6"))
+    assert newest_checkpoint(tmp_path, FINGERPRINT)[0] == folder
+    return folder
+
+
+def list_in_manifest(folder, files):
     write_json(folder / "manifest.json", {**read_json(folder / "manifest.json"), "files": files})
-    assert "manifest.json" in verify_checkpoint(folder)
-    assert newest_checkpoint(tmp_path, FINGERPRINT)[0] is None
+    assert newest_checkpoint(folder.parent, FINGERPRINT)[0] is None
 
 
-def test_a_file_that_no_manifest_names_is_a_reason_to_skip(samples, tmp_path):
-    folder = Path(shutil.copytree(samples / "mine/train/checkpoints/checkpoint-6", tmp_path / "checkpoint-6"))
-    write_text(folder / "optimizer.pt", "of another checkpoint")
-    assert verify_checkpoint(folder) == "manifest.json does not name optimizer.pt"
+@pytest.mark.parametrize("files", [["a"], {"a": 5}, {}, None, "a", {"a": {"size": "1 KiB", "sha256": ""}}])
+def test_a_wrong_list_of_files_is_a_reason_to_skip(checkpoint, files):
+    list_in_manifest(checkpoint, files)
+    assert "manifest.json" in verify_checkpoint(checkpoint)
 
 
-def test_a_manifest_of_another_step_is_a_reason_to_skip(samples, tmp_path):
-    folder = Path(shutil.copytree(samples / "mine/train/checkpoints/checkpoint-6", tmp_path / "checkpoint-99"))
-    assert verify_checkpoint(folder) == "manifest.json is of step 6"
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../outside", "is not below the folder"),
+        ("/etc/hostname", "is not below the folder"),
+        ("x" * 300, "File name too long"),
+        ("a\0b", "is missing"),
+        ("", "is missing"),
+    ],
+)
+def test_a_wrong_name_in_a_manifest_is_a_reason_to_skip(checkpoint, name, reason):
+    write_text(checkpoint.parent / "outside", "w")
+    list_in_manifest(checkpoint, {**read_json(checkpoint / "manifest.json")["files"], name: {"size": 1, "sha256": ""}})
+    assert reason in verify_checkpoint(checkpoint)
+
+
+def test_a_file_that_no_manifest_names_is_a_reason_to_skip(checkpoint):
+    write_text(checkpoint / "optimizer.pt", "of another checkpoint")
+    assert verify_checkpoint(checkpoint) == "manifest.json does not name optimizer.pt"
+
+
+def test_a_manifest_of_another_step_is_a_reason_to_skip(checkpoint):
+    assert verify_checkpoint(checkpoint.rename(checkpoint.with_name("checkpoint-99"))) == "manifest.json is of step 6"
