@@ -231,6 +231,13 @@ def test_an_archive_holds_plain_files_alone(attributes, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    archive = write_tar(tmp_path / "a.tar", pax_headers={"path": "a\0b"})
+    with pytest.raises(tarfile.TarError, match="it is damaged .*null byte"):
+        unpack_archive(archive, tmp_path / "out/run")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_compressed_archive_is_not_unpacked(tmp_path):
     archive = write_tar(tmp_path / "a.tar", size=2**20)
     archive.write_bytes(gzip.compress(archive.read_bytes()))
