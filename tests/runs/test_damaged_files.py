@@ -262,7 +262,7 @@ def test_an_archive_unpacks_to_what_was_packed(tmp_path):
 
 
 @pytest.fixture
-def checkpoint(samples, tmp_path):
+def valid_checkpoint(samples, tmp_path):
     """Returns a valid checkpoint, the only one in its folder."""
     folder = Path(shutil.copytree(samples / "mine/train/checkpoints/checkpoint-6", tmp_path / "checkpoint-6"))
     assert newest_checkpoint(tmp_path, FINGERPRINT)[0] == folder
@@ -275,9 +275,9 @@ def list_in_manifest(folder, files):
 
 
 @pytest.mark.parametrize("files", [["a"], {"a": 5}, {}, None, "a", {"a": {"size": "1 KiB", "sha256": ""}}])
-def test_a_wrong_list_of_files_is_a_reason_to_skip(checkpoint, files):
-    list_in_manifest(checkpoint, files)
-    assert "manifest.json" in verify_checkpoint(checkpoint)
+def test_a_wrong_list_of_files_is_a_reason_to_skip(valid_checkpoint, files):
+    list_in_manifest(valid_checkpoint, files)
+    assert "manifest.json" in verify_checkpoint(valid_checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -290,16 +290,21 @@ def test_a_wrong_list_of_files_is_a_reason_to_skip(checkpoint, files):
         ("", "is missing"),
     ],
 )
-def test_a_wrong_name_in_a_manifest_is_a_reason_to_skip(checkpoint, name, reason):
-    write_text(checkpoint.parent / "outside", "w")
-    list_in_manifest(checkpoint, {**read_json(checkpoint / "manifest.json")["files"], name: {"size": 1, "sha256": ""}})
-    assert reason in verify_checkpoint(checkpoint)
+def test_a_wrong_name_in_a_manifest_is_a_reason_to_skip(valid_checkpoint, name, reason):
+    write_text(valid_checkpoint.parent / "outside", "w")
+    list_in_manifest(
+        valid_checkpoint, {**read_json(valid_checkpoint / "manifest.json")["files"], name: {"size": 1, "sha256": ""}}
+    )
+    assert reason in verify_checkpoint(valid_checkpoint)
 
 
-def test_a_file_that_no_manifest_names_is_a_reason_to_skip(checkpoint):
-    write_text(checkpoint / "optimizer.pt", "of another checkpoint")
-    assert verify_checkpoint(checkpoint) == "manifest.json does not name optimizer.pt"
+def test_a_file_that_no_manifest_names_is_a_reason_to_skip(valid_checkpoint):
+    write_text(valid_checkpoint / "optimizer.pt", "of another checkpoint")
+    assert verify_checkpoint(valid_checkpoint) == "manifest.json does not name optimizer.pt"
 
 
-def test_a_manifest_of_another_step_is_a_reason_to_skip(checkpoint):
-    assert verify_checkpoint(checkpoint.rename(checkpoint.with_name("checkpoint-99"))) == "manifest.json is of step 6"
+def test_a_manifest_of_another_step_is_a_reason_to_skip(valid_checkpoint):
+    assert (
+        verify_checkpoint(valid_checkpoint.rename(valid_checkpoint.with_name("checkpoint-99")))
+        == "manifest.json is of step 6"
+    )

@@ -151,7 +151,7 @@ def test_what_is_here_is_not_replaced_by_something_older(run, tmp_path):
     assert read_json(run / "run.json")["newer"]
 
 
-def test_a_run_that_lost_its_record_is_not_replaced_by_its_mirror(run, tmp_path):
+def test_a_run_without_its_record_is_not_replaced(run, tmp_path):
     look(run, tmp_path / "drive")
     add(run, 20)
     (run / "run.json").unlink()
