@@ -147,6 +147,18 @@ def base(tokenizer, tmp_path_factory):
 
 
 @pytest.fixture
+def small_disk(tmp_path):
+    """Mounts a file system of 64 MiB, which needs root; unmounts it afterwards."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("this user may not mount a file system: run the tests as root")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.fixture
 def make(base, embedded_rows, tmp_path):
     """Returns a function that writes a run's data and configuration and returns its folder."""
 

@@ -1,6 +1,7 @@
 """The command line, python -m helpers COMMAND: commands.yaml describes it, each command calls the room that does it."""
 
 import argparse
+import contextlib
 import json
 import sys
 from argparse import Namespace
@@ -36,7 +37,8 @@ def run(options: Namespace) -> int:
         settings = [resolve_settings(preset, *shared) for preset in options.preset]
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
-    return run_presets([prepare_run(preset, *shared, stages, options.force) for preset in options.preset])
+    with contextlib.ExitStack() as held:
+        return run_presets([prepare_run(preset, *shared, stages, options.force, held) for preset in options.preset])
 
 
 def plan(options: Namespace) -> None:  # words: ok - the name of the command

@@ -2,29 +2,24 @@
 
 import contextlib
 import datetime
-import io
-import json
 import os
 import shlex
 import shutil
 import sys
-import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import yaml
-from tqdm import tqdm
 
 from helpers.planning.checks import check_machine
 from helpers.platforms.environment import prepare_packages
-from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error
+from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
 from helpers.runs.files import git_blob_sha1, utc_now
-from helpers.runs.mirror import mirrored, open_store, remove_mirrored_checkpoints, restore_run
+from helpers.runs.mirror import hold_run, mirrored, remove_mirrored_checkpoints, restore_run
+from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
-from helpers.runs.session import PROGRESS_FILE, SESSION_START, handle_signals, session_start
+from helpers.runs.session import SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
 from helpers.runs.versions import changes_since_last_session, record_image
@@ -42,17 +37,26 @@ class PresetRun:
 
 
 def prepare_run(
-    preset: str, run_name: str, outputs: str, sets: list[str], tiny: bool, stages: list[str], force: bool
+    preset: str,
+    run_name: str,
+    outputs: str,
+    sets: list[str],
+    tiny: bool,
+    stages: list[str],
+    force: bool,
+    held: contextlib.ExitStack,
 ) -> PresetRun:
-    """Checks the settings of a preset's run, restores what an earlier session left of it and selects its stages.
+    """Checks the settings of a preset's run, takes the run until `held` is closed, restores what an earlier session
+    left of it and selects its stages.
 
-    Raises Refused for bad settings and for a mirror that cannot be read, and as `select_stages` does.
+    Raises Refused for bad settings, for a run that another runner works on and for a mirror that cannot be read, and as
+    `select_stages` does.
     """
     settings = resolve_settings(preset, run_name, outputs, sets, tiny)
     run, mirror = Run.named(outputs, settings["report"]["run_name"]), settings["train"]["session"]["mirror"]
     try:
-        if force and mirror:
-            open_store(mirror, run.name)
+        hold_run(run, [each["session"]["mirror"] for each in settings.values() if "session" in each], runner=True)
+        held.callback(run.unlock)
         for line in [] if force else restore_run(run, mirror):
             print(f"[{run.name}] {line}")
     except (ValueError, OSError) as error:  # a new run would replace what the mirror holds
@@ -90,7 +94,11 @@ def run_presets(runs: list[PresetRun]) -> int:
     codes, summary = [], []
     for preset_run in runs:
         began = time.monotonic()
-        codes.append(run_preset(preset_run))
+        try:
+            codes.append(run_preset(preset_run))
+        except OSError as error:  # of the run's own files: a full disk, one that became read-only
+            print(f"error: {explain_disk_error(describe_error(error), str(preset_run.run))}", file=sys.stderr)
+            codes.append(FAILED)
         word = {FINISHED: "finished", PAUSED: "paused", FAILED: "failed"}[codes[-1]]
         summary.append(f"{word:9} {elapsed_since(began)}  {preset_run.preset}")
     if len(runs) > 1:
@@ -144,6 +152,7 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
     Raises Refused when it has begun with other settings, and for data that changed while a training is half done.
     """
     finished = before.status == "finished" and run.has_metrics(stage)
+    damage = run.damage(stage) if finished else ""
     begun = any((run / STAGES[stage][1] / "checkpoints").glob("checkpoint-*"))
     differences = settings_differences(stage, before.parameters, parameters) if before.parameters else []
     if differences and (finished or begun):
@@ -151,9 +160,9 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
             f"run {run.name} was made with other settings: {'; '.join(differences)}. Use another --run-name, or "
             f"--force to replace it."
         )
-    if not finished:
-        return f"was {before.status}" if before.status else "new"
-    changed = changed_inputs(before.inputs, input_hashes(run, stage, parameters))
+    if not finished or damage:
+        return damage or (f"was {before.status}" if before.status else "new")
+    changed = changed_inputs(before.inputs, input_hashes(run, stage, parameters)) if before.inputs else []
     if changed and stage == "prepare_data" and has_unfinished_checkpoints(run):
         raise Refused(
             f"run {run.name} has begun to train on another version of the data set {parameters['dataset']!r}. "
@@ -259,18 +268,32 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors
             error = f"{type(failure).__name__}: {failure}"
     if error:
-        status = "paused" if error.startswith("Paused:") else "failed"
-        run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
-        run.close_session(None, error.partition("\n")[0][:200])
+        return note_error(run, stage, parameters, explain_disk_error(error, str(run)))
     if executed.is_file():
         render_notebook(executed, run / "html" / f"{name}.html")
     return run.stage(stage)
 
 
+def note_error(run: Run, stage: str, parameters: dict, error: str) -> StageRecord:
+    """Notes that a stage paused or failed, also on a full disk, renders what it did, and returns its record."""
+    from helpers.reporting.render import render_notebook
+
+    status, name = "paused" if error.startswith("Paused:") else "failed", STAGES[stage][0]
+    try:
+        run.free_reserve()
+        run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
+        run.close_session(None, error.partition("\n")[0][:200])
+        if (executed := run / "notebooks" / f"{name}.ipynb").is_file():
+            render_notebook(executed, run / "html" / f"{name}.html")
+    except (OSError, ValueError) as failure:  # no room, or a notebook that is half written
+        print(f"[{run.name}] {stage}  not all of its end was noted: {describe_error(failure)}", file=sys.stderr)
+    return StageRecord(status=status, error=error, paused=run.stage(stage).paused)
+
+
 @contextlib.contextmanager
 def pause_on_signal(run: Run) -> Iterator[None]:
     """Pauses the running stage on the first SIGTERM or SIGINT, and ends it at once on the second."""
-    (run / "stop").unlink(missing_ok=True)
+    remove_stop_file(run)
 
     def on_signal(number: int, frame: object) -> None:
         if (run / "stop").exists():
@@ -282,6 +305,12 @@ def pause_on_signal(run: Run) -> Iterator[None]:
         with handle_signals(on_signal):
             yield
     finally:
+        remove_stop_file(run)
+
+
+def remove_stop_file(run: Run) -> None:
+    """Removes what asks a run to pause."""
+    with contextlib.suppress(OSError):  # a disk that became read-only
         (run / "stop").unlink(missing_ok=True)
 
 
@@ -299,43 +328,3 @@ def write_unfinished_page(run: Run, samples: int) -> None:
 def elapsed_since(began: float) -> datetime.timedelta:
     """Returns the whole seconds since a reading of the monotonic clock; prints as h:mm:ss."""
     return datetime.timedelta(seconds=int(time.monotonic() - began))
-
-
-class ProgressLine(threading.Thread):
-    """Prints to stderr what a stage reports while the block runs: in place on a terminal, else every ten seconds."""
-
-    def __init__(self, run_name: str, stage: str) -> None:
-        super().__init__(daemon=True)
-        self.stopped, self.scratch = threading.Event(), tempfile.TemporaryDirectory()
-        self.file = Path(self.scratch.name) / "progress.json"  # written by helpers.runs.session.report_progress
-        self.bar = tqdm(desc=f"[{run_name}] {stage}", bar_format="{desc}  {elapsed}", file=io.StringIO())
-
-    def __enter__(self) -> "ProgressLine":
-        os.environ[PROGRESS_FILE] = str(self.file)
-        self.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stopped.set()
-        self.join()
-        del os.environ[PROGRESS_FILE]
-        self.scratch.cleanup()
-
-    def run(self) -> None:
-        """Prints until the block ends, then clears the line on a terminal."""
-        in_place = sys.stderr.isatty()
-        while not self.stopped.wait(0.5 if in_place else 10.0):
-            print(f"\r\033[K{self.line()}" if in_place else f"{self.line()}\n", end="", file=sys.stderr, flush=True)
-        print("\r\033[K" if in_place else "", end="", file=sys.stderr, flush=True)
-
-    def line(self) -> str:
-        """Returns stage, step of steps, time so far and, once two steps are known, the time left."""
-        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
-            progress = json.loads(self.file.read_text(encoding="utf-8"))
-            if progress["what"] != self.bar.unit:  # another kind of work: its rate starts here
-                self.bar.reset(progress["total"])
-                self.bar.unit, self.bar.initial = progress["what"], progress["done"]
-            self.bar.n = progress["done"]
-            left = ", about {remaining} left" if self.bar.n > self.bar.initial else ""
-            self.bar.bar_format = "{desc}  {unit} {n_fmt}/{total_fmt}  {elapsed}" + left
-        return str(self.bar)

@@ -220,7 +220,7 @@ def test_a_pull_brings_checkpoints_when_asked(pulled):
 def test_a_pull_leaves_no_other_files_behind(pulled):
     _, outputs = pulled
     assert call("pull", outputs) == 0
-    assert {path.name for path in outputs.iterdir()} == {"demo", ".kaggle-demo"}
+    assert {path.name for path in outputs.iterdir()} == {"demo"}
 
 
 def test_a_run_made_here_is_not_replaced_by_a_pull(pulled, capsys):

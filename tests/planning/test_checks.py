@@ -18,7 +18,8 @@ from helpers.planning.config import fit_gpus
 from helpers.platforms import probe
 from helpers.platforms.errors import FAILED, Refused
 from helpers.platforms.machine import Gpu
-from helpers.runs.files import read_json, write_json
+from helpers.runs.checkpoints import seal_checkpoint
+from helpers.runs.files import read_json, write_json, write_text
 from helpers.runs.settings import parameters_cell
 
 BASE = "unsloth/Llama-3.2-1B-Instruct"
@@ -345,11 +346,12 @@ def test_the_settings_of_a_run_stay_as_planned(machine, run_command, started):
 
 
 def begin(tmp_path, processes, run_id="mine"):
-    """Writes the manifest of a checkpoint that so many processes wrote."""
+    """Writes a checkpoint that so many processes wrote."""
     run = tmp_path / "outputs/kaggle-t4x2"
     write_json(run / "run.json", {"run_name": "kaggle-t4x2", "id": "mine"})
-    fingerprint = {"run": run_id, "settings": {"processes": processes}}
-    write_json(run / "train/checkpoints/checkpoint-100/manifest.json", {"fingerprint": fingerprint})
+    write_text(run / "train/checkpoints/checkpoint-100/adapter_model.safetensors", "weights")
+    fingerprint = {"run": run_id, "settings": {"processes": processes}, "data": {}, "versions": {}}
+    seal_checkpoint(run / "train/checkpoints/checkpoint-100", 100, fingerprint)
 
 
 def test_a_run_of_two_gpus_is_not_resumed_on_one(machine, run_command, started, tmp_path):

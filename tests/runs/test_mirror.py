@@ -151,6 +151,14 @@ def test_what_is_here_is_not_replaced_by_something_older(run, tmp_path):
     assert read_json(run / "run.json")["newer"]
 
 
+def test_a_run_without_its_record_is_not_replaced(run, tmp_path):
+    look(run, tmp_path / "drive")
+    add(run, 20)
+    (run / "run.json").unlink()
+    assert restore_run(Run(run), str(tmp_path / "drive")) == []
+    assert (run / "train/checkpoints/checkpoint-20").is_dir()
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """Returns a folder that stands for the Hub: calls are checked against the library's own signatures."""

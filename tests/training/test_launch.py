@@ -10,6 +10,7 @@ import pytest
 from adapters import adapter_difference, losses
 
 from helpers.planning.config import TrainingConfig
+from helpers.runs.checkpoints import seal_checkpoint
 from helpers.runs.files import read_json, write_json
 from helpers.training import launch
 from helpers.training.launch import launch_training, train_process
@@ -90,8 +91,9 @@ def test_fewer_gpus_than_planned_train_the_same_batches(make, monkeypatch, capsy
 
 def test_a_checkpoint_of_two_processes_needs_two_gpus(make):
     run = make("begun")
-    fingerprint = {"run": run.id(), "settings": {"processes": 2}}
-    write_json(run / "train/checkpoints/checkpoint-5/manifest.json", {"fingerprint": fingerprint})
+    fingerprint = {"run": run.id(), "settings": {"processes": 2}, "data": {}, "versions": {}}
+    write_json(run / "train/checkpoints/checkpoint-5/progress.json", {})
+    seal_checkpoint(run / "train/checkpoints/checkpoint-5", 5, fingerprint)
     with pytest.raises(ValueError, match="the run began on 2 GPUs and can only resume on as many, but this machine"):
         launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
 

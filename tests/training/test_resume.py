@@ -12,6 +12,7 @@ from configs import SMALL_STEPS
 from helpers.platforms.environment import package_versions
 from helpers.runs.checkpoints import checkpoint_folders, step_of, verify_checkpoint
 from helpers.runs.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
+from helpers.runs.record import RECORDS
 from helpers.runs.session import SessionClock
 from helpers.training.loop import run_training
 
@@ -188,6 +189,16 @@ def test_a_checkpoint_of_the_earlier_version_is_resumed(paused, trained_steps):
         assert list(progress) == ["counts", "limit", "loss_sum", "seconds", "eval_seconds", "log"]
         assert list(progress["counts"]) == ["useful", "computed", "arithmetic", "micro_batches"]
     run_training(paused)
+    assert trained_steps == [6, 7, 8]
+
+
+@pytest.mark.parametrize("content", [None, "{", "{}", "[]"])
+def test_a_run_without_its_record_resumes_at_its_step(content, paused, trained_steps):
+    for name in RECORDS:
+        (paused / name).unlink()
+        if content:
+            (paused / name).write_text(content)
+    assert run_training(paused)["status"] == "finished"
     assert trained_steps == [6, 7, 8]
 
 

@@ -84,18 +84,6 @@ def test_a_disk_without_room_is_described(tmp_path, monkeypatch):
     assert "0 MiB are free" in check_disk_space(tmp_path, 1000)
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mounts a file system of 64 MiB, which needs root; unmounts it afterwards."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("this user may not mount a file system: run the tests as root")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
-
-
 @pytest.mark.root
 def test_a_file_system_that_fills_up_keeps_what_it_held(make, small_disk, capsys):
     run = make("small", sft={**SMALL_STEPS, "save_strategy": "steps", "save_steps": 1, "save_total_limit": 0})

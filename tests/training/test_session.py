@@ -1,7 +1,5 @@
 """A session's clock, its unfinished work, and who may continue it."""
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from helpers.platforms.errors import Paused, Refused
 from helpers.runner import select_stages
 from helpers.runs.files import write_json
-from helpers.runs.record import Run
 from helpers.runs.session import SESSION_START, boot_clock, compute_batches, process_start, session_left
 from helpers.runs.settings import resolve_settings
 
@@ -90,17 +87,3 @@ def test_a_stop_file_pauses_a_computation(tmp_path):
     (tmp_path / "run/stop").touch()
     with pytest.raises(Paused, match="row 0 of 5: stop was asked for"):
         compute_batches(BATCHES, lambda batch: batch, tmp_path / "run/evaluate/work/x.jsonl")
-
-
-def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
-    code = "import sys, time; from pathlib import Path; from helpers.runs.record import Run; "
-    code += "Run(Path(sys.argv[1])).lock(); print('locked', flush=True); time.sleep(60)"
-    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert other.stdout.readline() == "locked\n"
-    with pytest.raises(RuntimeError, match="another process works on run"):
-        Run(tmp_path).lock(patience=0.3)
-    other.kill()
-    other.wait()
-    Run(tmp_path).lock(patience=5)
-    Run(tmp_path).lock()
-    Run(tmp_path).unlock()

@@ -150,6 +150,7 @@ def end_with(parent: int) -> None:
 def answer_process(run: Run, parent: int) -> None:
     """One process of a launch: computes its share, or as much of it as the session allows."""
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    run.join()
     rank, work = int(os.environ["RANK"]), run / "evaluate" / "work"
     if rank:
         os.environ.pop(PROGRESS_FILE, None)  # the first process tells the runner

@@ -69,7 +69,7 @@ def read_ratings(folder: Path, pairs: list[dict], seed: int) -> list[dict]:
             if row.get("sheet", sheet) != sheet or row["id"] not in known:
                 raise ValueError(
                     f"{file} rates row {row['id']!r} of sheet {row.get('sheet')}: this run's sheet is {sheet}. "
-                    f"Its replies have changed, or it is another run's: remove the file."
+                    f"Its replies have changed, or it is another run's: move it elsewhere."
                 )
             rater = row.get("rater") or file.stem
             if files.setdefault(rater, file) != file:

@@ -18,7 +18,7 @@ import tenacity
 from helpers.kaggle.job import Job
 from helpers.platforms.errors import Refused
 from helpers.runs.files import read_json
-from helpers.runs.record import RunRecord, StageRecord
+from helpers.runs.record import RECORDS, RunRecord, StageRecord, parse_record
 from helpers.runs.stages import MAIN_STAGES
 
 CALL_ATTEMPTS = 8
@@ -156,7 +156,10 @@ def read_record(api: Any, job: Job, kernel: str) -> RunRecord | None:
 
     def read() -> RunRecord | None:
         text = read_output(api, job, kernel, "run.json")
-        return RunRecord.model_validate(json.loads(text)) if text else None
+        record = (parse_record(text) or parse_record(read_output(api, job, kernel, RECORDS[1]))) if text else None
+        if text and record is None:
+            json.loads(text)  # an error page in its place is asked for again
+        return record
 
     return call_with_retries(read)
 

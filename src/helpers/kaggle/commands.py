@@ -4,6 +4,7 @@ A session's notebook holds the whole suite; session N is OWNER/sahanubhuti-RUN-N
 that left any. What was pushed is asked of Kaggle, so that this can be stopped and started again anywhere.
 """
 
+import contextlib
 import itertools
 import re
 import sys
@@ -13,14 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from helpers.kaggle import client
 from helpers.kaggle.job import Job
 from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
 from helpers.platforms.environment import ROOT
-from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused
-from helpers.runs.checkpoints import compare_files
-from helpers.runs.files import read_json, write_folder, write_json, write_text
-from helpers.runs.record import Run, RunRecord, settings_differences
+from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused, describe_error
+from helpers.runs.checkpoints import FileFacts, compare_files
+from helpers.runs.files import write_folder, write_json, write_text
+from helpers.runs.lock import RunLock
+from helpers.runs.record import RunRecord, settings_differences
 from helpers.runs.session import SESSION_HOURS
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
@@ -39,18 +43,21 @@ def run_action(action: str, job: Job, owner: str, with_checkpoints: bool, second
     """Signs in, and pushes, pulls, chains or prints the status of a job; returns the exit code.
 
     `owner` is a Kaggle account ("": that of the credentials), `seconds` the time between two looks of a chain.
-    Raises Refused, Paused without GPU hours, and RuntimeError when another process works on the same job.
+    Raises Refused, also when another process works on the same job, and Paused without GPU hours.
     """
     api = client.connect()
     job = replace(job, owner=owner or api.config_values["username"])
     if action == "status":
         return print_status(api, job)
-    Run(job.run.folder.with_name(f".kaggle-{job.run.name}")).lock(patience=0)
-    if action == "pull":
-        return pull_run(api, job, with_checkpoints)
-    if action == "chain":
-        return run_chain(api, job, seconds)
-    push_session(api, job, client.list_sessions(api, job))
+    lock = RunLock(job.run.folder.with_name(f"{job.run.name}.kaggle"), what=f"run {job.run.name} on Kaggle")
+    lock.hold(patience=0)
+    with contextlib.ExitStack() as held:
+        held.callback(lock.release)
+        if action == "pull":
+            return pull_run(api, job, with_checkpoints)
+        if action == "chain":
+            return run_chain(api, job, seconds)
+        push_session(api, job, client.list_sessions(api, job))
     return FINISHED
 
 
@@ -162,13 +169,14 @@ def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
     run, wanted = job.run, "" if with_checkpoints else "(?!train/checkpoints/)"  # a pattern of files' names
     if run.folder.exists() and not (run / LISTING).is_file():
         raise Refused(f"{run} was made here, not pulled: use another --outputs.")
-    run.outputs.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=run.outputs) as scratch:
+    run.lock(runner=True)
+    with contextlib.ExitStack() as held:
+        held.callback(run.unlock)
+        scratch = held.enter_context(tempfile.TemporaryDirectory(dir=run.outputs))
         client.download_output(api, source.kernel, rf"^outputs/{re.escape(run.name)}/{wanted}", Path(scratch))
         pulled = Path(scratch) / "outputs" / run.name
         if (pulled / LISTING).is_file():
-            listed = read_json(pulled / LISTING).items()
-            if problem := compare_files(pulled, {name: file for name, file in listed if re.match(wanted, name)}):
+            if problem := compare_listing(pulled, wanted):
                 print(f"error: {source.kernel}: {problem}. Nothing here was changed; pull again.", file=sys.stderr)
                 return FAILED
         else:
@@ -178,6 +186,15 @@ def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
             pulled.rename(folder)
     print(f"{run}: output of session {source.number} ({client.stage_line(record)})")
     return FINISHED
+
+
+def compare_listing(pulled: Path, wanted: str) -> str:
+    """Returns "" when a pulled run holds the listed files whose names match a pattern, else what is wrong with it."""
+    try:
+        listed = TypeAdapter(dict[str, FileFacts]).validate_json((pulled / LISTING).read_bytes())
+    except ValueError as error:
+        return f"{LISTING} cannot be read ({describe_error(error)})"
+    return compare_files(pulled, {name: file.model_dump() for name, file in listed.items() if re.match(wanted, name)})
 
 
 def run_chain(api: Any, job: Job, seconds: float) -> int:

@@ -18,6 +18,7 @@ from helpers.platforms.machine import Gpu, attached_folders, gpu_gib, list_gpus,
 from helpers.platforms.secrets import export_secrets
 from helpers.runs import record
 from helpers.runs.checkpoints import begun_processes
+from helpers.runs.mirror import hold_run
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, check_settings
 
@@ -59,16 +60,21 @@ class MachineFacts:
 def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     """Checks the machine for a stage, then begins it as `helpers.runs.record.start_stage` does.
 
-    Raises Refused when something is missing, before anything is written.
+    Raises Refused when something is missing, before anything is written, and when another works on the run.
     """
     parameters = {name: namespace[name] for name in namespace["__annotations__"]}
     check_settings(stage, stage, parameters)
     run = Run.named(parameters["outputs"], parameters["run_name"])
+    hold_run(run, [parameters.get("session", {}).get("mirror", "")])
     before = run.record()
     prepared = before.stages["prepare_data"].parameters if "prepare_data" in before.stages else {}
     trained = run.training_config() if (run / "train" / "config.json").is_file() else {}
     settings = {"train": trained or before.settings.get("train") or prepared, stage: parameters}
-    check_machine([stage], settings, run)
+    try:
+        check_machine([stage], settings, run)
+    except BaseException:
+        run.unlock()
+        raise
     return record.start_stage(stage, namespace)
 
 

@@ -12,6 +12,22 @@ class Paused(Exception):
     """The session ends before the work does: what is done is kept, and the same command continues it."""
 
 
+DISK_ERRORS = {
+    "is full": ("[Errno 28]", "[Errno 122]", "disk is full", "No space left"),
+    "is read-only": ("[Errno 30]", "readonly database"),
+    "may not be written": ("[Errno 13]",),
+}
+
+
+def explain_disk_error(error: str, folder: str) -> str:
+    """Returns an error of the system as a sentence with what to do where the disk is its cause; any other as it is."""
+    for problem, marks in DISK_ERRORS.items():
+        if any(mark in error for mark in marks):
+            line = error.partition("\n")[0][:200]
+            return f"the disk of {folder} {problem} ({line}). Mend that and run the same command again: it continues."
+    return error
+
+
 def describe_error(error: Exception) -> str:
     """Returns an error as one line: its type and the first 200 characters of its message."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

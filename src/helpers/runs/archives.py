@@ -10,8 +10,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from helpers.platforms.errors import describe_error
 from helpers.platforms.secrets import read_secret
-from helpers.runs.files import file_sha256, write_folder
+from helpers.runs.files import file_sha256, write_folder, write_text
+from helpers.runs.lock import HUB_SECONDS, MIRROR_SECONDS, FilePlace, Place
+
+LEASE = "lease.json"  # beside a run's archives
 
 
 def pack_folder(folder: Path, archive: Path, skip: Iterable[str] = ()) -> None:
@@ -46,9 +50,22 @@ def pack_folder(folder: Path, archive: Path, skip: Iterable[str] = ()) -> None:
 
 
 def unpack_archive(archive: Path, folder: Path) -> None:
-    """Unpacks an archive in place of a folder; a path in it that leads outside raises tarfile.TarError."""
-    with write_folder(folder) as part, tarfile.open(archive) as tar:
-        tar.extractall(part, filter="data")
+    """Unpacks an archive in place of a folder, which stays when the archive is damaged.
+
+    Raises tarfile.TarError for what `pack_folder` does not write: compression, a path that leads outside, anything but
+    plain files. So an archive unpacks to no more than its own size. Raises OSError for a full disk.
+    """
+    with write_folder(folder) as part:
+        try:
+            with tarfile.open(archive, "r:") as tar:
+                end = -1
+                for entry in tar:
+                    if not entry.isreg() or entry.issparse() or entry.size < 0 or entry.offset <= end:
+                        raise tarfile.ReadError(f"{entry.name!r} is not a plain file")
+                    end = entry.offset
+                    tar.extract(entry, part, filter="data")
+        except (ValueError, LookupError, ArithmeticError, EOFError, RecursionError, MemoryError) as error:
+            raise tarfile.ReadError(f"it is damaged ({describe_error(error)})") from error
 
 
 class FolderStore:
@@ -63,6 +80,10 @@ class FolderStore:
     def names(self) -> list[str]:
         """Returns the names of the archives there."""
         return sorted(path.name for path in self.folder.glob("*.tar"))
+
+    def lease(self) -> Place:
+        """Returns where the run's holder stands."""
+        return FilePlace(self.folder / LEASE, MIRROR_SECONDS)
 
     def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
         """Packs a folder there; see `pack_folder`."""
@@ -94,12 +115,20 @@ class HubStore:
 
     def names(self) -> list[str]:
         """Returns the names of the archives there."""
+        return [name for name in self.file_names() if name.endswith(".tar")]
+
+    def file_names(self) -> list[str]:
+        """Returns the names of all files there, none where there is no repository."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         files = []
         with contextlib.suppress(RepositoryNotFoundError):
             files = self.api.list_repo_files(self.repo_id)
         return sorted(name.rpartition("/")[2] for name in files if name.startswith(f"{self.folder}/"))
+
+    def lease(self) -> Place:
+        """Returns where the run's holder stands."""
+        return HubPlace(self)
 
     def put(self, source: Path, name: str, skip: Iterable[str] = ()) -> None:
         """Packs a folder here, uploads it and compares; raises OSError when another content arrived."""
@@ -119,6 +148,36 @@ class HubStore:
     def remove(self, name: str) -> None:
         """Removes an archive."""
         self.api.delete_file(f"{self.folder}/{name}", self.repo_id)
+
+
+class HubPlace:
+    """A lease in a file of a Hub repository; each renewal is a commit, of which an hour may have 128."""
+
+    def __init__(self, store: HubStore) -> None:
+        self.store, self.path, self.seconds = store, f"{store.folder}/{LEASE}", HUB_SECONDS
+
+    def __str__(self) -> str:
+        return str(self.store)
+
+    def read(self) -> bytes | None:
+        """Returns the file's content, None where there is none."""
+        if LEASE not in self.store.file_names():
+            return None
+        with tempfile.TemporaryDirectory() as scratch:
+            return self.store.get(LEASE, Path(scratch)).read_bytes()
+
+    def write(self, text: str) -> None:
+        """Replaces the file's content."""
+        with tempfile.TemporaryDirectory() as scratch:
+            write_text(Path(scratch) / LEASE, text)
+            self.store.api.create_repo(self.store.repo_id, private=True, exist_ok=True)
+            self.store.api.upload_file(
+                path_or_fileobj=Path(scratch) / LEASE, path_in_repo=self.path, repo_id=self.store.repo_id
+            )
+
+    def remove(self) -> None:
+        """Removes the file."""
+        self.store.api.delete_file(self.path, self.store.repo_id)
 
 
 Store = FolderStore | HubStore

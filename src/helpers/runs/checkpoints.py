@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from helpers.platforms.environment import package_versions
 from helpers.platforms.errors import describe_error
-from helpers.runs.files import file_sha256, read_json, utc_now, write_json
+from helpers.runs.files import file_sha256, utc_now, write_json
 
 MANIFEST = "manifest.json"
 MANIFEST_FORMAT = 1  # a checkpoint with a later one is skipped
@@ -75,17 +75,21 @@ def fingerprint_differences(before: dict, now: dict) -> list[str]:
 
 def list_files(folder: Path) -> dict[str, dict]:
     """Returns {file: {"size", "sha256"}} of everything below a folder but hidden files."""
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    return {
-        str(name): {"size": path.stat().st_size, "sha256": file_sha256(path)}
-        for name, path in files.items()
-        if not any(part.startswith(".") for part in name.parts)
-    }
+    files = {name: folder / name for name in list_names(folder)}
+    return {name: {"size": path.stat().st_size, "sha256": file_sha256(path)} for name, path in files.items()}
+
+
+def list_names(folder: Path) -> list[str]:
+    """Returns the names of all files below a folder but hidden ones, sorted."""
+    names = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
+    return [str(name) for name in names if not any(part.startswith(".") for part in name.parts)]
 
 
 def compare_files(folder: Path, files: dict[str, dict]) -> str:
     """Returns "" when a folder holds these files as listed, else the first difference."""
     for name, expected in files.items():
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            return f"{name} is not below the folder"
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
@@ -105,22 +109,37 @@ def seal_checkpoint(folder: Path, step: int, fingerprint: dict) -> None:
     write_json(folder / MANIFEST, {**manifest, "files": list_files(folder)})
 
 
-def verify_checkpoint(folder: Path) -> str:
-    """Returns "" for a valid checkpoint, else what is wrong with it."""
-    path = folder / MANIFEST
+def read_manifest(folder: Path) -> Manifest:
+    """Returns a checkpoint's manifest. Raises ValueError where it is missing, damaged or of a later format."""
     if not folder.is_dir():
-        return "no such folder"
-    if not path.is_file():
-        return f"{MANIFEST} is missing: it was not finished"
+        raise ValueError("no such folder")
+    if not (folder / MANIFEST).is_file():
+        raise ValueError(f"{MANIFEST} is missing: it was not finished")
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        return f"{MANIFEST} cannot be read ({describe_error(error)})"
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{MANIFEST} cannot be read ({describe_error(error)})") from error
     if manifest.format > MANIFEST_FORMAT:
-        return f"{MANIFEST} has format {manifest.format}, this suite reads up to {MANIFEST_FORMAT}"
+        raise ValueError(f"{MANIFEST} has format {manifest.format}, this suite reads up to {MANIFEST_FORMAT}")
     if not manifest.files:
-        return f"{MANIFEST} names no files"
-    return compare_files(folder, manifest.model_dump()["files"])
+        raise ValueError(f"{MANIFEST} names no files")
+    return manifest
+
+
+def verify_checkpoint(folder: Path) -> str:
+    """Returns "" for a valid checkpoint, else what is wrong with it. Every file in it counts, hidden ones do not."""
+    try:
+        manifest = read_manifest(folder)
+        listed = {name: file.model_dump() for name, file in manifest.files.items()}
+        if step_of(folder) not in (-1, manifest.step):
+            return f"{MANIFEST} is of step {manifest.step}"
+        if unlisted := {*list_names(folder)} - {*listed} - {MANIFEST}:
+            return f"{MANIFEST} does not name {min(unlisted)}"
+        return compare_files(folder, listed)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        return f"it cannot be read ({describe_error(error)})"
 
 
 def step_of(folder: str | Path) -> int:
@@ -144,14 +163,14 @@ def newest_checkpoint(root: Path, fingerprint: dict) -> tuple[Path | None, list[
         if problem := verify_checkpoint(folder):
             skipped.append(f"{folder.name}: {problem}")
             continue
-        before = read_json(folder / MANIFEST)["fingerprint"]
-        if before.get("run") != fingerprint.get("run"):
+        before = read_manifest(folder).fingerprint.model_dump()
+        if before["run"] != fingerprint.get("run"):
             skipped.append(f"{folder.name}: it is another run's")
             continue
         if changes := fingerprint_differences(before, fingerprint):
             raise ValueError(
                 f"{folder} was made with other settings or data: {'; '.join(changes)}. Set them back to resume, use "
-                f"another run_name, or --force to start again (in a notebook: remove {root})."
+                f"another run_name to start again beside it, or --force to replace it."
             )
         return folder, skipped
     return None, skipped
@@ -160,10 +179,11 @@ def newest_checkpoint(root: Path, fingerprint: dict) -> tuple[Path | None, list[
 def begun_processes(root: Path, run_id: str | None) -> int:
     """Returns in how many processes a run's newest checkpoint below `root` was written, 0 without one."""
     for folder in reversed(checkpoint_folders(root)):
-        with contextlib.suppress(OSError, ValueError, KeyError):  # one that was not finished
-            fingerprint = read_json(folder / MANIFEST)["fingerprint"]
-            if fingerprint.get("run") == run_id:
-                return fingerprint["settings"]["processes"]
+        with contextlib.suppress(ValueError):  # one that was not finished
+            fingerprint = read_manifest(folder).fingerprint
+            if fingerprint.run == run_id:
+                processes = fingerprint.settings.get("processes")
+                return processes if isinstance(processes, int) else 0
     return 0
 
 

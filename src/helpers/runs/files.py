@@ -45,8 +45,11 @@ def read_json(path: Path) -> Any:
     """Reads one JSON file. Raises ValueError with its name where it is damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Remove it and run its stage again.") from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested without end
+        raise ValueError(
+            f"{path} is not valid JSON ({error}). Run the command that made it again: what can be made from it is made "
+            f"anew, and every checkpoint is kept."
+        ) from error
 
 
 def write_csv(path: Path, table: Any) -> None:
@@ -61,9 +64,24 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict]:
-    """Reads one JSON object per line."""
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(line) for line in file if line.strip()]
+    """Reads one JSON object per line. Raises ValueError with the file and the line where one is damaged."""
+    rows = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), 1):
+        if line.strip():
+            row = _parse_line(line)
+            if row is None:
+                raise ValueError(f"{path}, line {number}, is not a JSON object: {line[:60]!r}. The file is damaged.")
+            rows.append(row)
+    return rows
+
+
+def _parse_line(line: bytes) -> dict | None:
+    """Returns the JSON object of a line, None where it is none."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def file_sha256(path: Path) -> str:
@@ -82,7 +100,7 @@ def git_blob_sha1(content: bytes) -> str:
 def read_journal(path: Path, repair: bool = True) -> list[dict]:
     """Reads the complete lines of a JSONL file whose writer may have been killed, or (not `repair`) writes to it now.
 
-    A half last line is left out; with `repair` it is cut off.
+    A half last line is left out; with `repair` it is cut off. A damaged line is left out, so that it is computed again.
     """
     if not path.is_file():
         return []
@@ -91,7 +109,7 @@ def read_journal(path: Path, repair: bool = True) -> list[dict]:
     if repair and len(complete) < len(content):
         with open(path, "r+b") as file:
             file.truncate(len(complete))
-    return [json.loads(line) for line in complete.decode("utf-8").splitlines()]
+    return [row for line in complete.split(b"\n") if line.strip() and (row := _parse_line(line)) is not None]
 
 
 def append_journal(path: Path, entry: dict) -> None:

@@ -5,7 +5,7 @@ import shutil
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from helpers.platforms.errors import describe_error
@@ -13,7 +13,8 @@ from helpers.platforms.machine import KAGGLE_FOLDER
 from helpers.runs.archives import Store, open_store, unpack_archive
 from helpers.runs.checkpoints import checkpoint_folders, place_checkpoint, step_of, verify_checkpoint
 from helpers.runs.files import write_folder
-from helpers.runs.record import Run
+from helpers.runs.lock import check_lease
+from helpers.runs.record import RECORDS, Run
 
 KAGGLE_INPUT = KAGGLE_FOLDER / "input"
 
@@ -65,7 +66,11 @@ class Mirror(threading.Thread):
                 self.problem = problem
 
     def copy(self) -> None:
-        """Copies checkpoints first, so that run.tar never names one that is not there. Raises OSError."""
+        """Copies checkpoints first, so that run.tar never names one that is not there.
+
+        Raises OSError, also when another holder has taken the run over at its mirror.
+        """
+        check_lease(self.store.lease())
         kept = self.run_folder / "train" / "checkpoints"
         archives = self.store.names()
         for folder in checkpoint_folders(kept)[-self.keep :]:
@@ -89,6 +94,15 @@ def mirrored(run: Run, session: dict) -> contextlib.AbstractContextManager[None]
     return Mirror(run, open_store(session["mirror"], run.name), session["keep"])
 
 
+def hold_run(run: Run, mirrors: Iterable[str], runner: bool = False) -> None:
+    """Takes a run, and its leases at its mirrors, for this process; see `Run.lock`.
+
+    Raises ValueError as `open_store` does.
+    """
+    stores = [open_store(mirror, run.name) for mirror in dict.fromkeys(filter(None, mirrors))]
+    run.lock([store.lease() for store in stores], runner=runner)
+
+
 def restore_run(run: Run, mirror: str) -> list[str]:
     """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns a line per thing done.
 
@@ -97,7 +111,8 @@ def restore_run(run: Run, mirror: str) -> list[str]:
     """
     store = open_store(mirror, run.name) if mirror else None
     archives = store.names() if store else []
-    inputs = [path.parent for depth in range(1, 7) for path in KAGGLE_INPUT.glob("*/" * depth + f"{run.name}/run.json")]
+    records = [path for depth in range(1, 7) for path in KAGGLE_INPUT.glob("*/" * depth + f"{run.name}/run*.json")]
+    inputs = [*dict.fromkeys(path.parent for path in records if path.name in RECORDS)]
     with tempfile.TemporaryDirectory() as scratch:
         lines = [] if run.exists() else _restore_folder(run, inputs, store, archives, Path(scratch))
         return lines + _restore_checkpoint(run, inputs, store, archives, Path(scratch))

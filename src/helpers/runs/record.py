@@ -1,75 +1,29 @@
 """A run on disk: its folder, its lock, run.json, and the start and end of its stages."""
 
 import contextlib
+import json
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import safetensors
 
 from helpers.platforms.environment import git_sha, package_versions
+from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import gpu_names, platform
-from helpers.runs.files import file_sha256, read_json, utc_now, write_json
+from helpers.runs.files import file_sha256, read_json, utc_now, write_json, write_text
+from helpers.runs.lock import Place, RunLock
+from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
+from helpers.runs.run_json import RunRecord, Session, StageRecord, parse_record
 from helpers.runs.settings import check_settings
 from helpers.runs.stages import EMBEDDED_CORPUS, STAGE_INPUTS, STAGES, run_folder, stage_inputs
 
-
-class Session(BaseModel):
-    """One entry of run.json's `sessions`: which stage ran, from which step to which, and why it ended."""
-
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
-    stage: str
-    started: str  # ISO 8601 in UTC
-    from_step: int | None = Field(default=None, alias="from")  # optimizer step; None for a stage without steps
-    ended: str | None = None  # "unknown" for a session that was killed
-    to_step: int | None = Field(default=None, alias="to")
-    reason: str = ""
-
-
-class StageRecord(BaseModel):
-    """One entry of run.json's `stages`."""
-
-    model_config = ConfigDict(extra="allow")
-    status: str = ""  # running, finished, paused or failed
-    parameters: dict[str, Any] = {}
-    inputs: dict[str, str] = {}  # file: SHA-256
-    started: str | None = None
-    ended: str | None = None
-    error: str | None = None
-    versions: dict[str, str] = {}
-    gpu: list[str] = []
-    git_sha: str = ""
-    paused: dict[str, Any] | None = None  # step, steps, reason
-
-
-RENAMED_PARAMETERS = {"judge": "llm_judge"}  # {name in a run of the earlier version: present name}
-
-
-class RunRecord(BaseModel):
-    """The content of run.json. Fields of later versions are kept."""
-
-    model_config = ConfigDict(extra="allow")
-    run_name: str = ""
-    id: str | None = None  # tells the run from every other, whatever its folder is called
-    preset: str = ""
-    settings: dict[str, dict[str, Any]] = {}  # stage: {parameter: value}
-    commands: list[str] = []  # the command lines that started the run
-    stages: dict[str, StageRecord] = {}
-    sessions: list[Session] = []
-    images: list[str] = []  # Kaggle's docker images in the order of the sessions, each again only after another
-
-    @model_validator(mode="after")
-    def rename_parameters(self) -> Self:
-        """Gives parameters that were renamed since the run was made their present names."""
-        for parameters in [*self.settings.values(), *(stage.parameters for stage in self.stages.values())]:
-            for old, new in RENAMED_PARAMETERS.items():
-                if old in parameters:
-                    parameters[new] = parameters.pop(old)
-        return self
+RECORDS = ("run.json", "run.copy.json")  # the record is kept twice
 
 
 @dataclass(frozen=True)
@@ -104,21 +58,43 @@ class Run:
     # run.json
 
     def exists(self) -> bool:
-        """Returns whether there is a run.json."""
-        return (self / "run.json").is_file()
+        """Returns whether there is a record, or what a stage has left."""
+        return any((self / name).is_file() for name in RECORDS) or left_by_a_run(self.folder)
 
     def record(self) -> RunRecord:
-        """Reads run.json; an empty record where there is none. Raises ValueError for a damaged one."""
+        """Reads run.json; an empty record where there is none.
+
+        In place of a damaged or missing one it reads the copy, else rebuilds the record from what the stages left; the
+        next `edit` writes it.
+        """
         if not self.exists():
             return RunRecord(run_name=self.name, stages={})
-        return RunRecord.model_validate(read_json(self / "run.json"))
+        record, copy = (read_record(self / name) for name in RECORDS)
+        if record is None or (not record.stages and copy and copy.stages):
+            source = f"its copy, {RECORDS[1]}" if copy else "what the stages left, without the list of sessions"
+            warn_once(f"warning: {self / RECORDS[0]} is damaged or missing: its content comes from {source}")
+            record = copy or self._rebuilt()
+        if record.id is None and (run_id := checkpoint_run_id(self.folder)):
+            record.id = run_id
+        return record
+
+    def _rebuilt(self) -> RunRecord:
+        """Returns the record of what the stages left; what they read is taken for what they have read."""
+        record = parse_record(json.dumps(rebuild_record(self.folder))) or RunRecord(run_name=self.name, stages={})
+        for stage, facts in record.stages.items():
+            with contextlib.suppress(LookupError, TypeError, AttributeError, OSError):  # parameters that are not known
+                if facts.status == "finished":
+                    facts.inputs = input_hashes(self, stage, facts.parameters)
+        return record
 
     @contextlib.contextmanager
     def edit(self) -> Iterator[RunRecord]:
-        """Reads run.json, hands it out to be changed by assignment, and writes it."""
+        """Reads run.json, hands it out to be changed by assignment, and writes it and its copy."""
         record = self.record()
         yield record
-        write_json(self / "run.json", record.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        text = record.to_text()
+        for name in reversed(RECORDS):
+            write_text(self / name, text)
 
     def stage(self, stage: str) -> StageRecord:
         """Returns what run.json says of a stage; an empty record where it has not begun."""
@@ -131,6 +107,22 @@ class Run:
     def has_metrics(self, stage: str) -> bool:
         """Returns whether a stage has left its metrics.json, the last of its files."""
         return (self / STAGES[stage][1] / "metrics.json").is_file()
+
+    def damage(self, stage: str) -> str:
+        """Returns which of the files that others read of a finished stage is damaged and how, "" for none."""
+        own = self / STAGES[stage][1]
+        for file in filter(
+            Path.is_file, [own / "metrics.json", *(own / name for name in READ_BY_OTHERS.get(stage, []))]
+        ):
+            try:
+                if file.suffix == ".safetensors":
+                    with safetensors.safe_open(file, "np"):
+                        continue
+                if not isinstance(read_json(file), dict):
+                    return f"{file.relative_to(self.folder)} holds no JSON object"
+            except (OSError, ValueError, safetensors.SafetensorError) as error:
+                return f"{file.relative_to(self.folder)} is damaged ({describe_error(error)})"
+        return ""
 
     def training_config(self) -> dict:
         """Reads train/config.json."""
@@ -176,30 +168,46 @@ class Run:
 
     # The lock
 
-    def lock(self, patience: float = 15.0) -> None:
-        """Takes the run for this process, so that no two write to it; the system releases it when the process ends.
+    def lock(self, places: Sequence[Place] = (), patience: float = 15.0, runner: bool = False) -> None:
+        """Takes the run, and its mirrors' leases at `places`, for this process and what it starts; see `RunLock`.
 
-        Raises RuntimeError when another process still has it after `patience` seconds (a killed runner's kernel ends
-        within a few).
+        What a runner started shares its lock; a `runner` takes its own. Raises Refused when another works on the run,
+        or its folder cannot be written.
         """
         if self.folder.resolve() in _LOCKS:
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self / ".lock", thread_local=False)
+        lock = RunLock(self.folder, places)
         try:
-            lock.acquire(timeout=patience, poll_interval=0.2)
-        except Timeout:
-            raise RuntimeError(
-                f"another process works on run {self.name}: wait for it, or restart the other notebook's kernel."
-            ) from None
-        except (NotImplementedError, OSError):  # a file system without locks, such as a mounted Drive
-            return
+            if not runner and lock.is_of_family():
+                lock.join(patience)
+            else:
+                lock.hold(patience)
+                if self.folder.is_dir():
+                    write_text(self / ".writable", "." * 4096)
+                    (self / ".writable").unlink()
+        except OSError as error:
+            lock.release()
+            raise Refused(
+                f"run {self.name} cannot be written to {self.outputs} ({describe_error(error)}): choose another "
+                f"--outputs, or make room there. Nothing was changed."
+            ) from error
         _LOCKS[self.folder.resolve()] = lock
+
+    def join(self) -> None:
+        """Shares the lock of what started this process; does nothing where that has none. Raises Refused when another
+        has taken the run since."""
+        lock = _LOCKS[self.folder.resolve()] = RunLock(self.folder)
+        lock.join(patience=15.0)
 
     def unlock(self) -> None:
         """Releases the run for other processes."""
         if lock := _LOCKS.pop(self.folder.resolve(), None):
-            lock.release(force=True)
+            lock.release()
+
+    def free_reserve(self) -> None:
+        """Makes a little room on a full disk, to write how a stage ended there."""
+        if lock := _LOCKS.get(self.folder.resolve()):
+            lock.free_reserve()
 
     def finish_stage(self, stage: str, metrics: dict) -> None:
         """Ends a stage: metrics.json last of its files, then "finished" in run.json.
@@ -218,7 +226,25 @@ class Run:
         self.unlock()
 
 
-_LOCKS: dict[Path, FileLock] = {}  # run folder: the lock that this process holds
+_LOCKS: dict[Path, RunLock] = {}  # run folder: the lock that this process holds
+READ_BY_OTHERS = {  # stage: files in its folder
+    "train": ["config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
+    "tune": ["best.json"],
+}
+
+
+@cache
+def warn_once(line: str) -> None:
+    """Prints a line to stderr, once in this process."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def read_record(file: Path) -> RunRecord | None:
+    """Returns the record in a file, None where it is missing or damaged."""
+    try:
+        return parse_record(file.read_bytes())
+    except OSError:
+        return None
 
 
 def result_settings(parameters: dict) -> dict:
@@ -265,17 +291,30 @@ def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     parameters = {name: namespace[name] for name in namespace["__annotations__"]}
     check_settings(stage, stage, parameters)
     run = Run.named(parameters["outputs"], parameters["run_name"])
+    run.lock()
+    try:
+        _begin(run, stage, parameters)
+    except BaseException:
+        run.unlock()
+        raise
+    return run
+
+
+def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
+    """Checks a stage's inputs, and notes its start in run.json."""
     for needed in STAGE_INPUTS[stage] if stage != "report" else []:
         maker = next(name for name, (_, folder) in STAGES.items() if folder == needed.split("/")[0])
         if not run.has_metrics(maker) or not (run / needed).is_file():
             raise FileNotFoundError(f"{run / needed} is not there: finish {STAGES[maker][0]} of run {run.name} first.")
-    run.lock()
+        if problem := run.damage(maker):
+            raise ValueError(f"{problem}: run {STAGES[maker][0]} again, which makes it anew from what it has kept.")
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
     inputs, before = input_hashes(run, stage, parameters), run.stage(stage)
     if before.inputs != inputs or result_settings(before.parameters) != result_settings(parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
-        if before.status == "finished":  # replaced by this run; a half-done one is refused by its checkpoints
+        # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints
+        if before.status == "finished" and before.parameters:
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
     (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
     run.note_stage(
@@ -293,4 +332,3 @@ def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     )
     if stage != "train":  # which notes its steps itself
         run.open_session(stage, None)
-    return run

@@ -93,8 +93,9 @@ def report_progress(done: int, total: int, what: str = "") -> None:
     """Tells the runner how far the stage is; does nothing where no runner listens."""
     if target := os.environ.get(PROGRESS_FILE):
         temporary = Path(f"{target}.tmp")
-        temporary.write_text(json.dumps({"done": done, "total": total, "what": what}), encoding="utf-8")
-        os.replace(temporary, target)
+        with contextlib.suppress(OSError):  # a full disk, a runner that is gone: no reason to end the work
+            temporary.write_text(json.dumps({"done": done, "total": total, "what": what}), encoding="utf-8")
+            os.replace(temporary, target)
 
 
 def pause_reason(run: Run, seconds_left: float, margin: float) -> str:

@@ -11,7 +11,7 @@ from helpers.data.sampling import shuffle_key
 from helpers.models.embedded import locate_base_model
 from helpers.planning.config import TrainingConfig
 from helpers.platforms.processes import process_count, process_rank
-from helpers.runs.checkpoints import MANIFEST, make_fingerprint, newest_checkpoint, step_of
+from helpers.runs.checkpoints import make_fingerprint, newest_checkpoint, read_manifest, step_of
 from helpers.runs.files import file_sha256, read_json, read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.versions import version_changes
@@ -65,7 +65,7 @@ def read_inputs(run: Run) -> TrainingInputs:
         if process_rank():  # the counts are the sum over the ranks, which the first one continues
             progress.counts.clear()
         notes.append(f"resuming from {checkpoint.name}")
-        before, now = read_json(checkpoint / MANIFEST)["fingerprint"]["versions"], fingerprint["versions"]
+        before, now = read_manifest(checkpoint).fingerprint.versions, fingerprint["versions"]
         if changes := version_changes(before, now):
             notes.append(f"changed since: {', '.join(changes)}. The result is no longer bit for bit as uninterrupted.")
     config = config.model_copy(update={"base_model_path": locate_base_model(config.base_model, run)})

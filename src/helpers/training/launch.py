@@ -46,6 +46,7 @@ def train_process(config_file: Path) -> None:
     """One process of a launch: trains by train/config.json; the first writes the outcome to result.json."""
     set_threads()
     run = Run(config_file.resolve().parents[1])
+    run.join()
     result = {"status": "failed", "reason": "it was interrupted"}
     try:
         result = run_training(run)
