@@ -63,6 +63,7 @@ check: setup-dev
 	$(BIN)/python tools/draw_rooms.py --check
 	$(BIN)/python tools/check_words.py
 	$(BIN)/python tools/check_tests.py
+	$(BIN)/python tools/check_secrets.py
 	$(BIN)/codespell
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 

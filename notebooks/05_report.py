@@ -65,6 +65,7 @@ text_table(score_rows(results.scores)) if results.scores else "not evaluated yet
 # Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
 
 # %%
+print(*(f"not read: {line}" for line in results.unread), sep="\n")
 text_table(rating_rows(results.ratings))
 
 # %% [markdown]

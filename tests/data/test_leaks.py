@@ -3,13 +3,17 @@
 import itertools
 import random
 
+import jupytext
 import pytest
-from tables import cleaned
+from tables import bengali_words, cleaned, write_csv_file
 
+from helpers.data.group import link_rows
 from helpers.data.leaks import NEAR_WORDS, count_overlap, describe_leaks, find_leaks
 from helpers.data.split import split_groups
 from helpers.language.bengali import split_words
+from helpers.runs.settings import NOTEBOOKS
 
+NOTEBOOK = NOTEBOOKS / "01_prepare_data.py"
 WORDS = [f"শব্দ{letter}" for letter in "কখগঘচছজঝটঠডঢতথদধপফবভমযরলশ"]
 
 
@@ -99,6 +103,45 @@ def test_near_duplicates_are_not_looked_for_at_zero():
     part = split_groups(list(corpus.kept.id), 0.8, 0.1, 1)
     reasons = find_leaks(corpus.kept, corpus.dropped, {"a test": part}, 0.0, 4)["a test"].reasons
     assert list(reasons) == ["the same question", "an adjacent row of the same topic"]
+
+
+@pytest.fixture
+def retold(tmp_path):
+    """Returns a file of 60 questions, each told a second time with one other word."""
+    rng, words = random.Random(0), bengali_words()
+    rows = []
+    for _ in range(60):
+        question = rng.sample(words, 14)
+        for words_asked in (question, [*question[:-1], rng.choice(words)]):
+            answer = " ".join(rng.sample(words, 14))
+            rows.append({"Topics": f"বিষয় {len(rows)}", "Questions": " ".join(words_asked), "Answers": answer})
+    return write_csv_file(tmp_path / "retold.csv", *rng.sample(rows, len(rows)))
+
+
+def run_notebook_check(file):
+    """Runs the cells of 01_prepare_data up to its check of the split, on a file."""
+    cells = [cell for cell in jupytext.read(NOTEBOOK).cells if cell.cell_type == "code"]
+    names = {}
+    for cell in cells[1:]:  # the first finds the helpers
+        exec(cell.source, names)
+        if "parameters" in cell.metadata.get("tags", []):
+            names |= {"run_name": "check", "outputs": str(file.parent), "dataset": str(file)}
+        if "find_leaks(" in cell.source:
+            return names["leaks"]
+    raise AssertionError("01_prepare_data no longer calls find_leaks: this test checks nothing")
+
+
+def test_the_notebook_finds_no_leak_in_its_own_split(retold):
+    leaks = run_notebook_check(retold)
+    assert leaks["leak"].leaked == 0
+    assert leaks["row_wise_leak"].reasons["a near-duplicate question"] > 10, "the file has no twins: it tests nothing"
+
+
+def test_the_notebook_stops_when_near_duplicates_are_parted(retold, monkeypatch):
+    """The split is made as if nobody had looked for near-duplicates; the check must look by itself."""
+    monkeypatch.setattr("helpers.data.group.link_rows", lambda table, near_duplicate: link_rows(table, 0.0))
+    with pytest.raises(AssertionError, match="the split leaks: .*'a near-duplicate question': [1-9]"):
+        run_notebook_check(retold)
 
 
 def test_a_twin_in_the_same_part_is_no_leak():

@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 
 from helpers.data.leaks import count_overlap
+from helpers.evaluation.metrics import overlap_sums, score_value, shuffle_references
 from helpers.runner import select_stages
 from helpers.runs.files import read_jsonl
 from helpers.runs.settings import resolve_settings
@@ -82,6 +83,16 @@ def test_every_score_has_its_interval(demo, side):
         assert set(score) == {"value", "low", "high", "floor", "better", "n"}
 
 
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_the_floors_are_those_of_shuffled_references(demo, side):
+    rows, metrics = read_jsonl(demo.run / f"evaluate/{side}.jsonl"), demo.run.metrics("evaluate")
+    own = [row["reference"] for row in rows]
+    moved = shuffle_references(own, metrics["seed"])
+    assert not any(reference == other for reference, other in zip(own, moved))
+    for name, sums in overlap_sums([row["reply"] for row in rows], moved).items():
+        assert metrics[side][name]["floor"] == pytest.approx(score_value(name, sums.sum(axis=0))), name
+
+
 def test_the_fixed_prompts_are_scored_by_category(demo):
     prompts = demo.run.metrics("evaluate")["prompts"]
     assert prompts["n"] == 60
@@ -96,6 +107,13 @@ def test_both_models_answer_the_same_rows(demo):
         assert not row["reply"].startswith(row["prompt"])
         assert "<|" not in row["reply"]
     assert any(re.search(r"[\u0980-\u09ff]", row["reply"]) for row in tuned)
+
+
+def test_both_models_write_their_own_fixed_replies(demo):
+    replies = read_jsonl(demo.run / "infer/replies.jsonl")
+    assert len(replies) > 5
+    same = [row["prompt"] for row in replies if row["base"] == row["tuned"]]
+    assert not same, "both columns are one model's: is the adapter on for both?"
 
 
 def test_the_experiments_log_holds_the_run(demo):

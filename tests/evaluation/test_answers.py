@@ -13,12 +13,17 @@ from helpers.evaluation import answers
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_fixed_prompts, select_test_rows
 from helpers.evaluation.comparison import compare_models
 from helpers.evaluation.metrics import score_sums
+from helpers.inference.generate import generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.chat import IGNORED, encode_row
+from helpers.models.embedded import locate_base_model
 from helpers.models.likelihood import score_likelihood
+from helpers.models.loading import load_base_model, load_tokenizer
 from helpers.platforms.errors import Paused
 from helpers.runs.files import read_journal, read_json, read_jsonl
 from helpers.runs.record import Run
+
+OTHER = {"base": "tuned", "tuned": "base"}
 
 
 def evaluation_settings(demo, **changes):
@@ -59,6 +64,30 @@ def resumed(demo, run, alone):
 def test_both_models_answer_the_fixed_prompts_asked_for(alone):
     assert list(alone) == ["base", "tuned"]
     assert {len(answers.prompts) for answers in alone.values()} == {6}
+
+
+@pytest.fixture(scope="module")
+def alone_models(demo, run):
+    """Returns both models as they are loaded one at a time: the base model never has an adapter."""
+    base = locate_base_model(run.training_config()["base_model"], run)
+    plain = load_base_model(base, False, "float32", {"": "cpu"}).eval()
+    return {"base": plain, "tuned": LoadedModel(run).network}
+
+
+@pytest.mark.parametrize("kind", ["replies", "prompts"])
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_each_model_answers_as_it_does_alone(demo, run, alone, alone_models, side, kind):
+    settings, rows = evaluation_settings(demo), select_test_rows(run, 0, evaluation_settings(demo).seed)
+    asked = {
+        "replies": [row["messages"][:-1] for row in rows],
+        "prompts": [prompt["messages"] for prompt in select_fixed_prompts(rows, settings.max_prompts)],
+    }[kind][:6]
+    own = generate_replies(alone_models[side], load_tokenizer(alone_models[side].config._name_or_path), asked, 16, 4)
+    given = [reply["reply"] for reply in getattr(alone[side], kind)[:6]]
+    assert given == [reply["reply"] for reply in own], (
+        f"the {side} model's {kind} are not its own: see LoadedModel.side"
+    )
+    assert given != [reply["reply"] for reply in getattr(alone[OTHER[side]], kind)[:6]], "both models answer alike"
 
 
 def test_two_processes_resume_to_what_one_computes(alone, resumed):
@@ -134,6 +163,7 @@ def test_one_gpu_answers_what_was_planned_for_two(demo, run, monkeypatch, capsys
 def test_test_rows_are_picked_by_seed(run):
     ids = [[row["id"] for row in select_test_rows(run, rows, seed)] for rows, seed in ((0, 1), (5, 1), (5, 2))]
     assert ids[0][:5] == ids[1] != ids[2]
+    assert ids[1] != [row["id"] for row in read_jsonl(run / "data/test.jsonl")[:5]], "the head of the file"
     assert len(ids[0]) == len(read_jsonl(run / "data/test.jsonl"))
 
 

@@ -79,16 +79,37 @@ def test_more_rows_narrow_the_interval(texts):
     assert widths[1] < widths[0]
 
 
+@pytest.fixture(scope="module")
+def means():
+    """Returns the sums of a score that is a mean, of two models over 300 rows, drawn at random; one part is common."""
+    rng = numpy.random.default_rng(0)
+    common, *noise = rng.normal(50, 20, (3, 300))
+    return [{"empathy": numpy.column_stack([common + own, numpy.ones(300)])} for own in noise]
+
+
+@pytest.mark.parametrize("side", ["base", "tuned", "delta"])
+def test_an_interval_is_as_wide_as_its_95_percent(means, side):
+    """By the normal distribution, which the mean of 300 rows has: 1.96 standard errors to each side."""
+    base, tuned = (sums["empathy"][:, 0] for sums in means)
+    rows = {"base": base, "tuned": tuned, "delta": tuned - base}[side]
+    score = getattr(compare_models(*means, {}, 4000, 0), side)["empathy"]
+    expected = 2 * 1.96 * rows.std() / len(rows) ** 0.5
+    wrong = "not a 95 % interval, not as many rows drawn as there are, or base and tuned are not paired"
+    assert score.high - score.low == pytest.approx(expected, rel=0.05), wrong
+    assert (score.low + score.high) / 2 == pytest.approx(score.value, abs=0.05 * expected)
+
+
 def test_likelihood_scores_weigh_tokens_not_rows():
+    """Each score's ratio differs from row to row, so that the mean over rows is another number."""
     likelihoods = [
-        {"nll": 2 * numpy.log(4), "tokens": 2, "correct": 1, "characters": 4},
-        {"nll": 6 * numpy.log(4), "tokens": 6, "correct": 3, "characters": 4},
+        {"nll": 2 * numpy.log(2), "tokens": 2, "correct": 2, "characters": 4},
+        {"nll": 18 * numpy.log(2), "tokens": 8, "correct": 3, "characters": 6},
     ]
     sums = score_sums(make_rows([REPLY, OTHER], [OTHER, REPLY]), likelihoods)
     scores = compare_models(sums, sums, {}, 20, 0).base
-    assert scores["perplexity"].value == pytest.approx(4)
-    assert scores["bits_per_char"].value == pytest.approx(2)
-    assert scores["token_accuracy"].value == pytest.approx(0.5)
+    assert scores["perplexity"].value == pytest.approx(2 ** (20 / 10))
+    assert scores["bits_per_char"].value == pytest.approx(20 / 10)
+    assert scores["token_accuracy"].value == pytest.approx(5 / 10)
     assert scores["perplexity"].better == "lower"
     assert scores["token_accuracy"].better == "higher"
 

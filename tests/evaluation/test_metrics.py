@@ -109,6 +109,16 @@ def test_one_reference_cannot_be_shuffled():
         shuffle_references(["ক"], 0)
 
 
+def test_the_floor_compares_with_another_rows_reference(texts):
+    """Replies that copy their own reference score all; with that of another row they hardly score."""
+    rows = [{"reply": text, "reference": text} for text in texts]
+    floors = floor_sums({"base": rows, "tuned": rows}, 0)
+    for side in ("base", "tuned"):
+        for name, full in (("chrf", 100), ("bleu", 100), ("rougeL", 1)):
+            floor = score_value(name, floors[side][name].sum(axis=0))
+            assert floor < 0.3 * full, f"{name}'s floor is a score: are the references shuffled?"
+
+
 def test_plain_texts_have_no_floor():
     assert floor_sums({"base": [], "tuned": []}, 0) == {}
 

@@ -117,6 +117,15 @@ def test_streamed_and_batched_replies_are_the_same(model, generate):
     assert batched == alone == [parts[-1] for parts in streamed]
 
 
+def test_each_side_streams_its_own_reply(model, generate):
+    turns = [{"role": "user", "content": ASKED[0]}]
+    streamed = {side: [*model.stream(turns, side, max_new_tokens=16)][-1] for side in ("base", "tuned")}
+    for side, reply in streamed.items():
+        with model.side(side):
+            assert reply == generate([[*model.system, *turns]], 16, 1)[0]
+    assert streamed["base"] != streamed["tuned"], "the adapter is on for both"
+
+
 def test_a_streamed_reply_only_grows(model):
     for text in ASKED:
         asked = [*model.system, {"role": "user", "content": text}]

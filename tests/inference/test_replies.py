@@ -5,6 +5,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from helpers.inference.generate import generate_replies
+from helpers.models.chat import IGNORED, encode_row
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,19 @@ def test_a_reply_has_at_most_the_asked_tokens(replies):
 def test_a_reply_leaves_the_prompt_out(replies, conversations):
     for conversation, reply in zip(conversations, replies[0]):
         assert conversation[-1]["content"] not in reply["reply"]
+
+
+def test_the_model_reads_the_whole_prompt_with_its_opening(tokenizer, embedded_rows):
+    """The prompt is that of training up to its answer, however long it is."""
+    long = " ".join(row["messages"][-1]["content"] for row in embedded_rows[:100])
+    row = {"id": "x", "messages": [{"role": "user", "content": long}, {"role": "assistant", "content": "শুনছি"}]}
+    example, prompts = encode_row(tokenizer, row), []
+    words = tokenizer("মন", add_special_tokens=False)["input_ids"]
+    model = Scripted(lambda read: prompts.extend(read.tolist()) or torch.tensor([words] * len(read)))
+    generate_replies(model, tokenizer, [row["messages"][:-1]], 9, 1)
+    start = next(place for place, label in enumerate(example["labels"]) if label != IGNORED)
+    assert start > 2048, "the prompt is not longer than any max_length in use: make it longer"
+    assert prompts == [example["input_ids"][:start]]
 
 
 def test_the_end_token_ends_a_reply(tokenizer, conversations):

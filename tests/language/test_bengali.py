@@ -12,7 +12,7 @@ from helpers.language.bengali import bengali_share, is_assamese, latin_digits, n
 SENTENCES = yaml.safe_load(Path(__file__).with_name("assamese.yaml").read_text(encoding="utf-8"))
 
 SAMPLES = [
-    "বড় গাঢ় হয়",  # precomposed U+09DC U+09DD U+09DF
+    "ব\u09dc গা\u09dd হ\u09df",  # as escapes: an editor writes letter + nukta, which is normalised already
     "র‍্যাব ও রক্তক্ষরণ",  # with a zero-width joiner
     "ক্\u200cষ \u200dএবং  ট্যাব\tও",
     "এক\r\n\r\n\r\n  দুই \r তিন\u2028চার",
@@ -60,7 +60,7 @@ def test_words_are_not_split_at_their_signs(sample, expected):
 
 
 def test_a_decomposed_letter_gives_the_same_word():
-    assert split_words("বাড়ি") == split_words("বা\u09a1\u09bcি")
+    assert split_words("বা\u09dcি") == split_words("বা\u09a1\u09bcি") == ["বা\u09a1\u09bcি"]
 
 
 def test_the_share_of_bengali_counts_letters_only():

@@ -85,6 +85,9 @@ def test_training_reads_the_tokens_that_inference_feeds(tokenizer, embedded_rows
         prompt = encode_prompt(tokenizer, row["messages"][:-1])
         assert example["input_ids"][: len(prompt)] == prompt
         assert set(example["labels"][: len(prompt)]) == {IGNORED}
+        assert example["labels"][len(prompt)] != IGNORED, (
+            "inference would start before the answer: no generation prompt"
+        )
 
 
 def test_a_blank_line_follows_llama_3s_header(tokenizer):
@@ -118,6 +121,24 @@ def test_a_special_token_written_in_a_message_stays_text(tokenizer):
     example = encode_row(tokenizer, row)
     check_labels(tokenizer, [row], [example])
     assert example["input_ids"].count(tokenizer.eos_token_id) == 2
+
+
+@pytest.mark.parametrize("token", LLAMA_3.special_tokens.values())
+@pytest.mark.parametrize("role", ["system", "user", "assistant", "plain text"])
+def test_no_text_brings_a_special_token_to_inference(tokenizer, role, token):
+    def prompt(text):
+        if role == "plain text":
+            return text
+        turns = {"system": "সংক্ষেপে বলুন", "user": "মন ভালো নেই", "assistant": "শুনছি"} | {role: text}
+        return [*({"role": name, "content": content} for name, content in turns.items())] + [
+            {"role": "user", "content": "তারপর?"}
+        ]
+
+    special = set(tokenizer.all_special_ids) | {tokenizer.convert_tokens_to_ids(token)}
+    plain, written = (
+        [t for t in encode_prompt(tokenizer, prompt(text)) if t in special] for text in ("ক খ", f"ক{token}খ")
+    )
+    assert written == plain, f"{token} in a {role} becomes a token: a message could end its own turn"
 
 
 def test_all_of_a_plain_text_is_trained_on(tokenizer):

@@ -6,7 +6,9 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from helpers.models.batching import LOGITS_CHUNK_TOKENS, SCORING_TOKEN_BUDGET
 from helpers.models.chat import encode_row
+from helpers.models.families import SHAPES
 from helpers.models.likelihood import score_likelihood
 
 
@@ -51,6 +53,38 @@ def test_chunks_of_the_logits_give_the_same_sum(network, tokenizer, embedded_row
     monkeypatch.setattr("helpers.models.likelihood.LOGITS_CHUNK_TOKENS", 7)
     for a, b in zip(score_likelihood(network, tokenizer, embedded_rows[:4], 4), whole):
         assert a["nll"] == pytest.approx(b["nll"], rel=1e-6)
+
+
+def test_no_more_logits_exist_than_a_chunk_has(network, tokenizer, embedded_rows, monkeypatch):
+    chunks = []
+    monkeypatch.setattr("helpers.models.likelihood.LOGITS_CHUNK_TOKENS", 7)
+    hook = network.lm_head.register_forward_pre_hook(lambda _, inputs: chunks.append(inputs[0].numel()))
+    scores = score_likelihood(network, tokenizer, embedded_rows[:4], 4)
+    hook.remove()
+    width = network.config.hidden_size
+    assert max(chunks) == 7 * width, "more tokens go through the output layer at once than LOGITS_CHUNK_TOKENS"
+    assert sum(chunks) == sum(score["tokens"] for score in scores) * width, "tokens that do not count are scored"
+
+
+def test_a_chunk_of_logits_has_a_quarter_of_a_gib():
+    assert LOGITS_CHUNK_TOKENS * SHAPES["8B"]["vocab_size"] * 4 < 2**30 / 4, "a T4 has no room for more beside an 8B"
+
+
+def long_row(embedded_rows, answers):
+    """Returns a row whose answer is that of many rows."""
+    text = " ".join(row["messages"][-1]["content"] for row in embedded_rows[:answers])
+    return {
+        **embedded_rows[0],
+        "messages": [*embedded_rows[0]["messages"][:-1], {"role": "assistant", "content": text}],
+    }
+
+
+def test_no_answer_is_cut_on_its_way_to_evaluation(network, tokenizer, embedded_rows):
+    row = long_row(embedded_rows, 100)
+    answer = tokenizer(row["messages"][-1]["content"], add_special_tokens=False)["input_ids"]
+    (score,) = score_likelihood(network, tokenizer, [row], max_tokens=SCORING_TOKEN_BUDGET)
+    assert len(answer) > 2048, "the row is not longer than any max_length in use: make it longer"
+    assert score["tokens"] == len(answer) + 1
 
 
 def test_a_loss_that_is_not_finite_is_an_error(network, tokenizer, embedded_rows):

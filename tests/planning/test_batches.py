@@ -7,7 +7,13 @@ import configs
 import pytest
 
 from helpers.models.batching import cut_batches, padded_tokens
-from helpers.planning.batches import count_steps, effective_batch_line, schedule_steps, uses_checkpointing
+from helpers.planning.batches import (
+    count_steps,
+    effective_batch_line,
+    effective_batch_rows,
+    schedule_steps,
+    uses_checkpointing,
+)
 
 RNG = random.Random(5)
 LENGTHS = [RNG.randint(20, 900) for _ in range(5000)] + [2048, 2047]
@@ -111,3 +117,13 @@ def test_the_effective_batch_is_shown_as_a_product():
     config = make_config()
     line = effective_batch_line(config, schedule_steps(LENGTHS[:64], config, 2))
     assert line == "effective batch 2 rows × 8 micro-batches × 2 processes = 32 rows"
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize(("changes", "rows"), [({}, 2 * 8), ({"max_tokens": 1792}, None)])
+def test_the_effective_batch_counts_the_rows_of_every_process(world, changes, rows):
+    config = make_config(**changes)
+    schedule = schedule_steps(LENGTHS, config, world)
+    mean = len(LENGTHS) / len(schedule[0])  # a step's rows where micro-batches are cut by tokens
+    expected = rows * world if rows else pytest.approx(mean, abs=0.05)
+    assert effective_batch_rows(config, schedule) == expected

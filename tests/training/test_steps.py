@@ -4,7 +4,7 @@ from configs import make_config
 from datasets import Dataset
 
 from helpers.models.chat import IGNORED
-from helpers.runs.files import write_json
+from helpers.runs.files import read_jsonl, write_json
 from helpers.training.inputs import read_inputs
 from helpers.training.steps import StepDataset
 
@@ -18,6 +18,8 @@ def test_the_validation_slice_is_chosen_by_the_seed(make):
     assert len(slices[0]) == 3
     assert slices[0] == slices[1]
     assert slices[0] != slices[2]
+    head = [row["id"] for row in read_jsonl(run / "data/val.jsonl")[:3]]
+    assert set(slices[0]) != set(head) != set(slices[2]), "the head of the file: its order says something of its rows"
 
 
 def test_ranks_share_a_step_with_the_targets_of_all_its_rows():

@@ -6,11 +6,14 @@ from adapters import ADAPTER, adapter_difference, losses
 from safetensors.torch import load_file
 from transformers import LlamaForCausalLM, Trainer
 
+from helpers.models import likelihood
 from helpers.models.chat import IGNORED, encode_row
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_for_inference
 from helpers.planning.config import TrainingConfig
 from helpers.runs.files import read_jsonl
+from helpers.training import loop, trainer
+from helpers.training.inputs import read_inputs
 from helpers.training.loop import run_training
 from helpers.training.trainer import StepTrainer
 
@@ -116,6 +119,89 @@ def test_a_gradient_that_is_not_finite_is_skipped_too(make, monkeypatch):
     run_training(run)
     adapter = load_file(run / ADAPTER)
     assert all(value.isfinite().all() for value in adapter.values())
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Returns the lists of the ids of the rows, and of the shapes of the batches, that are validated from here on."""
+    ids, shapes, rows, tokens = [], [], trainer.score_likelihood, likelihood.score_tokens
+    monkeypatch.setattr(
+        trainer,
+        "score_likelihood",
+        lambda *args, **limits: ids.extend(r["id"] for r in args[2]) or rows(*args, **limits),
+    )
+    monkeypatch.setattr(
+        likelihood, "score_tokens", lambda *args: shapes.append(args[1]["input_ids"].shape) or tokens(*args)
+    )
+    return ids, shapes
+
+
+def test_a_validation_batch_keeps_within_its_budget(make, scored, monkeypatch):
+    monkeypatch.setattr(trainer, "VALIDATION_TOKEN_BUDGET", 500)
+    run_training(make("small", rows=2, eval_rows=0))
+    assert len(scored[1]) > 1
+    assert all(rows == 1 or rows * tokens <= 500 for rows, tokens in scored[1]), scored[1]
+
+
+def test_validation_takes_the_slice_alone(make, scored):
+    run = make("slice", rows=2, eval_rows=3)
+    expected = [row["id"] for row in read_inputs(run).rows["val"]]
+    assert run_training(run)["val_rows"] == len(expected) == 3
+    assert scored[0] == expected, "validation takes hours when all of val.jsonl is scored each time"
+
+
+def test_adapters_are_trained_in_float32_whatever_they_were(make, monkeypatch):
+    """TRL casts a 4-bit model's adapters to bf16; no CPU loads such a model, so they are cast here."""
+    real = loop.load_for_training
+
+    def load_for_training(*args):
+        model = real(*args)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.bfloat16() if parameter.requires_grad else parameter.data
+        return model
+
+    monkeypatch.setattr(loop, "load_for_training", load_for_training)
+    run = make("cast", rows=2)
+    built = loop.build_trainer(run, read_inputs(run), "float32")
+    dtypes = {parameter.dtype for parameter in built.model.parameters() if parameter.requires_grad}
+    assert dtypes == {torch.float32}, "small updates are lost, and the fp16 scaler cannot unscale such gradients"
+
+
+@pytest.fixture
+def overflow(monkeypatch):
+    """Returns a function that trains with the CPU's gradient scaler, and gradients that are infinite at these steps."""
+    real_build, real_accumulate = loop.build_trainer, StepTrainer.accumulate_gradients
+
+    def call(steps):
+        def build_trainer(*args):
+            built = real_build(*args)
+            built.accelerator.scaler = torch.amp.GradScaler("cpu")
+            return built
+
+        def accumulate_gradients(self, model, inputs):
+            result = real_accumulate(self, model, inputs)
+            if self.state.global_step in steps:
+                next(p for p in model.parameters() if p.grad is not None).grad[0] = float("inf")
+            return result
+
+        monkeypatch.setattr(loop, "build_trainer", build_trainer)
+        monkeypatch.setattr(StepTrainer, "accumulate_gradients", accumulate_gradients)
+
+    return call
+
+
+ONE_ROW = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 1}
+
+
+def test_a_scale_that_never_fits_stops_the_run(make, overflow):
+    overflow(range(1, 99))
+    with pytest.raises(FloatingPointError, match=r"the gradients of 20 steps in a row were not finite"):
+        run_training(make("scaled", sft=ONE_ROW))
+
+
+def test_a_scale_that_is_too_large_at_first_stops_nothing(make, overflow):
+    overflow({*range(16), *range(17, 22)})
+    assert run_training(make("scaled", sft=ONE_ROW))["optimizer_steps"] == 24
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ class LlmJudge(BaseModel, frozen=True, extra="forbid"):
 
 
 def rate_pairs(rater: LlmJudge, pairs: list[dict], seed: int, keep: Path | None, hours: float = 0.0) -> list[dict]:
-    """Returns a language model's ratings of blind pairs, as `read_ratings` returns ratings, for each `order` of each
+    """Returns a language model's ratings of blind pairs, as the marks of `read_ratings`, for each `order` of each
     pair; `wrong` instead of marks where its answer could not be read.
 
     Raises openai's own errors when the endpoint does not answer, after the library's retries.

@@ -4,12 +4,13 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import yaml
 
 from helpers.data.sampling import shuffle_key
+from helpers.evaluation.rating_files import list_rating_files, read_mark, read_table
 from helpers.runs.files import write_csv, write_text
 
 QUESTIONS = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
@@ -51,41 +52,60 @@ def write_sheet(folder: Path, pairs: list[dict]) -> None:
     write_text(folder / "human_eval.html", html)
 
 
-def read_ratings(folder: Path, pairs: list[dict], seed: int) -> list[dict]:
-    """Returns the ratings in folder/*.csv as {"rater", "id", "side", scale: mark}, a mark not given left out.
+class Ratings(NamedTuple):
+    """What raters have sent back."""
 
-    A file is what the sheet saves, or human_eval.csv filled in: then the file's name is the rater's. Raises ValueError
-    for a file of another sheet, an unknown row, a mark that is not 1 to 5, and a second file of a rater.
+    marks: list[dict]  # {"rater", "id", "side", scale: mark}, a mark not given left out
+    skipped: list[str]  # a line for each file that was not read: its name, and why
+
+
+def read_ratings(folder: Path, pairs: list[dict], seed: int) -> Ratings:
+    """Returns the ratings in a folder's files, and which files were skipped; one bad file never costs the others.
+
+    A file is what the sheet saves, or human_eval.csv filled in: then the file's name is the rater's. Skipped is a file
+    that `read_table` cannot read, or of another sheet, with an unknown row or one twice, with a mark that is not 1 to
+    5, and a rater's second file.
     """
-    import pandas
+    marks, skipped, raters = [], [], {}
+    for file in list_rating_files(folder):
+        try:
+            own = _read_file(file, {pair["id"] for pair in pairs}, sheet_id(pairs), seed)
+            for rater in {rating["rater"] for rating in own}:
+                if rater in raters:
+                    raise ValueError(f"{raters[rater]} is by {rater!r} too: keep one, or rename the rater")
+            raters |= dict.fromkeys((rating["rater"] for rating in own), file.name)
+            marks += own
+        except ValueError as error:
+            skipped.append(f"{file.name}: {error}")
+    return Ratings(marks, skipped)
 
-    known, sheet = {pair["id"] for pair in pairs}, sheet_id(pairs)
-    ratings, files = [], {}
-    for file in sorted(folder.glob("*.csv")):
-        table = pandas.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        if missing := [name for name in ("id", *MARK_FIELDS) if name not in table]:
-            raise ValueError(f"{file} has no column {', '.join(missing)}: expected what human_eval.html saves.")
-        for row in table.to_dict("records"):
-            if row.get("sheet", sheet) != sheet or row["id"] not in known:
-                raise ValueError(
-                    f"{file} rates row {row['id']!r} of sheet {row.get('sheet')}: this run's sheet is {sheet}. "
-                    f"Its replies have changed, or it is another run's: move it elsewhere."
-                )
-            rater = row.get("rater") or file.stem
-            if files.setdefault(rater, file) != file:
-                raise ValueError(f"{file} and {files[rater]} are both by {rater!r}: keep one, or rename the rater.")
-            for place in (1, 2):
-                marks = {scale: row[f"{scale}_{place}"].strip() for scale in SCALES}
-                if wrong := {scale: mark for scale, mark in marks.items() if mark not in ("", "1", "2", "3", "4", "5")}:
-                    raise ValueError(f"{file}, row {row['id']}: {wrong} is not a mark: expected 1 to 5, or nothing.")
-                side = "tuned" if tuned_is_first(row["id"], seed) == (place == 1) else "base"
-                if given := {scale: int(mark) for scale, mark in marks.items() if mark}:
-                    ratings.append({"rater": rater, "id": row["id"], "side": side, **given})
+
+def _read_file(file: Path, known: set[str], sheet: str, seed: int) -> list[dict]:
+    """Returns a file's ratings. Raises ValueError, without the file's name, when it is to be skipped."""
+    ratings, rated = [], set()
+    for row in read_table(file, ("id", *MARK_FIELDS)):
+        rater, row_id, of_sheet = row.get("rater") or file.stem, row["id"], row.get("sheet") or sheet
+        if of_sheet != sheet or row_id not in known:
+            raise ValueError(
+                f"it rates row {row_id[:40]!r} of sheet {of_sheet[:40]!r}: this run's sheet is {sheet}. Its replies "
+                f"have changed, or it is another run's"
+            )
+        if (rater, row_id) in rated:
+            raise ValueError(f"it rates row {row_id} twice")
+        rated.add((rater, row_id))
+        for place in (1, 2):
+            try:
+                given = {scale: read_mark(row[f"{scale}_{place}"]) for scale in SCALES}
+            except ValueError as error:
+                raise ValueError(f"row {row_id}: {error}") from error
+            side = "tuned" if tuned_is_first(row_id, seed) == (place == 1) else "base"
+            if given := {scale: mark for scale, mark in given.items() if mark}:
+                ratings.append({"rater": rater, "id": row_id, "side": side, **given})
     return ratings
 
 
 def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
-    """Returns {"raters", "pairs", "scales": {scale: …}} of ratings as `read_ratings` returns them.
+    """Returns {"raters", "pairs", "scales": {scale: …}} of ratings as those of `read_ratings`.
 
     A scale has what `_summarise_scale` returns, `p` with Benjamini and Hochberg's correction for the scales.
     """
@@ -140,16 +160,18 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
 
 
 def run_ratings(folder: Path, base: list[dict], tuned: list[dict], metrics: dict[str, Any]) -> dict:
-    """Returns `summarise_ratings` of ratings/*.csv in a run's evaluate/, {} without any.
+    """Returns `summarise_ratings` of the files in ratings/ of a run's evaluate/, with `skipped`: a line for each file
+    that was not read; {} without any file.
 
-    `base`, `tuned` and `metrics` are the contents of its base.jsonl, tuned.jsonl and metrics.json. Raises ValueError as
-    `read_ratings`.
+    `base`, `tuned` and `metrics` are the contents of its base.jsonl, tuned.jsonl and metrics.json.
     """
-    import pandas
-
-    if not list(folder.glob("ratings/*.csv")):
+    if not list_rating_files(folder / "ratings"):
         return {}
     draws, seed = metrics["bootstrap_draws"], metrics["seed"]
-    sheet = pandas.read_csv(folder / "human_eval.csv", dtype=str, keep_default_na=False)
-    pairs = [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in set(sheet["id"])]
-    return summarise_ratings(read_ratings(folder / "ratings", pairs, seed), draws, seed)
+    try:
+        asked = {row["id"] for row in read_table(folder / "human_eval.csv", SHOWN_FIELDS)}
+    except ValueError as error:
+        return summarise_ratings([], draws, seed) | {"skipped": [f"all of them, since human_eval.csv is gone: {error}"]}
+    pairs = [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in asked]
+    ratings = read_ratings(folder / "ratings", pairs, seed)
+    return summarise_ratings(ratings.marks, draws, seed) | {"skipped": ratings.skipped}

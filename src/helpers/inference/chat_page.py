@@ -1,9 +1,11 @@
 """The chat page.
 
 One model answers one message after the other; further messages wait in a queue and pages load meanwhile. A message that
-speaks of self-harm or violence is answered with local crisis helplines first, unless care is switched off.
+speaks of self-harm or violence is answered with local crisis helplines first, unless care is switched off. Whatever
+comes from a caller passes helpers.inference.limits before the model is started.
 """
 
+import contextlib
 import html
 import logging
 import uuid
@@ -17,6 +19,17 @@ import yaml
 from gradio.events import api
 from gradio.themes import Default
 
+from helpers.inference.limits import (
+    KEPT_ENTRIES,
+    MESSAGE_CHARACTERS,
+    RANGES,
+    REPLY_SECONDS,
+    WAITING,
+    RateLimit,
+    Unacceptable,
+    check_decoding,
+    check_message,
+)
 from helpers.inference.loaded_model import LoadedModel
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.models.chat import TooLong
@@ -59,7 +72,12 @@ def open_turn(entries: list[Entry], message: str, side: str, language: str, with
     if not message or (entries and entries[-1].writing):
         return entries
     care = [Entry("assistant", crisis_answer(language), "care")] if with_care and detect_crisis(message) else []
-    return [*entries, Entry("user", message), *care, Entry("assistant", "", "reply", side, True, uuid.uuid4().hex)]
+    return [
+        *entries[-KEPT_ENTRIES:],
+        Entry("user", message),
+        *care,
+        Entry("assistant", "", "reply", side, True, uuid.uuid4().hex),
+    ]
 
 
 def write_reply(model: LoadedModel, entries: list[Entry], **decoding: Any) -> Iterator[list[Entry]]:
@@ -86,13 +104,14 @@ class ChatPage:
         with gradio.Blocks(title="Sahanubhuti · সহানুভূতি", analytics_enabled=False, fill_height=True) as self.blocks:
             self._lay_out("bn")
             self._connect_events()
-        self.blocks.queue(max_size=256)
+        self.rate = RateLimit()
+        self.blocks.queue(max_size=WAITING, api_open=False)  # no way to the model but the queue
 
     def serve(self, host: str, port: int, block: bool = True) -> str:
         """Serves the page and returns its address; fonts are the reader's own, nothing is loaded from elsewhere."""
         theme = Default(font=["system-ui", "Noto Sans Bengali", "sans-serif"], font_mono=["monospace"])
         waiting: Options = {"quiet": not block, "prevent_thread_lock": not block}
-        look: Options = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False}
+        look: Options = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False, "max_file_size": 1}
         return self.blocks.launch(server_name=host, server_port=port, **look, **waiting)[1]
 
     def _lay_out(self, language: str) -> None:
@@ -112,7 +131,7 @@ class ChatPage:
         look: Options = {"show_label": False, "height": 420, "buttons": ["copy"], "group_consecutive_messages": False}
         self.chat = gradio.Chatbot(elem_id="talk", **look, **as_text)
         look = {"label": words["message"], "show_label": False, "placeholder": words["message"]}
-        self.message = gradio.Textbox(elem_id="message", max_length=20_000, **look)
+        self.message = gradio.Textbox(elem_id="message", max_length=MESSAGE_CHARACTERS, **look)
         with gradio.Row():
             self.send = gradio.Button(words["send"], variant="primary", elem_id="send")
             self.stop = gradio.Button(words["stop"], elem_id="stop")
@@ -122,17 +141,17 @@ class ChatPage:
             self.decoding = [
                 gradio.Slider(0, 2, 0.7, step=0.05, label="temperature (0: greedy)", elem_id="temperature"),
                 gradio.Slider(0.05, 1, 0.9, step=0.05, label="top_p"),
-                gradio.Slider(16, 1024, 256, step=16, label="max_new_tokens", elem_id="length"),
+                gradio.Slider(16, RANGES["max_new_tokens"][1], 256, step=16, label="max_new_tokens", elem_id="length"),
                 gradio.Number(3407, label="seed", precision=0),
             ]
 
     def _connect_events(self) -> None:
         shown = [self.chat, self.entries]
         one_reply: Options = {"concurrency_limit": 1, "concurrency_id": "model"}
-        # no limit: a person who waits for a reply has the helplines already
-        hidden: Options = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
+        hidden: Options = {"show_progress": "hidden", "api_visibility": "private"}
         sent, inputs = [self.send.click, self.message.submit], [self.message, self.entries, self.side, self.language]
-        opening = gradio.on(sent, self._on_send, inputs, [*shown, self.message], **hidden)
+        # outside the queue: a person who waits for a reply has the helplines already
+        opening = gradio.on(sent, self._on_send, inputs, [*shown, self.message], queue=False, **hidden)
         inputs = [self.entries, self.language, *self.decoding]
         writing = opening.then(self._on_opened, inputs, shown, **hidden | one_reply)
         api(self.reply, api_name="reply", **one_reply)
@@ -144,21 +163,33 @@ class ChatPage:
         named = [self.header, self.help, self.helplines, self.message, self.send, self.stop, self.clear]
         self.language.change(self._on_language, self.language, [*named, self.settings, self.side], **at_once)
 
-    def _on_send(self, message: str, entries: list[Entry], side: str, language: str) -> tuple:
+    def _on_send(self, message: str, entries: list[Entry], side: str, language: str, request: gradio.Request) -> tuple:
         if entries and entries[-1].id in self.stopped:
             entries = close_reply(entries)
-        opened = open_turn(entries, message, side, language, self.with_care)
+        message = message or ""
+        try:
+            if message.strip():
+                check_message(message, side)
+                self.rate.count(_caller(request))
+            opened = open_turn(entries, message, side, language, self.with_care)
+        except Unacceptable as error:  # the helplines are shown all the same
+            problem = WORDS[language]["long" if len(message) > MESSAGE_CHARACTERS else "often"]
+            care = open_turn([], message[:MESSAGE_CHARACTERS], side, language, self.with_care)[1:-1]
+            refusal = Entry("assistant", f"— {problem} ({error})", "care")
+            return _as_shown(shown := [*entries[-KEPT_ENTRIES:], *care, refusal]), shown, message
         return _as_shown(opened), opened, message if opened is entries else ""
 
     def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
         problem = ""
         try:
-            for written in write_reply(self.model, entries, **_decoding(*decoding)):
+            for written in write_reply(self.model, entries, seconds=REPLY_SECONDS, **_decoding(*decoding)):
                 if written[-1].id in self.stopped:
                     return
                 yield _as_shown(written), written
         except TooLong as error:
             problem = f"{WORDS[language]['long']} ({error})"
+        except Unacceptable as error:
+            problem = f"{WORDS[language]['failed']} ({error})"
         except Exception as error:
             logger.exception("no reply could be written")
             problem = f"{WORDS[language]['failed']} ({type(error).__name__})"
@@ -176,11 +207,20 @@ class ChatPage:
         return [], []
 
     def _on_like(
-        self, entries: list[Entry], temperature: float, top_p: float, length: float, seed: float, event: gradio.LikeData
+        self,
+        entries: list[Entry],
+        temperature: float,
+        top_p: float,
+        length: float,
+        seed: float,
+        event: gradio.LikeData,
+        request: gradio.Request,
     ) -> None:
         place = event.index if isinstance(event.index, int) else event.index[0]
         if not self.log or not 0 <= place < len(entries) or entries[place].kind != "reply" or event.liked == "":
             return
+        with _explained():
+            self.rate.count(_caller(request))
         messages = [*self.model.system, *model_messages(entries[: place + 1])]
         decoding = _decoding(temperature, top_p, length, seed)
         log_thumb(self.log, self.model.run.name, entries[place].side, messages, bool(event.liked), decoding)
@@ -197,12 +237,26 @@ class ChatPage:
             gradio.update(label=words["model"], choices=_sides(words)),
         ]
 
-    def reply(self, message: str, side: str, temperature: float, top_p: float, max_new_tokens: int, seed: int) -> str:
-        """Answers one message, for programs; a message in a crisis gets the fixed message alone."""
-        if self.with_care and detect_crisis(message):
-            return crisis_answer()
-        messages = [{"role": "user", "content": message.strip()}]
-        return [*self.model.stream(messages, side, **_decoding(temperature, top_p, max_new_tokens, seed))][-1]
+    def reply(
+        self,
+        message: str,
+        side: str,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int,
+        request: gradio.Request,
+    ) -> Iterator[str]:
+        """Answers one message, for programs, and yields the reply as it grows: a caller who leaves ends it. A message
+        in a crisis gets the fixed message alone."""
+        with _explained():
+            message, decoding = check_message(message, side), _decoding(temperature, top_p, max_new_tokens, seed)
+            if self.with_care and detect_crisis(message):
+                yield crisis_answer()
+                return
+            self.rate.count(_caller(request))
+            messages = [{"role": "user", "content": message}]
+            yield from self.model.stream(messages, side, seconds=REPLY_SECONDS, **decoding)
 
     def _header(self, language: str) -> str:
         words = WORDS[language]
@@ -224,5 +278,19 @@ def _as_shown(entries: list[Entry]) -> list[dict]:
 
 
 def _decoding(temperature: float, top_p: float, max_new_tokens: float, seed: float) -> dict[str, Any]:
-    """Returns the settings of `stream_reply` that the page's controls have: a number field gives floats."""
-    return {"temperature": temperature, "top_p": top_p, "max_new_tokens": int(max_new_tokens), "seed": int(seed)}
+    """Returns the page's controls as settings of `stream_reply`. Raises Unacceptable."""
+    return check_decoding(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, seed=seed)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Tells a caller what was refused, and why, without a traceback in the log."""
+    try:
+        yield
+    except (Unacceptable, TooLong) as error:
+        raise gradio.Error(str(error), print_exception=False) from error
+
+
+def _caller(request: gradio.Request) -> str:
+    """Returns whose message it is: the address; behind a proxy all may have the proxy's."""
+    return request.client.host if request.client else ""

@@ -131,15 +131,17 @@ def stream_reply(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
+    seconds: float | None = None,
 ) -> Iterator[str]:
     """Yields the reply so far, again and again as it grows; the last is the reply of `generate_replies`, if greedy.
 
-    Closing the iterator ends the generation. Raises what the model raises.
+    Closing the iterator ends the generation, and so does its first token after `seconds`. Raises what the model raises.
     """
     import torch
     from transformers import TextIteratorStreamer
 
     settings = _generation_settings(tokenizer, max_new_tokens, temperature, top_p)
+    settings.max_time = seconds
     prompt = torch.tensor([encode_prompt(tokenizer, messages)], device=model.device)
     pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     closed, errors = threading.Event(), []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.raters import run_ratings
+from helpers.evaluation.rating_files import read_table
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.stages import STAGES
@@ -39,14 +40,20 @@ class Results:
     replies: list[dict]
     row_scores: dict[str, dict[str, str]]  # row id: its line of evaluate/scores.csv
     glosses: dict[str, dict[str, str]]  # row id: its line of evaluate/gloss.csv, written by people
+    gloss_problem: str  # why that file could not be read
     trials: list[dict[str, str]]  # tune/trials.csv
     best_trial: dict  # tune/best.json
 
     @cached_property
     def ratings(self) -> dict:
-        """What `run_ratings` makes of evaluate/ratings/; read when asked for, since it refuses a wrong file."""
+        """What `run_ratings` makes of evaluate/ratings/; read when asked for."""
         metrics = self.metrics.get("evaluate")
         return run_ratings(self.run / "evaluate", self.base, self.tuned, metrics) if metrics else {}
+
+    @property
+    def unread(self) -> list[str]:
+        """A line for each file written by people that could not be read: its name, and why."""
+        return [*self.ratings.get("skipped", []), *filter(None, [self.gloss_problem])]
 
     @cached_property
     def scores(self) -> Comparison | None:
@@ -81,6 +88,7 @@ def read_results(run: Run) -> Results:
     """Reads a run's files, each once. Raises FileNotFoundError when the folder is not that of a run."""
     if not run.exists():
         raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is not the folder of a run.")
+    glosses, gloss_problem = _read_glosses(run / "evaluate" / "gloss.csv")
     metrics = {stage: run.metrics(stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
     return Results(
         run=run,
@@ -90,8 +98,9 @@ def read_results(run: Run) -> Results:
         base=read_journal(run / "evaluate" / "base.jsonl", repair=False),
         tuned=read_journal(run / "evaluate" / "tuned.jsonl", repair=False),
         replies=read_journal(run / "infer" / "replies.jsonl", repair=False),
-        row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
-        glosses=_read_by_id(run / "evaluate" / "gloss.csv"),
+        row_scores={row["id"]: row for row in _read_table(run / "evaluate" / "scores.csv")},
+        glosses=glosses,
+        gloss_problem=gloss_problem,
         trials=_read_table(run / "tune" / "trials.csv"),
         best_trial=read_json(run / "tune" / "best.json") if "tune" in metrics else {},
     )
@@ -104,14 +113,13 @@ def _read_table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def _read_by_id(path: Path) -> dict[str, dict[str, str]]:
-    """Returns {id: row} of a CSV file, in its order; of two rows with one id the first. ValueError without ids."""
-    rows: dict[str, dict[str, str]] = {}
-    for row in _read_table(path):
-        if "id" not in row:
-            raise ValueError(f"{path} has no column id: expected the ids of the test rows in one.")
-        rows.setdefault(row["id"], row)
-    return rows
+def _read_glosses(path: Path) -> tuple[dict[str, dict[str, str]], str]:
+    """Returns {id: row} of gloss.csv, of two rows with one id the first, and why it could not be read."""
+    try:
+        rows = read_table(path, ["id"]) if path.is_file() else []
+    except ValueError as error:
+        return {}, f"{path.name}: {error}"
+    return {row["id"]: row for row in reversed(rows)}, ""
 
 
 def session_times(session: Session) -> tuple[datetime.datetime, datetime.datetime | None]:

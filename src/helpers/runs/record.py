@@ -265,7 +265,7 @@ def input_hashes(run: Run, stage: str, parameters: dict) -> dict[str, str]:
         dataset = parameters["dataset"]
         hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
     if stage == "report":  # what people add after an evaluation
-        written = [*(run / "evaluate").glob("ratings/*.csv"), *(run / "evaluate").glob("gloss.csv")]
+        written = [*(run / "evaluate").glob("ratings/*"), *(run / "evaluate").glob("gloss.csv")]
         hashes |= {str(file.relative_to(run)): file_sha256(file) for file in sorted(written)}
     return hashes
 

@@ -1,0 +1,209 @@
+"""Ratings as people send them back: every way in which a spreadsheet saves them, and files that nothing can read."""
+
+import codecs
+import csv
+import io
+import zipfile
+
+import pandas
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.evaluation import rating_files
+from helpers.evaluation.raters import MARK_FIELDS, SCALES, Ratings, blind_pair, read_ratings, sheet_id
+
+SEED = 3407
+PAIRS = [
+    blind_pair({"id": f"r{n}", "prompt": "মন খারাপ", "reply": "ঠিক আছে"}, {"id": f"r{n}", "reply": "শুনছি"}, SEED)
+    for n in range(4)
+]
+COLUMNS = ["rater", "sheet", *PAIRS[0]]
+
+
+def filled(mark="3", **changes):
+    """Returns the sheet's rows with every mark given."""
+    given = dict.fromkeys(MARK_FIELDS, mark)
+    return [{"rater": "ক. খান", "sheet": sheet_id(PAIRS), **pair, **given, **changes} for pair in PAIRS]
+
+
+def to_csv(rows, separator=",", line_end="\n"):
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, delimiter=separator, lineterminator=line_end)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read(folder):
+    return read_ratings(folder, PAIRS, SEED)
+
+
+SAVED = {
+    "utf-8": to_csv(filled()).encode(),
+    "utf-8 with its mark": codecs.BOM_UTF8 + to_csv(filled()).encode(),
+    "utf-16": to_csv(filled(), "\t", "\r\n").encode("utf-16"),
+    "utf-16, big-endian": codecs.BOM_UTF16_BE + to_csv(filled(), "\t").encode("utf-16-be"),
+    "semicolons": to_csv(filled(), ";", "\r\n").encode(),
+    "an older encoding": to_csv(filled(rater="x")).encode("ascii", errors="replace"),
+    "old line ends": to_csv(filled(), line_end="\r").encode(),
+    "3.0": to_csv(filled("3.0")).encode(),
+    "3,0": to_csv(filled("3,0"), ";").encode(),
+    "Bengali digits": to_csv(filled(" ৩ ")).encode(),
+    "empty lines": (to_csv(filled()) + "," * (len(COLUMNS) - 1) + "\n\n").encode(),
+}
+
+
+@pytest.mark.parametrize("how", SAVED)
+def test_ratings_are_read_however_they_were_saved(tmp_path, how):
+    (tmp_path / "a.csv").write_bytes(SAVED[how])
+    ratings = read(tmp_path)
+    assert ratings.skipped == []
+    assert len(ratings.marks) == 2 * len(PAIRS)
+    assert {rating[scale] for rating in ratings.marks for scale in SCALES} == {3}
+
+
+@pytest.mark.parametrize("cell", [3, 3.0, "3"])
+def test_a_workbook_is_read(tmp_path, cell):
+    pandas.DataFrame(filled(cell)).to_excel(tmp_path / "a.xlsx", index=False)
+    ratings = read(tmp_path)
+    assert ratings.skipped == []
+    assert {rating["empathy"] for rating in ratings.marks} == {3}
+    assert {rating["rater"] for rating in ratings.marks} == {"ক. খান"}
+
+
+def test_a_workbook_without_openpyxl_says_what_to_do(tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.xlsx", "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+
+    def read_excel(*_, **__):
+        raise ImportError("Missing optional dependency 'openpyxl'.")
+
+    monkeypatch.setattr(pandas, "read_excel", read_excel)
+    assert read(tmp_path).skipped == [
+        "a.xlsx: reading .xlsx needs the package openpyxl: pip install openpyxl, or save it as CSV"
+    ]
+
+
+def test_a_mark_that_was_not_given_is_left_out(tmp_path):
+    (tmp_path / "a.csv").write_text(to_csv(filled(empathy_1="", empathy_2="")), encoding="utf-8")
+    assert all("empathy" not in rating and rating["fluency"] == 3 for rating in read(tmp_path).marks)
+
+
+def test_a_file_without_a_rater_is_of_its_name(tmp_path):
+    (tmp_path / "রহিম.csv").write_text(to_csv(filled(rater="")), encoding="utf-8")
+    assert {rating["rater"] for rating in read(tmp_path).marks} == {"রহিম"}
+
+
+def bomb():
+    """Returns a workbook that is small packed and large unpacked."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("xl/worksheets/sheet1.xml", b" " * (rating_files.LARGEST_FILE + 1))
+    return packed.getvalue()
+
+
+BAD = {
+    "empty.csv": (b"", "it is empty"),
+    "header.csv": (to_csv([]).encode(), "it is empty"),
+    "scales.csv": (b"id,fluency_1\nr0,3\n", "it has no column fluency_2"),
+    "six.csv": (to_csv(filled(empathy_1="6")).encode(), "row r0: '6' is not a mark: expected 1 to 5, or nothing"),
+    "half.csv": (to_csv(filled(empathy_1="3.5")).encode(), "row r0: '3.5' is not a mark"),
+    "row.csv": (to_csv(filled(id="r99")).encode(), "it rates row 'r99'"),
+    "twice.csv": (to_csv([*filled(), filled()[1]]).encode(), "it rates row r1 twice"),
+    "sheet.csv": (to_csv(filled(sheet="0123")).encode(), "it rates row 'r0' of sheet '0123': this run's sheet is"),
+    "picture.csv": (bytes(range(256)) * 9, "it has no column id"),
+    "quote.csv": (to_csv(filled()).encode() + b'"' + b"x" * 200_000, "it cannot be read (Error: field larger"),
+    "large.csv": (b"," * (rating_files.LARGEST_FILE + 1), "it has 16 MiB, expected at most 16"),
+    "broken.xlsx": (b"PK\x03\x04 no workbook", "it cannot be read (BadZipFile"),
+    "empty.xlsx": (b"", "it cannot be read (BadZipFile"),
+    "bomb.xlsx": (bomb(), "it has 16 MiB unpacked, expected at most 16"),
+    "words.docx": (b"", "it is no .csv and no .xlsx: save it as one of them"),
+    "folder.csv": (None, "it cannot be read (IsADirectoryError"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_skipped_with_its_reason(tmp_path, name):
+    """The good file beside it is read: a bad one never costs the others."""
+    content, reason = BAD[name]
+    if content is None:
+        (tmp_path / name).mkdir()
+    else:
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "good.csv").write_text(to_csv(filled(rater="good")), encoding="utf-8")
+    ratings = read(tmp_path)
+    assert len(ratings.skipped) == 1
+    assert ratings.skipped[0].startswith(f"{name}: {reason}")
+    assert {rating["rater"] for rating in ratings.marks} == {"good"}
+
+
+def test_a_raters_second_file_is_skipped(tmp_path):
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text(to_csv(filled()), encoding="utf-8")
+    ratings = read(tmp_path)
+    assert ratings.skipped == ["b.csv: a.csv is by 'ক. খান' too: keep one, or rename the rater"]
+    assert len(ratings.marks) == 2 * len(PAIRS)
+
+
+def test_hidden_files_and_locks_are_no_ratings(tmp_path):
+    for name in (".DS_Store", "~$a.xlsx"):
+        (tmp_path / name).touch()
+    assert read(tmp_path) == Ratings([], [])
+
+
+CELLS = st.one_of(
+    st.sampled_from(["", "1", "3.0", "৫", "6", "nan", "-1", "1e9", '"', "r0", sheet_id(PAIRS), "=1+1", "\x00", "1\n2"]),
+    st.text(max_size=12),
+)
+TABLES = st.builds(
+    lambda rows, separator, ends: to_csv([filled()[0] | row for row in rows], separator, ends),
+    st.lists(st.dictionaries(st.sampled_from(COLUMNS), CELLS, max_size=5), max_size=5),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["\n", "\r\n", "\r"]),
+)
+GOOD = SAVED["utf-8"]
+ENCODINGS = st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "cp1252"])
+CONTENTS = st.one_of(
+    st.binary(max_size=300),
+    st.builds(lambda text, encoding: text.encode(encoding, errors="replace"), TABLES, ENCODINGS),
+    st.builds(  # a good file with bytes taken out and put in
+        lambda start, length, more: GOOD[:start] + more + GOOD[start + length :],
+        st.integers(0, len(GOOD)),
+        st.integers(0, 300),
+        st.binary(max_size=20),
+    ),
+)
+
+
+def check_any_content(folder, content, suffix):
+    """Puts a file with this content beside a good one: it is read or skipped with one line, and costs no other."""
+    name, good = f"any{suffix}", f"good of {suffix}"
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / name).write_bytes(content)
+    (folder / "good.csv").write_text(to_csv(filled(rater=good)), encoding="utf-8")
+    ratings = read(folder)
+    assert sum(rating["rater"] == good for rating in ratings.marks) == 2 * len(PAIRS)
+    for rating in ratings.marks:
+        assert rating["id"] in {pair["id"] for pair in PAIRS}
+        assert all(rating[scale] in range(1, 6) for scale in rating.keys() & SCALES.keys())
+    assert len(ratings.skipped) <= 1
+    assert all(line.startswith(f"{name}: ") and len(line.splitlines()) == 1 for line in ratings.skipped)
+
+
+FUZZ = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
+SUFFIXES = st.sampled_from([".csv", ".csv", ".csv", ".xlsx"])
+
+
+@settings(max_examples=300, **FUZZ)
+@given(CONTENTS, SUFFIXES)
+def test_any_file_is_read_or_skipped(tmp_path, content, suffix):
+    check_any_content(tmp_path, content, suffix)
+
+
+@pytest.mark.slow
+@settings(max_examples=10_000, **FUZZ)
+@given(CONTENTS, SUFFIXES)
+def test_ten_thousand_files_are_read_or_skipped(tmp_path, content, suffix):
+    check_any_content(tmp_path, content, suffix)

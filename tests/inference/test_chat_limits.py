@@ -1,0 +1,271 @@
+"""What the chat page's public endpoints let a caller ask, with a model that writes until it is stopped."""
+
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from helpers.inference import limits
+from helpers.inference.chat_page import ChatPage, Entry, model_messages, open_turn
+from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
+from helpers.language.care import crisis_answer
+
+CRISIS = "আমি আর বাঁচতে চাই না।"  # I do not want to live any more
+GOOD = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
+
+
+class EndlessModel:
+    """Writes a word every 20 ms to whoever asks for more than 100 tokens, else one."""
+
+    def __init__(self):
+        self.config, self.system, self.run = {"base_model": "embedded"}, [], SimpleNamespace(name="demo")
+        self.asked, self.writing, self.most, self.lock = [], 0, 0, threading.Lock()
+
+    def stream(self, turns, side, **decoding):
+        with self.lock:
+            self.asked.append((turns, side, decoding))
+            self.writing += 1
+            self.most = max(self.most, self.writing)
+        try:
+            for words in range(1, 10_000 if decoding["max_new_tokens"] > 100 else 2):
+                time.sleep(0.02)
+                yield "শুনছি " * words
+        finally:
+            with self.lock:
+                self.writing -= 1
+
+
+@pytest.fixture(scope="module")
+def served():
+    """Serves the page of an endless model, as `address`, and yields it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    served = ChatPage(EndlessModel())
+    served.address = served.serve("127.0.0.1", port, block=False).rstrip("/")
+    yield served
+    served.blocks.close()
+
+
+@pytest.fixture
+def model(served):
+    """Returns the endless model, which nobody has asked yet."""
+    wait_until(lambda: not served.model.writing)
+    served.model.asked.clear()
+    served.model.most = 0
+    served.rate = RateLimit()
+    return served.model
+
+
+@pytest.fixture
+def address(served, model):
+    return served.address
+
+
+@pytest.fixture
+def client(address):
+    return Client(address, verbose=False)
+
+
+def ask(client, message="মন খারাপ", side="tuned", **changes):
+    return client.predict(message, side, *(GOOD | changes).values(), api_name="/reply")
+
+
+def wait_until(condition, seconds=8):
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "the model still writes for nobody"
+        time.sleep(0.05)
+
+
+OUT_OF_RANGE = [
+    ("max_new_tokens", 10**9),
+    ("max_new_tokens", 0),
+    ("max_new_tokens", 2.5e3),
+    ("temperature", -1),
+    ("temperature", float("nan")),
+    ("temperature", "hot"),
+    ("temperature", None),
+    ("top_p", 0),
+    ("top_p", 1.1),
+    ("seed", 1e300),
+    ("seed", []),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
+def test_a_setting_out_of_range_is_refused(name, value):
+    with pytest.raises(Unacceptable, match=f"{name} is .*: expected "):
+        check_decoding(**GOOD | {name: value})
+
+
+def test_settings_in_range_are_passed_on():
+    assert check_decoding(**GOOD | {"max_new_tokens": 1024.0}) == GOOD | {"max_new_tokens": 1024}
+
+
+@pytest.mark.parametrize("message", ["", " \n", None, 5, "ক" * (limits.MESSAGE_CHARACTERS + 1)])
+def test_a_message_that_no_prompt_holds_is_refused(message):
+    with pytest.raises(Unacceptable, match="the message"):
+        check_message(message)
+
+
+def test_a_caller_may_write_so_often_a_minute(monkeypatch):
+    now, rate = [0.0], RateLimit(3)
+    monkeypatch.setattr(limits, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    for second in (0, 1, 2):
+        now[0] = second
+        rate.count("a")
+    with pytest.raises(Unacceptable, match="3 messages within a minute"):
+        rate.count("a")
+    rate.count("b")
+    now[0] = 60.5
+    rate.count("a")
+
+
+def test_callers_are_forgotten_beyond_a_number(monkeypatch):
+    monkeypatch.setattr(limits, "CALLERS", 5)
+    rate = RateLimit()
+    for number in range(50):
+        rate.count(str(number))
+    assert list(rate.times) == ["45", "46", "47", "48", "49"]
+
+
+def test_a_long_conversation_keeps_its_last_messages():
+    entries = [Entry(("user", "assistant")[n % 2], f"{n}") for n in range(1000)]
+    opened = open_turn(entries, "শেষ কথা", "tuned", "bn", True)
+    assert len(opened) == limits.KEPT_ENTRIES + 2
+    assert [entry.content for entry in opened[-3:]] == ["999", "শেষ কথা", ""]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"max_new_tokens": 10**9}, "max_new_tokens is 1000000000: expected 1 to 1024"),
+        ({"side": "other"}, "side is 'other': expected one of tuned, base"),
+        ({"message": "ক" * 10_000}, "the message has 10000 characters, at most 8000 fit"),
+        ({"message": ""}, "the message is empty"),
+    ],
+)
+def test_the_endpoint_refuses_without_starting_the_model(client, model, changes, message):
+    with pytest.raises(AppError, match=message):
+        ask(client, **changes)
+    assert model.asked == []
+
+
+def test_a_reply_has_a_limit_of_tokens_and_of_seconds(client, model):
+    assert ask(client).strip() == "শুনছি"
+    ((_, _, decoding),) = model.asked
+    assert decoding == GOOD | {"seconds": limits.REPLY_SECONDS}
+
+
+def test_a_caller_who_asks_too_often_waits(client, served, model):
+    served.rate = RateLimit(2)
+    assert [ask(client).strip() for _ in range(2)] == ["শুনছি"] * 2
+    with pytest.raises(AppError, match="2 messages within a minute: wait a little"):
+        ask(client)
+    assert len(model.asked) == 2
+    assert ask(client, CRISIS) == crisis_answer(), "the helplines are for whoever asks"
+
+
+def test_nobody_reaches_the_model_past_the_queue(address, model):
+    for path in ("/gradio_api/run/reply", "/gradio_api/api/reply"):
+        data = json.dumps({"data": ["মন খারাপ", "tuned", *GOOD.values()]}).encode()
+        request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        assert refused.value.code == 404
+    assert model.asked == []
+
+
+def test_a_queue_that_is_full_takes_nobody(address, client, served, model, monkeypatch):
+    assert served.blocks._queue.max_size == limits.WAITING
+    monkeypatch.setattr(served.blocks._queue, "max_size", 2)
+    first = client.submit("মন খারাপ", "tuned", *(GOOD | {"max_new_tokens": 1024}).values(), api_name="/reply")
+    wait_until(lambda: model.writing)
+    waiting = [client.submit("মন খারাপ", "tuned", *GOOD.values(), api_name="/reply") for _ in range(4)]
+    wait_until(lambda: sum(job.done() for job in waiting) == 2)
+    assert all("Queue is full" in str(job.exception()) for job in waiting if job.done())
+    assert model.most == 1, "two replies are written at a time"
+    first.cancel()
+    wait_until(lambda: all(job.done() for job in waiting), 30)
+
+
+def test_a_caller_who_leaves_frees_the_model(address, client, model):
+    body = json.dumps({"data": ["মন খারাপ", "tuned", *(GOOD | {"max_new_tokens": 1024}).values()]}).encode()
+    request = urllib.request.Request(f"{address}/gradio_api/call/reply", body, {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(request, timeout=10))["event_id"]
+    with urllib.request.urlopen(f"{address}/gradio_api/call/reply/{event}", timeout=10) as stream:
+        assert b"event" in stream.readline()
+        wait_until(lambda: model.writing)
+    wait_until(lambda: not model.writing)
+    assert ask(client).strip() == "শুনছি"
+
+
+def test_a_file_cannot_be_left_on_the_server(address):
+    boundary = "x" * 20
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="a.bin"\r\n\r\n'
+    body = head.encode() + b"0" * 100_000 + f"\r\n--{boundary}--\r\n".encode()
+    kind = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{address}/gradio_api/upload", body, kind), timeout=10)
+    assert refused.value.code == 413
+
+
+def write(page, message):
+    page.fill("#message textarea", message)
+    page.click("#send")
+
+
+@pytest.fixture
+def opened(page, address):
+    """Returns the page, in English, set to replies that do not end."""
+    page.goto(address)
+    page.wait_for_selector("#message textarea")
+    page.click("#settings button")
+    page.fill("#length input[type=number]", "1024")
+    page.press("#length input[type=number]", "Tab")
+    return page
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    "how", ["stop", "leave", *(pytest.param(how, marks=pytest.mark.slow) for how in ("clear", "reload"))]
+)
+def test_a_page_that_is_stopped_or_left_frees_the_model(opened, client, model, how):
+    write(opened, "মন খারাপ")
+    wait_until(lambda: model.writing)
+    opened.wait_for_timeout(300)
+    if how == "leave":
+        opened.close()
+    elif how == "reload":
+        opened.reload()
+    else:
+        opened.click(f"#{how}")
+    wait_until(lambda: not model.writing)
+    assert ask(client).strip() == "শুনছি"
+
+
+@pytest.mark.parametrize("message", [CRISIS, CRISIS + "ক" * limits.MESSAGE_CHARACTERS])
+def test_the_helplines_are_shown_to_whom_the_model_refuses(served, model, message):
+    served.rate = RateLimit(0)
+    caller = SimpleNamespace(client=SimpleNamespace(host="192.0.2.1"))
+    shown, entries, left = served._on_send(message, [], "tuned", "en", caller)
+    assert [entry.content for entry in entries][:-1] == [crisis_answer("en")]
+    assert entries[-1].content.startswith("— ")
+    assert len(shown) == 2
+    assert left == message, "what was written is lost"
+
+
+def test_a_refused_message_is_no_turn(served, model):
+    served.rate = RateLimit(0)
+    caller = SimpleNamespace(client=None)
+    shown, entries, _ = served._on_send("মন খারাপ", [], "tuned", "en", caller)
+    assert shown[0]["content"].startswith("— Wait a little, then write again. (0 messages")
+    assert model_messages(entries) == []
