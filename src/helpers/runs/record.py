@@ -223,7 +223,7 @@ _LOCKS: dict[Path, FileLock] = {}  # run folder: the lock that this process hold
 
 def result_settings(parameters: dict) -> dict:
     """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
-    return {name: value for name, value in parameters.items() if name not in ("outputs", "session")}
+    return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
 
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
