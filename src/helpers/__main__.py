@@ -154,7 +154,7 @@ def number_between(low: float, high: float, kind: type) -> Callable[[str], float
         except ValueError:
             value = math.nan
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {low:g} to {high:g}")
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {low:,} to {high:,}")
         return value
 
     return read

@@ -54,7 +54,7 @@ def describe_range(limits: dict[str, Any]) -> str:
     }
     for kind, word in (("one_of", "one"), ("some_of", "some")):
         if kind in limits:
-            return f"{word} of {', '.join(map(repr, limits[kind]))}"
+            return f"{word} of {', '.join(repr(choice) for choice in limits[kind] if choice is not False)}"
     return " and ".join(words[kind].format(limit) for kind, limit in limits.items())
 
 
