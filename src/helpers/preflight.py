@@ -68,6 +68,6 @@ def check_training(train: dict[str, Any]) -> None:
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:
     """Checks the settings of 03_evaluate. Raises ValueError."""
-    judge = evaluation["llm_judge"]
-    if bool(judge["base_url"]) != bool(judge["model"]):
+    llm_judge = evaluation["llm_judge"]
+    if bool(llm_judge["base_url"]) != bool(llm_judge["model"]):
         raise ValueError("evaluate.llm_judge needs both base_url and model, or neither.")

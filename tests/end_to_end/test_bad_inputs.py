@@ -96,13 +96,13 @@ def check(case, execute):
 
 
 @pytest.mark.parametrize("case", random.Random(20).sample(CASES, 40), ids=lambda case: case.name)
-def test_a_bad_input_is_refused_and_nothing_lost(case, execute):
+def test_a_bad_input_is_refused_without_loss(case, execute):
     check(case, execute)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_every_bad_input_is_refused_and_nothing_lost(case, execute):
+def test_every_bad_input_is_refused_without_loss(case, execute):
     check(case, execute)
 
 

@@ -1,4 +1,4 @@
-"""Inputs that no command can work on: command lines, settings, presets, damaged files of runs, and Kaggle's refusals."""
+"""Inputs that no command can work on: command lines, settings, presets, damaged files of runs."""
 
 import itertools
 import json
@@ -95,12 +95,16 @@ def secret_cases():
     for place, token in itertools.product(places, TOKENS[:4]):
         arguments = ["run", "--preset", "demo", "--outputs", "OUT", "--set", f"{place}={token}"]
         yield Case(f"{place} {token[:3]}", arguments, "secret", hides=token)
-    for place, value in [("tune.storage", url), ("shared.base_model", HEX_KEY), ("evaluate.llm_judge.secret", "hunter 2")]:
+    for place, value in [
+        ("tune.storage", url),
+        ("shared.base_model", HEX_KEY),
+        ("evaluate.llm_judge.secret", "hunter 2"),
+    ]:
         arguments = ["plan", "--preset", "demo", "--outputs", "OUT", "--set", f"{place}={value}"]
         yield Case(f"{place} {value[:4]}", arguments, "secret", hides=value.partition("@")[0].rpartition(":")[2])
 
 
-def option_cases():
+def option_cases():  # noqa: C901 - a list in loops
     """Yields cases of options and names."""
     plan, run = (["--preset", "demo", "--outputs", "OUT"] for _ in range(2))
     lines = {
@@ -132,7 +136,9 @@ def option_cases():
         arguments = ["run", *run, "--set", f"prepare_data.dataset={dataset}"]
         yield Case(f"dataset {dataset}", arguments, "", damage=lambda folder: (folder / "empty.csv").write_text(""))
     for space in ("{}", "{learning_rat: [1.0]}", "{learning_rate: []}", "{learning_rate: [fast]}", "{seed: [1, 1]}"):
-        yield Case(f"space {space}", ["run", *run, "--stages", "tune,prepare_data", "--set", f"tune.space={space}"], "tune")
+        yield Case(
+            f"space {space}", ["run", *run, "--stages", "tune,prepare_data", "--set", f"tune.space={space}"], "tune"
+        )
     wide = {f"sft.{name}": [*range(1, 40)] for name in ("gradient_accumulation_steps", "per_device_train_batch_size")}
     wide = {**wide, "lora.r": [*range(1, 90)]}
     arguments = ["run", *run, "--stages", "tune,prepare_data", "--set", f"tune.space={json.dumps(wide)}"]
@@ -166,7 +172,7 @@ def break_file(name: str, content: bytes | None) -> Callable[[Path], None]:
     return damage
 
 
-def file_cases():
+def file_cases():  # noqa: C901 - a list in loops
     """Yields cases of damaged files of a run."""
     files = {
         "finished/data/metrics.json": ["report", "OUT/finished"],
@@ -189,7 +195,12 @@ def file_cases():
             yield Case(f"plan data/metrics.json {kind}", plan, "metrics.json", damage=damage)
     for kind, content in BROKEN.items():
         if kind != "an object":  # a record without what is known of it is an empty one
-            for command in (["report"], ["tune"], ["chat"], ["run", "--preset", "demo", "--outputs", "OUT", "--run-name"]):
+            for command in (
+                ["report"],
+                ["tune"],
+                ["chat"],
+                ["run", "--preset", "demo", "--outputs", "OUT", "--run-name"],
+            ):
                 arguments = [*command, "finished" if command[0] == "run" else "OUT/finished"]
                 damage = break_file("finished/run.json", content)
                 yield Case(f"{command[0]} run.json {kind}", arguments, "run.json", (0, 2), damage)

@@ -50,8 +50,8 @@ def schedule_steps(lengths: Sequence[int], config: TrainingConfig, world: int) -
         number = math.ceil(config.sft["max_steps"] / math.ceil(len(first) / per_step))
     if number * len(lengths) > MOST_ROWS:
         raise ValueError(
-            f"{number:,} epochs of {len(lengths):,} rows are more than {MOST_ROWS:,} rows: lower train.num_train_epochs "
-            f"or sft.max_steps."
+            f"{number:,} epochs of {len(lengths):,} rows are more than {MOST_ROWS:,} rows: lower "
+            f"train.num_train_epochs or sft.max_steps."
         )
     epochs = [first, *(make_micro_batches(lengths, config, epoch) for epoch in range(1, number))]
     for batches in epochs:

@@ -83,8 +83,8 @@ def refuse_finished(run: Run, stage: str, facts: record.StageRecord | None) -> N
     if facts and facts.status == "finished" and run.has_metrics(stage) and stage != "report":
         folder = run / STAGES[stage][1]
         raise Refused(
-            f"run {run.name} has finished {stage} ({facts.ended}), and nothing was changed. Set run_name to another name "
-            f"in the parameters cell, or remove {folder} first to make it again."
+            f"run {run.name} has finished {stage} ({facts.ended}), and nothing was changed. Set run_name to another "
+            f"name in the parameters cell, or remove {folder} first to make it again."
         )
 
 

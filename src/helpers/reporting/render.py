@@ -23,6 +23,7 @@ UNSEEN = {
     **{char: f"[U+{char:04X}]" for char in (*range(0x80, 0xA0), *DIRECTION_MARKS)},
 }
 
+
 def visible_text(text: str) -> str:
     """Returns a text as a page may show it: without secrets, its control and direction characters written out.
 

@@ -51,7 +51,7 @@ class TrainingFacts(Facts):
     plan: PlanFacts | None = None
 
 
-class GroupFacts(Comparison, extra="allow"):
+class GroupFacts(Comparison, extra="allow", frozen=True):
     """A group of rows with its own comparison."""
 
     label: str
@@ -74,7 +74,7 @@ class PromptFacts(Facts):
     categories: list[CategoryFacts] = []
 
 
-class EvaluationFacts(Comparison, extra="allow"):
+class EvaluationFacts(Comparison, extra="allow", frozen=True):
     """evaluate/metrics.json."""
 
     n: int
@@ -84,7 +84,7 @@ class EvaluationFacts(Comparison, extra="allow"):
     topics: list[GroupFacts] = []
     lengths: list[GroupFacts] = []
     prompts: PromptFacts = PromptFacts()
-    judge: dict[str, Any] = {}
+    judge: dict[str, Any] = {}  # words: ok - its name in the file
     replies_per_second: dict[str, float] = {}
 
 

@@ -93,7 +93,7 @@ def _check_text(path: str, text: str) -> None:
     if path.endswith("llm_judge.secret"):
         if text and (holds_secret(text) or not text.isidentifier() or not text.isascii()):
             raise Refused(
-                f"{path} takes the name of a secret, such as JUDGE_TOKEN, not the secret itself: {STORE} under that name."
+                f"{path} takes the name of a secret, such as JUDGE_TOKEN, not the secret: {STORE} under that name."
             )
     elif text and is_secret_field(field):
         raise Refused(f"{path} takes no secret, since settings are kept in run.json: {STORE}.")

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
 
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import Refused, describe_error
@@ -89,7 +97,7 @@ def library_fields(setting: str) -> dict[str, str]:
 
 
 @cache
-def library_choices(annotation: str) -> list[str]:
+def library_choices(annotation: str) -> list[Any]:
     """Returns the values of the library's enumeration that an annotation, such as "SchedulerType | str", names."""
     bodies = [read_classes(*file).get(name, []) for file in ENUMS for name in re.findall(r"\w+", annotation)]
     values = [line.value for body in bodies for line in body if isinstance(line, ast.Assign)]
@@ -179,7 +187,7 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
         kind = f"not a setting of {library[-1][2]}" if library else "not a setting"
         return f"{path} is {kind}.{suggest_name(key[0], fields)}"
     if problem["type"] == "value_error":
-        return f"{path} is {value!r}{problem['ctx']['error']}"
+        return f"{path} is {value!r}{problem.get('ctx', {})['error']}"
     expected = fields[key[0]] if key else cell[name][1]
     hint = ""
     if expected == "float" and isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
@@ -218,17 +226,17 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Reads YAML in which every key stands once, and nothing refers to another part: so it ends, and nothing is lost."""
+    """Reads YAML in which every key stands once, so that nothing is lost, and without aliases, which may be endless."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "an alias: write it out", self.peek_event().start_mark)
+            raise yaml.MarkedYAMLError(None, None, "an alias: write it out", self.peek_event().start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value]
         if twice := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} twice", node.start_mark)
+            raise yaml.MarkedYAMLError(None, None, f"the key {twice[0]!r} twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
