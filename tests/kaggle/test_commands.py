@@ -243,8 +243,10 @@ def test_a_call_without_an_answer_is_not_awaited_for_ever(monkeypatch):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
+        began = time.monotonic()
         with pytest.raises(requests.exceptions.Timeout):
             requests.get(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - began < 2, "the limit of a call was another one"
 
 
 def test_calls_are_repeated_for_less_than_a_minute():

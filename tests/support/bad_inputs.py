@@ -1,8 +1,10 @@
 """Inputs that no command can work on: command lines, settings, presets, damaged files of runs."""
 
+import contextlib
 import itertools
 import json
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +98,8 @@ def secret_cases():
         arguments = ["run", "--preset", "demo", "--outputs", "OUT", "--set", f"{place}={token}"]
         yield Case(f"{place} {token[:3]}", arguments, "secret", hides=token)
     for place, value in [
+        ("train.sft.hub_token", "hunter2word"),
+        ("evaluate.llm_judge.options.api_key", "hunter3word"),
         ("tune.storage", url),
         ("shared.base_model", HEX_KEY),
         ("evaluate.llm_judge.secret", "hunter 2"),
@@ -218,9 +222,16 @@ def file_cases():  # noqa: C901 - a list in loops
     for kind, content in BROKEN.items():
 
         def fill(folder: Path, content=content) -> None:
-            (folder / "experiments.db").write_bytes(content or b"SQLite format 3\0half")
+            (folder / "experiments.db").write_bytes(b"SQLite format 3\0half" if content is None else content)
 
         yield Case(f"experiments {kind}", ["experiments", "OUT/experiments.db"], "experiments.db", damage=fill)
+
+    def make_other(folder: Path) -> None:
+        with contextlib.closing(sqlite3.connect(folder / "experiments.db")) as connection:
+            connection.execute("CREATE TABLE bookmarks (id INTEGER)")
+
+    says = "it has no table LLAMAExperiments"
+    yield Case("experiments of another program", ["experiments", "OUT/experiments.db"], says, damage=make_other)
     for command in ("report", "tune", "chat", "experiments"):
         for place in ("OUT/nowhere", "OUT", "OUT/finished/train"):
             yield Case(f"{command} {place}", [command, place], place.rpartition("/")[2].replace("OUT", "is "))
