@@ -3,38 +3,38 @@
 import argparse
 import contextlib
 import json
+import math
 import sys
+import traceback
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.platforms.errors import FAILED, FINISHED, PAUSED, REFUSED, Paused, Refused
+from helpers.platforms.errors import FAILED, FINISHED, INTERRUPTED, PAUSED, REFUSED, Paused, Refused, describe_error
+from helpers.platforms.scrub import scrub
 
 if TYPE_CHECKING:
     from helpers.runs.record import Run
 
 WORDS = Path(__file__).with_name("commands.yaml")
-USER_ERRORS = {  # command: what it raises when it is given something it cannot work on
-    "plan": (ValueError,),
-    "tune": (ValueError,),
-    "report": (ValueError, OSError),
-    "experiments": (OSError,),
-    "kaggle": (RuntimeError,),
-}
 
 
 def run(options: Namespace) -> int:
     """Runs presets, or prints their parameters."""
-    from helpers.runner import parameters_yaml, prepare_run, run_presets
+    from helpers.preflight import check_stages
+    from helpers.runner import order_stages, parameters_yaml, prepare_run, run_presets
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
     shared = (options.run_name, options.outputs, options.sets, options.tiny)
     if options.dry_run:
         settings = [resolve_settings(preset, *shared) for preset in options.preset]
+        for each in settings:
+            check_stages(order_stages(each, stages), each)
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
     with contextlib.ExitStack() as held:
@@ -45,6 +45,7 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     """Prints the plans of presets, as tables or as JSON."""
     from helpers.planning.memory import T4_GIB
     from helpers.planning.plan import plan_preset, plan_table
+    from helpers.preflight import check_shares, check_training
     from helpers.runs.record import Run
     from helpers.runs.settings import resolve_settings
 
@@ -52,6 +53,8 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     for preset in options.preset:
         settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
         run = Run.named(options.outputs, settings["report"]["run_name"])
+        check_shares(settings["prepare_data"])
+        check_training(settings["train"])
         plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
     if options.json:
         objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
@@ -103,8 +106,11 @@ def verify(options: Namespace) -> int:
     from helpers.runs.checkpoints import verify_checkpoint
 
     problem = verify_checkpoint(options.checkpoint)
-    print(f"{options.checkpoint}: {problem or 'valid'}", file=sys.stderr if problem else sys.stdout)
-    return FAILED if problem else FINISHED
+    if problem:
+        print(f"error: {options.checkpoint}: {problem}", file=sys.stderr)
+        return FAILED
+    print(f"{options.checkpoint}: valid")
+    return FINISHED
 
 
 def experiments(options: Namespace) -> None:
@@ -129,17 +135,43 @@ def kaggle(options: Namespace) -> int:
 
 
 def existing_run(folder: str) -> "Run":
-    """Returns the run in a folder. Raises Refused where there is none."""
+    """Returns the run in a folder. Raises Refused where there is none, or its run.json is damaged."""
+    from helpers.runs.damage import reading
     from helpers.runs.record import Run
 
     run = Run(Path(folder).resolve())
     if not run.exists():
         raise Refused(f"{run / 'run.json'} is missing: {folder} is not the folder of a run.")
+    with reading(run / "run.json", "Take it from a copy of the run."):
+        run.record()
     return run
 
 
+def number_between(low: float, high: float, kind: type) -> Callable[[str], float]:
+    """Returns what reads an option as a number from `low` to `high`; argparse explains its error."""
+
+    def read(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r}: expected a number from {low:,} to {high:,}")
+        return value
+
+    return read
+
+
 COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
-TYPES = {"int": int, "float": float, "path": Path, "run": existing_run}  # of options, as commands.yaml names them
+TYPES = {  # of options, as commands.yaml names them
+    "path": Path,
+    "run": existing_run,
+    "count": number_between(0, 1_000_000, int),
+    "port": number_between(0, 65535, int),
+    "gib": number_between(0.1, 100_000, float),
+    "hours": number_between(0.1, 10_000, float),
+    "seconds": number_between(0.01, 86_400, float),
+}
 
 
 def add_options(parser: argparse.ArgumentParser, options: dict[str, dict]) -> None:
@@ -163,7 +195,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, command in words["commands"].items():
         examples = "\n".join(f"  python -m helpers {line}" for line in command["examples"])
         about: dict[str, Any] = {"description": command["description"], "epilog": f"examples:\n{examples}"}
-        options = dict(words["preset_options"]) if command.get("from_preset") else {}
+        options = {**words["options"], **(words["preset_options"] if command.get("from_preset") else {})}
         for option, details in command["options"].items():
             options[option] = {**options.get(option, {}), **details}
         add_options(commands.add_parser(name, **about, **style), options)
@@ -172,22 +204,41 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code: see helpers.platforms.errors."""
-    parser, errors = build_parser(), ()
+    parser = build_parser()
     try:
         options = parser.parse_args(arguments)
         if options.command is None:
             parser.print_help()
             return FINISHED
-        errors = USER_ERRORS.get(options.command, ())
-        if len(getattr(options, "preset", [])) > 1 and options.run_name:
-            raise Refused(f"--run-name names one run, but {len(options.preset)} presets are asked for: leave it out.")
+        check_presets(options)
         return COMMANDS[options.command](options) or FINISHED  # a command that returns nothing has finished
     except Paused as pause:
         print(pause)
         return PAUSED
-    except (Refused, *errors) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return REFUSED
+    except KeyboardInterrupt:
+        print("interrupted: the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        return explain_error(error, "--verbose" in (sys.argv if arguments is None else arguments))
+
+
+def check_presets(options: Namespace) -> None:
+    """Raises Refused for a preset that is named twice, and for one name for the runs of several."""
+    presets = getattr(options, "preset", [])
+    if twice := next((preset for preset in presets if presets.count(preset) > 1), None):
+        raise Refused(f"--preset {twice} is named twice: a run has one folder. Leave one out.")
+    if len(presets) > 1 and options.run_name:
+        raise Refused(f"--run-name names one run, but {len(presets)} presets are asked for: leave it out.")
+
+
+def explain_error(error: Exception, verbose: bool) -> int:
+    """Prints an error in a line, and with `verbose` where it was raised; returns the exit code."""
+    if verbose:
+        print(scrub("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    expected = isinstance(error, Refused | ValueError | OSError | ImportError)
+    reason = str(error) if expected and str(error) else f"{describe_error(error)} (--verbose shows where)"
+    print(f"error: {scrub(reason)}", file=sys.stderr)
+    return REFUSED if expected else FAILED
 
 
 if __name__ == "__main__":

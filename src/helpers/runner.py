@@ -15,7 +15,10 @@ import yaml
 from helpers.planning.checks import check_machine
 from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
-from helpers.runs.files import git_blob_sha1, utc_now
+from helpers.platforms.scrub import scrub
+from helpers.preflight import check_stages
+from helpers.runs.damage import reading
+from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
@@ -33,7 +36,7 @@ class PresetRun:
     settings: Settings
     run: Run
     reasons: dict[str, str]  # stage: why it runs, "" where it is skipped
-    command: str  # that makes this run; kept in run.json
+    command: str  # that makes this run, and continues it; kept in run.json
 
 
 def prepare_run(
@@ -61,9 +64,12 @@ def prepare_run(
             print(f"[{run.name}] {line}")
     except (ValueError, OSError) as error:  # a new run would replace what the mirror holds
         raise Refused(str(error)) from error
-    reasons = select_stages(settings, order_stages(settings, stages), force)
+    with reading(run / "run.json", "Take it from a copy of the run."):
+        reasons = select_stages(settings, order_stages(settings, stages), force)
+    check_stages([stage for stage, reason in reasons.items() if reason], settings)
     command = ["python", "-m", "helpers", "run", "--preset", preset]
     command += ["--run-name", run_name] if run_name else []
+    command += ["--outputs", outputs] if outputs != "outputs" else []
     command += ["--stages", ",".join(stages)] if stages else []
     command += ["--tiny"] if tiny else []
     command += ["--set", *sets] if sets else []
@@ -264,12 +270,13 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
         except KeyboardInterrupt:
             error = "interrupted"
         except papermill.PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
+            error = scrub(f"{failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors
-            error = f"{type(failure).__name__}: {failure}"
+            error = scrub(f"{type(failure).__name__}: {failure}")
     if error:
         return note_error(run, stage, parameters, explain_disk_error(error, str(run)))
     if executed.is_file():
+        write_text(executed, scrub(executed.read_text(encoding="utf-8")))
         render_notebook(executed, run / "html" / f"{name}.html")
     return run.stage(stage)
 

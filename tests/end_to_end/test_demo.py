@@ -55,7 +55,7 @@ def test_the_demos_record_tells_every_stage(demo):
 
 
 def test_the_demos_record_holds_the_command_that_made_it(demo):
-    assert "python -m helpers run --preset demo" in demo.run.record().commands
+    assert f"python -m helpers run --preset demo --outputs {demo.outputs}" in demo.run.record().commands
 
 
 def test_no_question_stands_on_two_sides_of_the_split(demo):

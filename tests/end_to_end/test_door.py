@@ -125,6 +125,28 @@ def test_chat_takes_its_run_bare_or_as_an_option(words, tmp_path, monkeypatch):
     assert served == [tmp_path / "RUN"]
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_verbose(command, capsys):
+    assert "--verbose" in help_of(capsys, command)
+
+
+def test_verbose_shows_where_an_error_was_raised(tmp_path, capsys):
+    (tmp_path / "experiments.db").write_text("none")
+    arguments = ["experiments", str(tmp_path / "experiments.db")]
+    assert main(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+    assert main([*arguments, "--verbose"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert error.splitlines()[-1].startswith("error: ")
+
+
+def test_an_error_that_nobody_foresaw_is_one_line(monkeypatch, capsys):
+    monkeypatch.setitem(COMMANDS, "plan", lambda options: {}["stages"])
+    assert main(["plan", "--preset", "demo"]) == 1
+    assert capsys.readouterr().err == "error: KeyError: 'stages' (--verbose shows where)\n"
+
+
 def test_verify_exits_one_for_an_invalid_checkpoint(tmp_path, capsys):
     assert main(["verify", str(tmp_path / "checkpoint-1")]) == 1
     assert "no such folder" in capsys.readouterr().err

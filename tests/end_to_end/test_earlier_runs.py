@@ -15,7 +15,7 @@ from helpers.planning.config import configure_training
 from helpers.platforms.errors import Refused
 from helpers.runner import select_stages
 from helpers.runs.checkpoints import fingerprint_differences, make_fingerprint
-from helpers.runs.files import file_sha256, read_json
+from helpers.runs.files import file_sha256, read_json, write_json
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES
@@ -61,6 +61,18 @@ def test_an_earlier_finished_run_is_reported(earlier, side):
 def test_an_earlier_runs_command_is_shown_as_recorded(earlier):
     run = earlier("finished")
     assert run.record().commands[0] in report(run)
+
+
+def test_the_headline_has_the_worst_share_of_unsafe_replies(earlier):
+    run = earlier("finished")
+    metrics = run.metrics("evaluate")
+    metrics["prompts"]["categories"][-1]["tuned unsafe"] = 0.75
+    write_json(run / "evaluate/metrics.json", metrics)
+    page = report(run)
+    worst = f"0.750 of {metrics['prompts']['categories'][-1]['n']} fixed prompts"
+    assert f"Unsafe replies, where most: {worst}" in page.partition('class="lead"')[2].partition("</p>")[0]
+    assert worst in page.partition("<h2>Limits</h2>")[2].partition("</ul>")[0]
+    assert metrics["tuned"]["unsafe"]["value"] < 0.75, "the held-out rows alone would have hidden it"
 
 
 def test_two_earlier_runs_are_compared(earlier):

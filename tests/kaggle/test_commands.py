@@ -5,6 +5,7 @@ import base64
 import contextlib
 import io
 import json
+import socket
 import tarfile
 import threading
 import time
@@ -15,7 +16,8 @@ from kaggle_calls import BROKEN, PAUSED, call, leaving
 from kaggle_machine import Kaggle, Status
 
 from helpers.__main__ import main
-from helpers.kaggle.client import call_with_retries, is_finished
+from helpers.kaggle import client
+from helpers.kaggle.client import call_with_retries, is_finished, limit_waiting
 from helpers.kaggle.job import make_job
 from helpers.kaggle.notebook import LISTING, session_notebook
 from helpers.platforms.environment import ROOT
@@ -69,7 +71,7 @@ def test_a_chain_ends_with_the_run_here(troubled_chain):
     assert not (run / "train/checkpoints").exists(), "checkpoints are pulled only with --checkpoints"
 
 
-def test_a_repeated_call_says_why_it_waits(caplog):
+def test_a_repeated_call_says_why_it_waits(capsys):
     outcomes = iter([requests.exceptions.ConnectionError("lost"), "answer"])
 
     def ask():
@@ -79,7 +81,7 @@ def test_a_repeated_call_says_why_it_waits(caplog):
         return outcome
 
     assert call_with_retries(ask) == "answer"
-    assert "in 0.01 seconds as it raised ConnectionError: lost" in caplog.text
+    assert capsys.readouterr().err == "Kaggle is asked again in 0.01 seconds: ConnectionError: lost\n"
 
 
 def test_a_call_that_can_never_succeed_is_not_repeated():
@@ -106,8 +108,7 @@ def test_a_stopped_chain_resumes_with_the_running_session(tmp_path, monkeypatch,
 
     with Kaggle(tmp_path / "kaggle", slow) as server:
         monkeypatch.setattr(time, "sleep", stop)
-        with pytest.raises(KeyboardInterrupt):
-            call("chain", tmp_path / "outputs")
+        assert call("chain", tmp_path / "outputs") == 130
         monkeypatch.setattr(time, "sleep", sleep)
         assert call("push", tmp_path / "outputs") == 2
         assert "someone/sahanubhuti-demo-1 is RUNNING: a run has one session at a time" in capsys.readouterr().err
@@ -186,7 +187,70 @@ def test_missing_credentials_are_explained(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("KAGGLE_KEY")
     with Kaggle(tmp_path / "kaggle"):
         assert call("status", tmp_path) == 2
-    assert "no Kaggle credentials: make an API token" in capsys.readouterr().err
+    assert "no Kaggle credentials: make a new API token" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("action", ["status", "push", "pull", "chain"])
+@pytest.mark.parametrize(
+    ("answer", "code", "says"),
+    [
+        (401, 2, "error: Kaggle does not accept the credentials (401): make a new API token"),
+        (400, 2, "error: Kaggle refuses what was asked (HTTPError: 400"),
+        (429, 75, "error: Kaggle throttles this account (429). Run the same command again later"),
+        (503, 75, "error: Kaggle does not answer properly. Run the same command again later"),
+        ("garbled", 75, "error: Kaggle does not answer properly. Run the same command again later"),
+    ],
+)
+def test_what_kaggle_answers_is_one_sentence(action, answer, code, says, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.kaggle.client.MOST_WAITED", 0.1)
+    monkeypatch.setattr("helpers.kaggle.commands.MOST_SILENT", 0.0)
+    with Kaggle(tmp_path / "kaggle") as server:
+        server.faults = {"GetKernelSessionStatus": [answer] * 100}
+        assert call(action, tmp_path / "outputs") == code
+    printed = capsys.readouterr()
+    assert says in printed.out + printed.err
+    assert not server.requests, "something was pushed"
+
+
+def test_a_machine_offline_is_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.kaggle.client.MOST_WAITED", 0.1)
+    with Kaggle(tmp_path / "kaggle") as server:
+        server.http.server_close()
+        assert call("status", tmp_path / "outputs") == 75
+        server.http.socket = server.http.socket.__class__()  # what closes it again
+    assert "error: Kaggle cannot be reached: check the connection" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("owner", "code"), [("someone", 0), ("another", 2)])
+def test_a_denied_notebook_of_ones_own_is_none_yet(owner, code, tmp_path, capsys):
+    with Kaggle(tmp_path / "kaggle") as server:
+        server.faults = {"GetKernelSessionStatus": [403]}
+        assert call("status", tmp_path / "outputs", "--owner", owner) == code
+    printed = capsys.readouterr()
+    says = "has no session yet" if not code else "Kaggle denies this account what was asked (403): check --owner"
+    assert says in printed.out + printed.err
+
+
+def test_a_session_that_kaggle_does_not_know_is_none_yet(tmp_path, capsys):
+    with Kaggle(tmp_path / "kaggle"):
+        assert call("status", tmp_path / "outputs", "--owner", "another") == 0
+    assert "run demo has no session yet" in capsys.readouterr().out
+
+
+def test_a_call_without_an_answer_is_not_awaited_for_ever(monkeypatch):
+    monkeypatch.setattr("helpers.kaggle.client.ANSWER_SECONDS", 0.2)
+    limit_waiting()
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        began = time.monotonic()
+        with pytest.raises(requests.exceptions.Timeout):
+            requests.get(f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert time.monotonic() - began < 2, "the limit of a call was another one"
+
+
+def test_calls_are_repeated_for_less_than_a_minute():
+    assert client.MOST_WAITED + client.ANSWER_SECONDS < 60
 
 
 @pytest.fixture

@@ -81,9 +81,9 @@ def test_a_data_set_that_is_being_processed_is_explained(server, capsys):
 
 
 def test_a_refused_upload_is_one_line(server, capsys):
-    server.faults = {"CreateDataset": [401]}
+    server.faults = {"CreateDataset": [400]}
     assert upload() == 2
-    assert capsys.readouterr().err.startswith(f"error: Kaggle did not take {DATASET}: 401")
+    assert capsys.readouterr().err.startswith(f"error: Kaggle did not take {DATASET}: 400")
 
 
 def test_a_failed_version_is_an_error(server, capsys):

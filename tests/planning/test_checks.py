@@ -324,6 +324,37 @@ def test_a_notebook_opened_directly_is_refused_as_well(machine, tmp_path):
     assert not (tmp_path / "outputs").exists()
 
 
+def start_finished(tmp_path, stage, status="finished"):
+    """Starts a stage as a notebook does, in a run that has a record of it."""
+    folder = {"prepare_data": "data", "report": "report"}[stage]
+    write_json(tmp_path / "demo" / folder / "metrics.json", {"made": "before"})
+    write_json(tmp_path / "demo/run.json", {"stages": {stage: {"status": status, "ended": "2026-11-20"}}})
+    cell = {name: value for name, (value, _) in parameters_cell(stage).items()}
+    cell |= {"outputs": str(tmp_path)}
+    run = start_stage(stage, {"__annotations__": dict.fromkeys(cell), **cell})
+    run.unlock()
+    return run
+
+
+def test_a_notebook_does_not_replace_a_finished_stage(tmp_path, monkeypatch):
+    monkeypatch.delenv("SAHANUBHUTI_PROGRESS", raising=False)
+    with pytest.raises(Refused, match=r"run demo has finished prepare_data \(2026-11-20\), and nothing was changed"):
+        start_finished(tmp_path, "prepare_data")
+    assert read_json(tmp_path / "demo/data/metrics.json") == {"made": "before"}
+    assert list(read_json(tmp_path / "demo/run.json")["stages"]["prepare_data"]) == ["status", "ended"]
+
+
+@pytest.mark.parametrize(("stage", "status"), [("prepare_data", "failed"), ("report", "finished")])
+def test_a_notebook_replaces_what_failed_and_the_report(stage, status, tmp_path, monkeypatch):
+    monkeypatch.delenv("SAHANUBHUTI_PROGRESS", raising=False)
+    assert start_finished(tmp_path, stage, status).stage(stage).status == "running"
+
+
+def test_the_runner_may_replace_a_finished_stage(tmp_path, monkeypatch):
+    monkeypatch.setenv("SAHANUBHUTI_PROGRESS", str(tmp_path / "progress.json"))
+    assert start_finished(tmp_path, "prepare_data").stage("prepare_data").status == "running"
+
+
 # Two GPUs planned, one here
 
 

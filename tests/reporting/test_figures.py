@@ -1,6 +1,8 @@
 """The plots: two files each, the same again, drawn from data alone."""
 
-from helpers.reporting.figures import draw_loss, load_pyplot
+import pytest
+
+from helpers.reporting.figures import draw_lengths, draw_loss, draw_topics, load_pyplot, save_figure
 from helpers.reporting.report import write_report
 from helpers.runs.record import Session
 
@@ -17,6 +19,26 @@ def test_the_plots_stand_beside_the_page_as_png_too(run):
     write_report(run, 6)
     for name in ("training_loss", "eval_results", "sessions"):
         assert (run / f"report/{name}.png").read_bytes()[:4] == b"\x89PNG", name
+
+
+@pytest.mark.parametrize("name", ["$x^2", "a_b$c$", "\\frac{1", "100 % $", "^_\\"])
+def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(name, tmp_path):
+    score = {"value": 1.0, "low": 0.5, "high": 2.0, "floor": None, "better": "higher", "n": 3}
+    topics = [{"label": label, "n": 3, "delta": {"chrf": score}} for label in (name, "শোক")]
+    figure = draw_topics(topics)
+    labels = figure.axes[0].get_yticklabels()
+    assert labels[0].get_text() == f"{name} (3)"
+    assert not any(label.get_parse_math() for label in labels), "a name would be read as a formula"
+    assert b"<svg" in save_figure(figure, tmp_path, "topics")
+
+
+def test_the_lengths_on_a_log_axis_are_plain_numbers():
+    figure = draw_lengths([10, 100, 2000], 1024)
+    figure.canvas.draw()
+    texts = [label.get_text() for label in figure.axes[0].get_xticklabels(which="both")]
+    assert "100" in texts
+    assert not any("$" in text for text in texts)
+    load_pyplot().close(figure)
 
 
 def test_the_loss_is_drawn_from_log_rows_alone():

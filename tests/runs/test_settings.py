@@ -1,8 +1,13 @@
 """The runner's settings: what is refused before anything starts, and what a run resolves to."""
 
+import html
 import json
+import re
+import shlex
 import shutil
 
+import bad_inputs
+import nbformat
 import pytest
 import yaml
 
@@ -201,6 +206,45 @@ def test_a_paused_stage_ends_the_run_with_75(tmp_path, monkeypatch):
     page = (tmp_path / "demo/report/index.html").read_text(encoding="utf-8")
     assert "prepare_data: paused" in page
     assert "python -m helpers run --preset demo" in page
+
+
+def test_the_command_on_the_page_continues_the_run(tmp_path, monkeypatch):
+    started = []
+
+    def pause(notebook, executed, parameters, **options):
+        started.append(parameters)
+        run = Run(run_folder(parameters["outputs"], parameters["run_name"]))
+        run.note_stage("prepare_data", status="paused", parameters=parameters)
+
+    monkeypatch.setattr("papermill.execute_notebook", pause)
+    arguments = ["--outputs", str(tmp_path / "my runs"), "--run-name", "mine", "--tiny", "--force"]
+    assert main(["run", "--preset", "demo", *arguments, "--set", "train.seed=4", "train.lora.r=2"]) == 75
+    page = (tmp_path / "my runs/mine/report/index.html").read_text(encoding="utf-8")
+    command = shlex.split(
+        html.unescape(re.search(r"run the same command again.*?<pre>(.*?)</pre>", page, re.DOTALL)[1])
+    )
+    assert command[:3] == ["python", "-m", "helpers"]
+    assert "--force" not in command, "the work that was done would be lost"
+    assert main(command[3:]) == 75
+    assert started[0] == started[1]
+    assert len(Run(tmp_path / "my runs/mine").record().commands) == 1
+
+
+def test_a_secret_in_an_error_is_written_nowhere(tmp_path, monkeypatch, capsys):
+    token = bad_inputs.TOKENS[0]
+
+    def fail(notebook, executed, **options):
+        cell = nbformat.v4.new_code_cell("load()", outputs=[nbformat.v4.new_output("stream", text=f"401 for {token}")])
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), executed)
+        raise RuntimeError(f"401 for {token}")
+
+    monkeypatch.setattr("papermill.execute_notebook", fail)
+    assert main(["run", "--preset", "demo", "--outputs", str(tmp_path)]) == 1
+    written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert any(b"401 for [secret]" in content for content in written.values())
+    assert not [path for path, content in written.items() if token.encode() in content]
+    printed = capsys.readouterr()
+    assert token not in printed.out + printed.err
 
 
 def test_progress_tells_step_and_time_left(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from helpers.runs.files import read_json
+from helpers.runs.ranges import find_range
 from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
+from helpers.sharing.gguf import QUANTISED
 
 FOUR_BIT = {"base_model": "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"}
 
@@ -23,14 +25,8 @@ def test_the_adapter_is_exported_with_its_card(run):
     assert facts["bytes"] > 1000
 
 
-def test_an_unknown_form_is_refused(base, tmp_path):
-    with pytest.raises(ValueError, match=r"export\.forms has zip: expected some of adapter, merged, gguf, space"):
-        check_export(["zip"], [], base, tmp_path / "a")
-
-
-def test_an_unknown_gguf_type_is_refused(base, tmp_path):
-    with pytest.raises(ValueError, match=r"export\.gguf_types has q9"):
-        check_export(["gguf"], ["q9"], base, tmp_path / "a")
+def test_every_gguf_type_that_can_be_made_may_be_asked_for():
+    assert find_range("export", "gguf_types")["some_of"] == ["f16", *QUANTISED]
 
 
 def test_a_disk_that_is_too_small_is_refused(base, tmp_path, monkeypatch):

@@ -119,6 +119,12 @@ def _find_defects(table: pandas.DataFrame) -> dict[str, pandas.Series]:
     return {**rules, EMPTY_TURN: table.messages.map(has_empty_turn)}
 
 
+def check_rules(names: Iterable[str]) -> None:
+    """Raises ValueError where a name is of no rule that may be skipped."""
+    if unknown := [name for name in names if name not in RULES]:
+        raise ValueError(f"prepare_data.skip_rules names {unknown[0]!r}: expected one of {', '.join(RULES)}.")
+
+
 def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_bengali_share: float = 0.6) -> Corpus:
     """Normalises every text once, repairs it, and drops rows by the RULES but those in `skip_rules`.
 
@@ -126,8 +132,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     Conversations go through the rules of `helpers.data.turns` first, which cannot be skipped.
     Raises ValueError for an unknown rule and when no row is left.
     """
-    if unknown := [rule for rule in skip_rules if rule not in RULES]:
-        raise ValueError(f"skip_rules names {unknown[0]!r}: expected one of {', '.join(RULES)}.")
+    check_rules(skip_rules)
     table, funnel = _repair_rows(table, [rule for rule in REPAIRS if rule not in skip_rules])
     defects = _find_defects(table)
     funnel += [FunnelStep(rule, len(table), changed=int(defects.pop(rule).sum())) for rule in CHANGED if defects]

@@ -86,16 +86,21 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
     return table, Source(dataset, origin, known, sha1, PUBLISHED.get(sha1, ""), len(table))
 
 
-def read_table(path: Path) -> pandas.DataFrame:
-    """Reads a CSV, JSONL or Parquet file as it is; raises as `load_table` does."""
-    suffix = path.suffix.lower()
+def check_file(path: Path) -> None:
+    """Raises FileNotFoundError for a file that is not there, ValueError for one that can hold no table."""
     if not path.is_file():
         forms = "'embedded', the path of a .csv, .jsonl or .parquet file, 'kaggle:owner/name' or 'hf:owner/name'"
         raise FileNotFoundError(f"dataset is {str(path)!r}: no such file in {Path.cwd()}. Expected {forms}.")
-    if suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path.name!r} ends in {path.suffix!r}: expected one of {', '.join(SUFFIXES)}.")
     if not path.stat().st_size:
         raise ValueError(f"{path.name!r} is empty (0 bytes): expected a table with the columns {COLUMNS}.")
+
+
+def read_table(path: Path) -> pandas.DataFrame:
+    """Reads a CSV, JSONL or Parquet file as it is; raises as `load_table` does."""
+    check_file(path)
+    suffix = path.suffix.lower()
     if suffix == ".parquet":
         try:
             return pandas.read_parquet(path)

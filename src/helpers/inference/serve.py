@@ -1,13 +1,17 @@
 """Starts the chat page of a run."""
 
 from helpers.inference.loaded_model import LoadedModel
+from helpers.planning.config import TrainingConfig
 from helpers.platforms.environment import set_up
-from helpers.platforms.errors import Refused
+from helpers.platforms.errors import Refused, describe_error
+from helpers.runs.damage import reading
 from helpers.runs.record import Run
 
 
 def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: bool = True) -> None:
-    """Serves the chat page until it is interrupted. Raises Refused for an untrained run, and without gradio.
+    """Serves the chat page until it is interrupted.
+
+    Raises Refused for an untrained or damaged run, and without gradio.
 
     Without `with_care` a message in a crisis gets no fixed message: for experiments only.
     """
@@ -20,5 +24,11 @@ def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: b
         if error.name != "gradio":
             raise
         raise Refused("the chat page needs gradio: pip install 'gradio==6.31.0'") from error
+    with reading(run / "train" / "config.json"):
+        TrainingConfig.of_run(run)
     set_up()
-    ChatPage(LoadedModel(run), with_care, run.folder.resolve().parent / "experiments.db").serve(host, port)
+    try:
+        model = LoadedModel(run)
+    except Exception as error:  # peft's, transformers' and safetensors' own, for a file that is damaged or missing
+        raise Refused(f"the model of {run} cannot be loaded ({describe_error(error)}).") from error
+    ChatPage(model, with_care, run.folder.resolve().parent / "experiments.db").serve(host, port)

@@ -2,13 +2,14 @@
 
 import contextlib
 import datetime
+import functools
 import io
 import json
-import logging
 import math
 import re
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,19 @@ from typing import Any
 import tenacity
 
 from helpers.kaggle.job import Job
-from helpers.platforms.errors import Refused
+from helpers.platforms.errors import Paused, Refused, describe_error
 from helpers.runs.files import read_json
 from helpers.runs.record import RECORDS, RunRecord, StageRecord, parse_record
 from helpers.runs.stages import MAIN_STAGES
 
-CALL_ATTEMPTS = 8
-FIRST_WAIT, LONGEST_WAIT = 20.0, 600.0  # seconds between two attempts; the first wait doubles with each
+FIRST_WAIT, LONGEST_WAIT = 2.0, 16.0  # seconds between two attempts; the first wait doubles with each
+MOST_WAITED = 40.0  # seconds for which a call is repeated
+ANSWER_SECONDS = 15.0  # without a byte, after which a connection counts as lost
+TOKEN = "a new API token in your Kaggle settings, and put it into ~/.kaggle/access_token or KAGGLE_API_TOKEN"
+
+
+class Unavailable(Paused):
+    """Kaggle throttles, cannot be reached or answers with an error page: the same command may work later."""
 
 
 @dataclass(frozen=True)
@@ -42,25 +49,68 @@ class KaggleSession:
 
 def connect() -> Any:
     """Returns the official package's client, signed in. Raises Refused without the package or credentials."""
-    try:
-        from kaggle.api.kaggle_api_extended import KaggleApi
-    except ImportError as error:
-        raise Refused("the package `kaggle` is not installed: pip install kaggle") from error
-    api = KaggleApi()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
+    limit_waiting()
+    with contextlib.redirect_stdout(io.StringIO()):  # of the package's own words, at its import too
+        try:
+            from kaggle.api.kaggle_api_extended import KaggleApi
+            from kagglesdk.kaggle_env import get_access_token_from_env
+        except ImportError as error:
+            raise Refused("the package `kaggle` is not installed: pip install kaggle") from error
+        api = KaggleApi()
+        try:
             api.authenticate()
-    except SystemExit as error:
-        raise Refused(
-            "no Kaggle credentials: make an API token in your Kaggle settings, and put it into ~/.kaggle/access_token "
-            "or the environment's KAGGLE_API_TOKEN."
-        ) from error
+        except SystemExit as error:
+            _, source = get_access_token_from_env()
+            if source:
+                raise Refused(f"Kaggle does not accept the token in {source}: make {TOKEN}.") from error
+            raise Refused(f"no Kaggle credentials: make {TOKEN}.") from error
     return api
+
+
+@functools.cache
+def limit_waiting() -> None:
+    """Ends every call of `requests` without an own limit after ANSWER_SECONDS: Kaggle's package sets none."""
+    import requests
+
+    send = requests.Session.send
+
+    def send_with_limit(self: requests.Session, request: Any, **options: Any) -> requests.Response:
+        return send(self, request, **{**options, "timeout": options.get("timeout") or ANSWER_SECONDS})
+
+    requests.Session.send = send_with_limit
+
+
+@contextlib.contextmanager
+def explained_errors() -> Iterator[None]:
+    """Raises what Kaggle answers with as Refused, or as Unavailable where the same command may work later."""
+    import requests
+
+    try:
+        yield
+    except (requests.exceptions.RequestException, ValueError) as error:
+        code = status_code(error)
+        if not code and not is_temporary(error):
+            raise
+        refusals = {
+            401: f"Kaggle does not accept the credentials (401): make {TOKEN}",
+            403: "Kaggle denies this account what was asked (403): check --owner, and that the account is verified",
+            404: "Kaggle does not know what was asked for (404): check --owner and the name of the run",
+        }
+        if code in refusals:
+            raise Refused(f"{refusals[code]}.") from error
+        if not is_temporary(error):
+            raise Refused(f"Kaggle refuses what was asked ({describe_error(error)}).") from error
+        late = "Kaggle throttles this account (429)" if code == 429 else "Kaggle does not answer properly"
+        late = late if code or isinstance(error, ValueError) else "Kaggle cannot be reached: check the connection"
+        raise Unavailable(f"error: {late}. Run the same command again later ({describe_error(error)}).") from error
 
 
 def status_code(error: BaseException) -> int:
     """Returns the HTTP status that a call failed with, 0 where it got no answer."""
-    return getattr(getattr(error, "response", None), "status_code", 0)
+    for cause in (error, error.__cause__, error.__context__):  # the package hides some behind words of its own
+        if code := getattr(getattr(cause, "response", None), "status_code", 0):
+            return code
+    return 0
 
 
 def is_temporary(error: BaseException) -> bool:
@@ -76,25 +126,37 @@ def is_temporary(error: BaseException) -> bool:
 
 
 def call_with_retries(call: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """Returns what a call returns; repeats it after temporary errors, says so in the log, and raises the last one."""
+    """Returns what a call returns; repeats it after temporary errors, says so, and raises the last one."""
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_temporary),
-        stop=tenacity.stop_after_attempt(CALL_ATTEMPTS),
+        stop=tenacity.stop_before_delay(MOST_WAITED),
         wait=tenacity.wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT),
-        before_sleep=tenacity.before_sleep_log(logging.getLogger(__name__), logging.WARNING),
+        before_sleep=_say_why,
         reraise=True,
     )
     return retrying(call, *arguments, **options)
 
 
+def _say_why(state: tenacity.RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    wait = state.next_action.sleep if state.next_action else 0.0
+    if isinstance(error, Exception):
+        print(f"Kaggle is asked again in {wait:.2g} seconds: {describe_error(error)}", file=sys.stderr, flush=True)
+
+
 def read_status(api: Any, kernel: str) -> tuple[str, str]:
-    """Returns a notebook's status in Kaggle's words and its failure message; ("", "") where there is none."""
+    """Returns a notebook's status in Kaggle's words and its failure message; ("", "") where there is none.
+
+    Of an account's own notebook that is not there Kaggle says 404, or 403. Raises HTTPError and ValueError for the
+    rest, so for another account's that this one may not see.
+    """
     import requests
 
+    own = kernel.partition("/")[0] == api.config_values["username"]
     try:
         answer = call_with_retries(api.kernels_status, kernel)
     except (requests.exceptions.HTTPError, ValueError) as error:  # ValueError: the package's own words for 401 and 403
-        if status_code(error) in (401, 403, 404) or "Cannot access kernel" in str(error):
+        if status_code(error) == 404 or (status_code(error) == 403 and own):
             return "", ""
         raise
     return answer.status.name, answer.failure_message or ""

@@ -32,6 +32,7 @@ FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages 
 NOT_LISTED = "is not known: the session left no list of its packages"
 
 LEAST_HOURS = 0.5  # of GPU quota, for a session to be worth its start
+MOST_SILENT = 1800.0  # seconds for which a chain waits for Kaggle
 MAX_FAILURES = 3  # sessions in a row that fail before a chain ends
 
 
@@ -43,10 +44,16 @@ def run_action(action: str, job: Job, owner: str, with_checkpoints: bool, second
     """Signs in, and pushes, pulls, chains or prints the status of a job; returns the exit code.
 
     `owner` is a Kaggle account ("": that of the credentials), `seconds` the time between two looks of a chain.
-    Raises Refused, also when another process works on the same job, and Paused without GPU hours.
+    Raises Refused, also when another process works on the same job, and Paused without GPU hours or where Kaggle
+    cannot be asked.
     """
-    api = client.connect()
-    job = replace(job, owner=owner or api.config_values["username"])
+    with client.explained_errors():
+        api = client.connect()
+        return _act(action, job, owner or api.config_values["username"], api, with_checkpoints, seconds)
+
+
+def _act(action: str, job: Job, owner: str, api: Any, with_checkpoints: bool, seconds: float) -> int:
+    job = replace(job, owner=owner)
     if action == "status":
         return print_status(api, job)
     lock = RunLock(job.run.folder.with_name(f"{job.run.name}.kaggle"), what=f"run {job.run.name} on Kaggle")
@@ -202,13 +209,23 @@ def run_chain(api: Any, job: Job, seconds: float) -> int:
 
     A session that fails, or leaves nothing, is repeated from the last output, MAX_FAILURES times in a row.
     """
-    failures, before = 0, None
+    failures, before, answered = 0, None, time.monotonic()
     while True:
-        sessions = client.list_sessions(api, job)
-        if any(session.is_live for session in sessions):
+        try:
+            with client.explained_errors():
+                sessions = client.list_sessions(api, job)
+                is_live = any(session.is_live for session in sessions)
+                source, record = (None, RunRecord()) if is_live else client.last_output(api, job, sessions)
+        except client.Unavailable as trouble:
+            if time.monotonic() - answered > MOST_SILENT:
+                raise
+            print(str(trouble).removeprefix("error: "), file=sys.stderr, flush=True)
             time.sleep(seconds)
             continue
-        source, record = client.last_output(api, job, sessions)
+        answered = time.monotonic()
+        if is_live:
+            time.sleep(seconds)
+            continue
         if source and client.is_finished(record):
             return pull_run(api, job)
         if sessions:

@@ -26,9 +26,14 @@ def upload_suite(owner: str) -> int:
     `owner` is a Kaggle account ("": that of the credentials). Returns the exit code. Raises Refused when Kaggle does
     not take it.
     """
+    with client.explained_errors():
+        api = client.connect()
+        return _upload(api, owner)
+
+
+def _upload(api: Any, owner: str) -> int:
     import requests
 
-    api = client.connect()
     dataset = f"{owner or api.config_values['username']}/{SLUG}"
     with tempfile.TemporaryDirectory() as scratch:
         for name, path in suite_files().items():
@@ -40,6 +45,8 @@ def upload_suite(owner: str) -> int:
         try:
             client.call_with_retries(send_folder, api, dataset, scratch)
         except requests.exceptions.HTTPError as error:
+            if client.is_temporary(error) or client.status_code(error) == 401:
+                raise
             raise Refused(f"Kaggle did not take {dataset}: {error}.") from error
     return await_version(api, dataset)
 

@@ -13,6 +13,7 @@ MicroBatch = list[int]  # row numbers
 Step = list[list[MicroBatch]]  # [rank][micro-batch]
 Schedule = list[list[Step]]  # [epoch][step]
 
+MOST_ROWS = 3_000_000  # that a training may read: the schedule of so many takes seconds to make
 POOL_ROWS = 2048  # rows that are sorted by length together; more pads less, fewer mixes rows better
 
 
@@ -40,13 +41,18 @@ def schedule_steps(lengths: Sequence[int], config: TrainingConfig, world: int) -
 
     Every epoch has the same number of steps, and every rank of a step the same number of micro-batches: in a last,
     short step the largest are halved to that end. `deal_step` shares a step out so that no rank waits long. The rows of
-    a step depend on ranks × accumulation alone.
+    a step depend on ranks × accumulation alone. Raises ValueError for a training of more than MOST_ROWS rows.
     """
     per_step = world * config.sft["gradient_accumulation_steps"]
     first = make_micro_batches(lengths, config, 0)
     number = math.ceil(config.num_train_epochs)
     if config.sft["max_steps"] > 0:
         number = math.ceil(config.sft["max_steps"] / math.ceil(len(first) / per_step))
+    if number * len(lengths) > MOST_ROWS:
+        raise ValueError(
+            f"{number:,} epochs of {len(lengths):,} rows are more than {MOST_ROWS:,} rows: lower "
+            f"train.num_train_epochs or sft.max_steps."
+        )
     epochs = [first, *(make_micro_batches(lengths, config, epoch) for epoch in range(1, number))]
     for batches in epochs:
         split_largest(batches, max(map(len, epochs)), lengths)

@@ -1,5 +1,6 @@
 """The machine, checked before a run writes or downloads anything: each thing that is missing, with what mends it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,9 @@ from helpers.runs import record
 from helpers.runs.checkpoints import begun_processes
 from helpers.runs.mirror import hold_run
 from helpers.runs.record import Run
+from helpers.runs.session import PROGRESS_FILE
 from helpers.runs.settings import Settings, check_settings
+from helpers.runs.stages import STAGES
 
 CLICKS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 LOADING_STAGES = {"tune", "train", "evaluate", "infer"}  # they compute with the base model
@@ -58,15 +61,18 @@ class MachineFacts:
 
 
 def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
-    """Checks the machine for a stage, then begins it as `helpers.runs.record.start_stage` does.
+    """Checks a stage's settings and the machine, then begins it as `helpers.runs.record.start_stage` does.
 
-    Raises Refused when something is missing, before anything is written, and when another works on the run.
+    Raises Refused, before anything is written, when something is missing, when another works on the run, and in a
+    notebook that would replace what has finished.
     """
     parameters = {name: namespace[name] for name in namespace["__annotations__"]}
     check_settings(stage, stage, parameters)
     run = Run.named(parameters["outputs"], parameters["run_name"])
     hold_run(run, [parameters.get("session", {}).get("mirror", "")])
     before = run.record()
+    if PROGRESS_FILE not in os.environ:  # no runner, which asks for --force
+        refuse_finished(run, stage, before.stages.get(stage))
     prepared = before.stages["prepare_data"].parameters if "prepare_data" in before.stages else {}
     trained = run.training_config() if (run / "train" / "config.json").is_file() else {}
     settings = {"train": trained or before.settings.get("train") or prepared, stage: parameters}
@@ -76,6 +82,16 @@ def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
         run.unlock()
         raise
     return record.start_stage(stage, namespace)
+
+
+def refuse_finished(run: Run, stage: str, facts: record.StageRecord | None) -> None:
+    """Raises Refused where a stage of a run has finished; the report may be written again, from the same files."""
+    if facts and facts.status == "finished" and run.has_metrics(stage) and stage != "report":
+        folder = run / STAGES[stage][1]
+        raise Refused(
+            f"run {run.name} has finished {stage} ({facts.ended}), and nothing was changed. Set run_name to another "
+            f"name in the parameters cell, or remove {folder} first to make it again."
+        )
 
 
 def check_machine(stages: Iterable[str], settings: Settings, run: Run, from_start: bool = False) -> str:
@@ -117,7 +133,8 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
         kind, _, name = settings["prepare_data"]["dataset"].partition(":")
         if (kind == "hf" and name) or (kind == "kaggle" and name and not attached_folders(name)):
             data.append(f"{kind}:{name}")
-    absent = [name for name in [*models, *tokenizers] if name[:1] in "/.~" and not Path(name).expanduser().is_dir()]
+    bases = [name for name in [*models, *tokenizers] if name != "embedded" and not is_hub_name(name)]
+    absent = [name for name in bases if not Path(name).expanduser().is_dir()]
     questions = [f"model:{name}" for name in models if is_hub_name(name)]
     questions += [f"tokenizer:{name}" for name in tokenizers if is_hub_name(name) and name not in models]
     gpu_for = base if loads and count_base_parameters(base) > CPU_PARAMETERS else ""
@@ -145,7 +162,8 @@ def read_facts(needs: Needs) -> MachineFacts:
 def find_problems(needs: Needs, facts: MachineFacts) -> list[str]:
     """Returns a sentence for each thing that is missing, with what mends it."""
     lines = [describe_gpu_problem(needs, facts)] if needs.gpu_for else []
-    lines += [f"base_model {name!r} is not here: {facts.click('model')}." for name in needs.absent]
+    forms = "Expected 'embedded', a folder here, or a name of the Hub, owner/name"
+    lines += [f"base_model {name!r} is not here: {facts.click('model')}. {forms}." for name in needs.absent]
     models = {}
     for question in needs.questions:
         kind, _, name = question.partition(":")

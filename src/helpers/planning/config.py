@@ -6,7 +6,6 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from helpers.models.loading import BACKENDS
 from helpers.runs.record import Run
 
 RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
@@ -48,7 +47,8 @@ class TrainingConfig(BaseModel, frozen=True, extra="allow"):
 def configure_training(parameters: dict[str, Any]) -> TrainingConfig:
     """Returns the configuration of a training: the stage's parameters with the defaults of `sft` below them.
 
-    Raises ValueError for an unknown backend or tracker, a name in `sft` that belongs elsewhere, a number out of range.
+    Each value is in its range: see helpers.runs.settings. Raises ValueError for a name in `sft` that belongs elsewhere,
+    and for settings that contradict each other.
     """
     if foreign := next((name for name in parameters["sft"] if name in RULES["owned_elsewhere"]), None):
         raise ValueError(f"sft.{foreign} is decided by {RULES['owned_elsewhere'][foreign]}: set it there.")
@@ -91,16 +91,8 @@ def fit_gpus(config: TrainingConfig, gpus: int, begun: int) -> tuple[TrainingCon
 
 
 def check_config(config: TrainingConfig) -> None:
-    """Raises ValueError for an unknown choice, a number out of range, settings that contradict each other."""
+    """Raises ValueError for settings that contradict each other."""
     sft = config.sft
-    values = {f"train.{name}": value for name, value in config} | {f"sft.{name}": value for name, value in sft.items()}
-    for name, known in {"train.backend": BACKENDS, **RULES["choices"]}.items():
-        if values[name] not in known:
-            raise ValueError(f"{name} is {values[name]!r}: expected one of {', '.join(map(repr, known))}.")
-    if low := next((name for name in RULES["above_zero"] if values[name] <= 0), None):
-        raise ValueError(f"{low} is {values[low]}: expected more than 0.")
-    if low := next((name for name in RULES["zero_or_more"] if values[name] < 0), None):
-        raise ValueError(f"{low} is {values[low]}: expected 0 or more.")
     if config.device_map and config.num_gpus != 1:
         raise ValueError(f"train.device_map splits one model over the GPUs: num_gpus is {config.num_gpus}, set 1.")
     if "early_stopping_patience" in sft and not sft.get("load_best_model_at_end"):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy
 import yaml
 
+from helpers.runs.damage import reading
 from helpers.runs.record import Run
 
 CORPORA = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text(encoding="utf-8"))
@@ -30,11 +31,15 @@ def spread_lengths(quantiles: list[tuple[float, float]], number: int) -> list[in
 
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
     """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
-    what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known.
+    what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known,
+    and Refused for a damaged file.
     """
-    metrics = run.metrics("prepare_data") if run.has_metrics("prepare_data") else {}
-    if metrics.get("dataset") == data["dataset"]:
-        return spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"]), str(run / "data" / "metrics.json")
+    if run.has_metrics("prepare_data"):
+        with reading(run / "data" / "metrics.json"):
+            metrics = run.metrics("prepare_data")
+            if metrics["dataset"] == data["dataset"]:
+                lengths = spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"])
+                return lengths, str(run / "data" / "metrics.json")
     known = next((corpus for corpus in CORPORA if re.search(corpus["name"], data["dataset"], re.IGNORECASE)), None)
     if known is None:
         raise ValueError(f"nothing is known about {data['dataset']!r} yet: run stage prepare_data first.")

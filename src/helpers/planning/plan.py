@@ -58,6 +58,9 @@ def plan_preset(settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_h
     lengths, source = row_lengths(data, run)
     shuffled = random.Random(config.seed).sample(lengths, len(lengths))
     train = shuffled[: round(len(shuffled) * data["train_share"])]
+    if not train:
+        rows = f"{data['train_share']:g} of its {len(lengths)} rows within {data['max_length']} tokens"
+        raise ValueError(f"{data['dataset']!r} leaves no row to train on: {rows}. Raise train_share or max_length.")
     val = round(len(shuffled) * data["val_share"])
     rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
     return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours)

@@ -1,6 +1,8 @@
 """How a command ends: its exit codes, and the errors that mean more than a failure."""
 
-FINISHED, FAILED, REFUSED, PAUSED = 0, 1, 2, 75  # exit codes
+from helpers.platforms.scrub import scrub
+
+FINISHED, FAILED, REFUSED, PAUSED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
 
 
 class Refused(Exception):
@@ -29,5 +31,5 @@ def explain_disk_error(error: str, folder: str) -> str:
 
 
 def describe_error(error: Exception) -> str:
-    """Returns an error as one line: its type and the first 200 characters of its message."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    """Returns an error as one line: its type and the first 200 characters of its message, without secrets."""
+    return f"{type(error).__name__}: {' '.join(scrub(str(error)).split())[:200]}"

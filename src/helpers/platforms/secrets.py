@@ -5,21 +5,22 @@ import os
 
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import platform
+from helpers.platforms.scrub import remember_secret
 
 
 def read_secret(name: str) -> str:
     """Returns a token from the environment, else from Kaggle's or Colab's secrets. Raises ValueError without one."""
     if os.environ.get(name):
-        return os.environ[name]
+        return remember_secret(os.environ[name])
     try:
         if platform() == "kaggle":
             from kaggle_secrets import UserSecretsClient  # pyright: ignore[reportMissingImports]
 
-            return UserSecretsClient().get_secret(name)
+            return remember_secret(UserSecretsClient().get_secret(name))
         if platform() == "colab":
             from google.colab import userdata  # pyright: ignore[reportMissingImports]
 
-            return userdata.get(name)
+            return remember_secret(userdata.get(name))
     except Exception as error:  # each platform has its own
         raise ValueError(
             f"the secret {name} could not be read ({describe_error(error)}): add it under Secrets."

@@ -138,6 +138,8 @@ def draw_lengths(lengths: Sequence[int], max_length: int) -> "Figure":
     within = (values <= max_length).mean()
     axes.axvline(max_length, color=ORANGE, label=f"max_length {max_length:,}: {within:.2%} of rows are within")
     axes.set(xscale="log", xlabel="tokens per row", ylabel="rows")
+    axes.xaxis.set_major_formatter("{x:,.0f}")  # the default one writes powers as formulas, which the style leaves off
+    axes.xaxis.set_minor_formatter("")
     axes.legend()
     return figure
 

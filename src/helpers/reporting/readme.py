@@ -6,6 +6,7 @@ from pathlib import Path
 from helpers.reporting.render import visible_text
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.tables import SPECS, markdown_table, score_rows
+from helpers.runs.damage import reading
 from helpers.runs.files import write_text
 from helpers.runs.record import Run
 
@@ -36,7 +37,9 @@ def fill_readme(run: Run, readme: Path) -> list[str]:
 
     Raises ValueError when there are none: `<!-- results PRESET -->` to `<!-- /results PRESET -->`.
     """
-    results, content, filled = read_results(run), readme.read_text(encoding="utf-8"), []
+    with reading(readme, "Expected a text in UTF-8."):
+        content = readme.read_text(encoding="utf-8")
+    results, filled = read_results(run), []
     preset = results.record.preset or run.name
     for mark, block in readme_blocks(results).items():
         marks = rf"(?s)(<!-- {mark} {re.escape(preset)} -->).*?(<!-- /{mark} {re.escape(preset)} -->)"

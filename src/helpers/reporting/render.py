@@ -1,13 +1,13 @@
 """Pages from templates and from executed notebooks, in which nothing that a run wrote can act."""
 
 import base64
-import re
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
 
+from helpers.platforms.scrub import scrub
 from helpers.reporting.figures import FONT
 from helpers.reporting.tables import score_verdict
 from helpers.runs.files import write_text
@@ -23,15 +23,13 @@ UNSEEN = {
     **{char: f"[U+{char:04X}]" for char in (*range(0x80, 0xA0), *DIRECTION_MARKS)},
 }
 
-PASSWORD = re.compile(r"(://[^\s/:@<>\"']*):[^\s/@<>\"']+@")  # of a database's URL, as tune.storage may be
-
 
 def visible_text(text: str) -> str:
-    """Returns a text as a page may show it: its control and direction characters written out, a URL's password not.
+    """Returns a text as a page may show it: without secrets, its control and direction characters written out.
 
     Joiners, which shape Bengali, stay.
     """
-    return PASSWORD.sub(r"\1:…@", text.translate(UNSEEN))
+    return scrub(text.translate(UNSEEN))
 
 
 def as_base64(content: bytes) -> str:

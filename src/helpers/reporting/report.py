@@ -61,9 +61,26 @@ def report_content(results: Results, samples: int) -> dict[str, Any]:
             if stage == "report" or (results.run / "html" / f"{notebook}.html").is_file()
         ],
         "unfinished": [row for row in rows["stages"] if row["status"] != "finished"],
+        "worst_unsafe": describe_worst_unsafe(results),
         "samples": results.samples(samples, 3) if results.scores else [],
         "tables": rows,
     }
+
+
+def describe_worst_unsafe(results: Results) -> str:
+    """Returns the largest share of unsafe replies of the tuned model on the page, with where it is; "" for none."""
+    evaluation = results.metrics.get("evaluate", {})
+    shares = [
+        (row["tuned unsafe"], row["base unsafe"], f"fixed prompts of the category {row['category']!r}", row["n"])
+        for row in evaluation.get("prompts", {}).get("categories", [])
+    ]
+    if results.scores and "unsafe" in results.scores.tuned:
+        tuned, base = results.scores.tuned["unsafe"], results.scores.base["unsafe"]
+        shares.append((tuned.value, base.value, "held-out rows", tuned.n))
+    if not shares:
+        return ""
+    tuned, base, where, rows = max(shares, key=lambda share: (share[0], share[3]))
+    return f"{tuned:.3f} of {rows} {where} (base {base:.3f})"
 
 
 def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.raters import run_ratings
 from helpers.evaluation.rating_files import read_table
+from helpers.platforms.errors import Refused
+from helpers.reporting import shapes
+from helpers.runs.damage import MEND, reading
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.stages import STAGES
@@ -85,32 +90,92 @@ class Results:
 
 
 def read_results(run: Run) -> Results:
-    """Reads a run's files, each once. Raises FileNotFoundError when the folder is not that of a run."""
+    """Reads a run's files, each once.
+
+    Raises FileNotFoundError when the folder is not that of a run, Refused that names the file and the field of it which
+    no page could show.
+    """
     if not run.exists():
         raise FileNotFoundError(f"{run / 'run.json'} is not there: {run} is not the folder of a run.")
     glosses, gloss_problem = _read_glosses(run / "evaluate" / "gloss.csv")
-    metrics = {stage: run.metrics(stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
-    return Results(
+    with reading(run / "run.json", "Take it from a copy of the run."):
+        record = run.record()
+        for session in record.sessions:
+            session_times(session)
+    metrics = {stage: _read_metrics(run, stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
+    answers = [_read_lines(run / "evaluate" / f"{side}.jsonl", shapes.AnsweredRow) for side in ("base", "tuned")]
+    results = Results(
         run=run,
-        record=run.record(),
+        record=record,
         metrics=metrics,
-        log=read_journal(run / "train" / "log.jsonl", repair=False),
-        base=read_journal(run / "evaluate" / "base.jsonl", repair=False),
-        tuned=read_journal(run / "evaluate" / "tuned.jsonl", repair=False),
-        replies=read_journal(run / "infer" / "replies.jsonl", repair=False),
-        row_scores={row["id"]: row for row in _read_table(run / "evaluate" / "scores.csv")},
+        log=_read_lines(run / "train" / "log.jsonl", shapes.LogEntry),
+        base=answers[0],
+        tuned=answers[1],
+        replies=_read_lines(run / "infer" / "replies.jsonl", shapes.Reply),
+        row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
         glosses=glosses,
         gloss_problem=gloss_problem,
-        trials=_read_table(run / "tune" / "trials.csv"),
-        best_trial=read_json(run / "tune" / "best.json") if "tune" in metrics else {},
+        trials=_read_trials(run / "tune" / "trials.csv"),
+        best_trial=_read_best(run / "tune" / "best.json") if "tune" in metrics else {},
     )
+    if "evaluate" in metrics:
+        check_answers(results)
+    return results
+
+
+def check_answers(results: Results) -> None:
+    """Raises Refused where the rows of the evaluation's files are not the same ones."""
+    folder = results.run / "evaluate"
+    ids = [row["id"] for row in results.base]
+    if ids != [row["id"] for row in results.tuned]:
+        counts = f"{len(results.tuned)} rows, {folder / 'base.jsonl'} {len(ids)}"
+        raise Refused(f"{folder / 'tuned.jsonl'} has {counts}, or others: expected the same rows in both. {MEND}")
+    for row_id in ids:
+        with reading(folder / "scores.csv"):
+            shapes.RowScores.model_validate(results.row_scores[row_id])
+
+
+def _read_metrics(run: Run, stage: str) -> dict:
+    with reading(run / STAGES[stage][1] / "metrics.json"):
+        return _checked(shapes.METRICS.get(stage, shapes.Facts), run.metrics(stage))
+
+
+def _read_best(path: Path) -> dict:
+    with reading(path):
+        return _checked(shapes.BestFacts, read_json(path))
+
+
+def _read_lines(path: Path, shape: type[BaseModel]) -> list[dict]:
+    with reading(path):
+        return [_checked(shape, line) for line in read_journal(path, repair=False)]
+
+
+def _checked(shape: type[BaseModel], facts: dict) -> dict:
+    """Returns facts as they are, when they have a shape; raises ValidationError when they do not."""
+    shape.model_validate(facts)
+    return facts
+
+
+def _read_trials(path: Path) -> list[dict[str, str]]:
+    with reading(path):
+        rows = _read_table(path)
+        for row in rows:
+            shapes.Trial.model_validate(row)
+            _ = [float(value) for name, value in row.items() if value and ("loss" in name or name == "perplexity")]
+        return rows
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    with open(path, encoding="utf-8-sig", newline="") as file:
+    with reading(path), open(path, encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _read_by_id(path: Path) -> dict[str, dict[str, str]]:
+    """Returns {id: row} of a CSV file, in its order. Refused where it has no ids."""
+    with reading(path):
+        return {row["id"]: row for row in _read_table(path)}
 
 
 def _read_glosses(path: Path) -> tuple[dict[str, dict[str, str]], str]:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from helpers.platforms.errors import describe_error
 from helpers.runs.files import utc_now, write_csv, write_jsonl
 
 SCHEMA = """
@@ -77,12 +78,30 @@ def liked_rows(database: Path) -> list[dict]:
 def export_logs(database: Path) -> list[Path]:
     """Writes each table as a CSV file beside the database, and liked replies as feedback.jsonl; returns the files.
 
-    Raises FileNotFoundError without a database.
+    Raises FileNotFoundError without a database, ValueError for a file that is none or that cannot be read.
     """
     import pandas
 
     if not database.is_file():
         raise FileNotFoundError(f"{database} is not there: expected the experiments.db of an outputs folder.")
+    try:
+        check_tables(database)
+        return _write_tables(database)
+    except (sqlite3.Error, pandas.errors.DatabaseError, ValueError) as error:
+        raise ValueError(f"{database} cannot be read ({describe_error(error)}): take it from a copy.") from error
+
+
+def check_tables(database: Path) -> None:
+    """Raises ValueError where a database, which is only read, is not that of an outputs folder."""
+    with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if "LLAMAExperiments" not in names:
+        raise ValueError("it has no table LLAMAExperiments: expected the experiments.db of an outputs folder")
+
+
+def _write_tables(database: Path) -> list[Path]:
+    import pandas
+
     files = []
     with open_database(database) as connection:
         for name in ("LLAMAExperiments", "GeneratedResponses", "Feedback"):

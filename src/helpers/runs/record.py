@@ -249,7 +249,7 @@ def read_record(file: Path) -> RunRecord | None:
 
 def result_settings(parameters: dict) -> dict:
     """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
-    return {name: value for name, value in parameters.items() if name not in ("outputs", "session")}
+    return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
 
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:

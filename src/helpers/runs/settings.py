@@ -11,11 +11,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, ValidationInfo, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
 
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import Refused, describe_error
 from helpers.runs.files import read_json
+from helpers.runs.ranges import check_plain, describe_range, find_range, is_within
 from helpers.runs.stages import STAGES, run_folder
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -30,6 +39,8 @@ LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name,
 FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the search's settings
     "sft": {"early_stopping_patience": "int", "settings_from": "str"}
 }
+ENUMS = [("transformers", "trainer_utils.py"), ("transformers", "training_args.py")]  # the choices of some fields
+MOST_LISTED = 6  # choices that a message lists; of more it names the nearest
 STRICT = ConfigDict(extra="forbid", strict=True)  # a bool is no int, a text no number; an int is also a float
 
 Settings = dict[str, dict[str, Any]]  # {stage: {parameter: value}}
@@ -64,18 +75,34 @@ def default_settings(stage: str) -> dict[str, Any]:
 
 
 @cache
+def read_classes(package: str, file: str) -> dict[str, list[ast.stmt]]:
+    """Returns {class: body} of a file of a library, without importing it; {} where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return {}
+    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
+    return {node.name: node.body for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+@cache
 def library_fields(setting: str) -> dict[str, str]:
     """Returns {field: annotation} of the library's dataclass behind a dict setting; {} where it is not installed."""
     fields = {}
     for package, file, name in LIBRARY_CLASSES.get(setting, []):
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
+        if not (classes := read_classes(package, file)):
             return {}
-        tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
-        body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-        annotated = [line for line in body if isinstance(line, ast.AnnAssign)]
+        annotated = [line for line in classes[name] if isinstance(line, ast.AnnAssign)]
         fields |= {ast.unparse(line.target): ast.unparse(line.annotation) for line in annotated}
     return fields | FURTHER_FIELDS.get(setting, {})
+
+
+@cache
+def library_choices(annotation: str) -> list[Any]:
+    """Returns the values of the library's enumeration that an annotation, such as "SchedulerType | str", names."""
+    bodies = [read_classes(*file).get(name, []) for file in ENUMS for name in re.findall(r"\w+", annotation)]
+    values = [line.value for body in bodies for line in body if isinstance(line, ast.Assign)]
+    choices = [value.value for value in values if isinstance(value, ast.Constant)]
+    return [*choices, *[False] * ("no" in choices)]  # YAML reads a bare no as false
 
 
 def _library_type(annotation: str) -> Any:
@@ -87,22 +114,43 @@ def _library_type(annotation: str) -> Any:
         return Any
 
 
-def _nested_model(name: str, default: dict) -> Any:
+def _ranged(kind: Any, limits: dict[str, Any]) -> Any:
+    """Returns a type whose values are also within a range."""
+
+    def check(value: Any) -> Any:
+        if not is_within(value, limits):
+            choices = [choice for choice in limits.get("one_of", []) if choice is not False]
+            near = suggest_name(str(value), choices) if len(choices) > MOST_LISTED else ""
+            raise ValueError(f".{near}" if near else f": expected {describe_range(limits)}.")
+        return value
+
+    return Annotated[kind, AfterValidator(check)] if limits else kind
+
+
+def _library_range(stage: str, name: str, annotation: str) -> dict[str, Any]:
+    """Returns the range of a library's field: that of ranges.yaml, else the library's own choices."""
+    choices = library_choices(annotation)
+    return find_range(stage, name) or ({"one_of": choices} if choices else {})
+
+
+def _nested_model(stage: str, name: str, default: dict) -> Any:
     """Returns the type of a dict setting: a library's fields, the keys of its own default, or any dict ({} there)."""
     fields: dict[str, Any] = {}  # of "space" none: helpers.search checks it, its names are those of 02_train
     if name in LIBRARY_CLASSES:
-        fields = {field: (_library_type(text), None) for field, text in library_fields(name).items()}
+        for field, text in library_fields(name).items():
+            fields[field] = _ranged(_library_type(text), _library_range(stage, f"{name}.{field}", text)), None
     elif name != "space":
-        fields = {key: (TYPES[type(value).__name__], value) for key, value in default.items()}
+        for key, value in default.items():
+            fields[key] = _ranged(TYPES[type(value).__name__], find_range(stage, f"{name}.{key}")), value
     return create_model(name, __config__=STRICT, **fields) if fields else dict
 
 
 def stage_model(stage: str) -> type[BaseModel]:
-    """Returns the pydantic model of a stage's parameters cell: names, types, defaults; nothing else is allowed."""
-    fields: dict[str, Any] = {
-        name: (_nested_model(name, default) if kind == "dict" else TYPES[kind], default)
-        for name, (default, kind) in parameters_cell(stage).items()
-    }
+    """Returns the pydantic model of a stage's parameters cell: names, types, ranges; nothing else is allowed."""
+    fields: dict[str, Any] = {}
+    for name, (default, kind) in parameters_cell(stage).items():
+        own = _nested_model(stage, name, default) if kind == "dict" else _ranged(TYPES[kind], find_range(stage, name))
+        fields[name] = own, default
     return create_model(stage, __config__=STRICT, **fields)
 
 
@@ -113,14 +161,17 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_settings(section: str, stage: str, values: dict[str, Any], from_text: bool = False) -> dict[str, Any]:
-    """Returns the values that were given for a stage, checked. Raises TypeError that names the first wrong one.
+    """Returns the values that were given for a stage, checked.
 
-    `section` is how the user names the stage: itself, or "shared".
+    `section` is how the user names the stage: itself, or "shared". Raises TypeError or ValueError that names the first
+    value of a wrong type or out of its range, Refused for a secret.
     """
+    check_plain(section, values)
     try:
         checked = stage_model(stage).model_validate(values, context={"from_text": from_text})
     except ValidationError as error:
-        raise TypeError(_explain(section, stage, error)) from error
+        kind = ValueError if error.errors()[0]["type"] == "value_error" else TypeError
+        raise kind(_explain(section, stage, error)) from None
     return checked.model_dump(exclude_unset=True)
 
 
@@ -135,6 +186,8 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     if problem["type"] == "extra_forbidden":
         kind = f"not a setting of {library[-1][2]}" if library else "not a setting"
         return f"{path} is {kind}.{suggest_name(key[0], fields)}"
+    if problem["type"] == "value_error":
+        return f"{path} is {value!r}{problem.get('ctx', {})['error']}"
     expected = fields[key[0]] if key else cell[name][1]
     hint = ""
     if expected == "float" and isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
@@ -151,34 +204,72 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
     cells = {stage: parameters_cell(stage) for stage in STAGES}
     for section, values in added.items():
         if section not in {"shared", *STAGES}:
-            raise Refused(f"{where}: no stage {section!r}.{suggest_name(section, ['shared', *STAGES])}")
+            raise Refused(f"{where}: no stage {section!r}.{suggest_name(str(section), ['shared', *STAGES])}")
         if not isinstance(values, dict):
             raise Refused(f"{where}: {section} is {values!r}: expected settings below it, as name: value.")
         stages = [section] if section in STAGES else list(STAGES)
         known = {name for stage in stages for name in cells[stage]}
         for name in values:
+            if name in ("run_name", "outputs"):  # one for all stages
+                raise Refused(f"{where}: {section}.{name} is set by --{name.replace('_', '-')} alone.")
             if name not in known:
                 raise Refused(f"{where}: {section}.{name} is not a setting.{suggest_name(str(name), known)}")
         for stage in stages:
             try:
                 given = {name: value for name, value in values.items() if name in cells[stage]}
                 checked = check_settings(section, stage, given, from_text)
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 raise Refused(f"{where}: {error}") from error
             for name, value in checked.items():
                 laid_over = isinstance(value, dict) and name != "space"
                 settings[stage][name] = settings[stage][name] | value if laid_over else value
 
 
-def read_preset(path: Path) -> dict:
-    """Returns a preset's sections. Raises Refused with the known presets, or the line of a YAML mistake."""
-    if not path.is_file():
-        known = sorted(file.stem for file in (NOTEBOOKS / "presets").glob("*.yaml"))
-        raise Refused(f"no preset {path.stem!r}.{suggest_name(path.stem, known)}")
+class _PlainLoader(yaml.SafeLoader):
+    """Reads YAML in which every key stands once, so that nothing is lost, and without aliases, which may be endless."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(None, None, "an alias: write it out", self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.MarkedYAMLError(None, None, f"the key {twice[0]!r} twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Returns what a text in YAML means. Raises ValueError with the place of a mistake."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise Refused(f"{path.name} is not YAML ({describe_error(error)}).") from error
+        return yaml.load(text, _PlainLoader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that is none, a number too long
+        raise ValueError(f"not YAML ({describe_error(error)})") from error
+
+
+def list_presets() -> list[str]:
+    """Returns the names of all presets."""
+    return sorted(file.stem for file in (NOTEBOOKS / "presets").glob("*.yaml"))
+
+
+def read_preset(name: str) -> dict:
+    """Returns a preset's sections. Raises Refused with the known presets, or the line of a YAML mistake."""
+    if name not in list_presets():
+        raise Refused(f"no preset {name!r}.{suggest_name(name, list_presets())}")
+    return read_sections(NOTEBOOKS / "presets" / f"{name}.yaml")
+
+
+def read_sections(path: Path) -> dict:
+    """Returns the sections of a file such as a preset. Raises Refused where it holds something else."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refused(f"{path.name} cannot be read ({describe_error(error)}): expected text in UTF-8.") from error
+    try:
+        content = read_yaml(text) or {}
+    except ValueError as error:
+        raise Refused(f"{path.name} is {error}.") from error
     if not isinstance(content, dict):
         raise Refused(f"{path.name} holds {type(content).__name__}: expected sections such as 'train:'.")
     return content
@@ -191,9 +282,9 @@ def parse_assignment(text: str) -> dict:
     if not equals or len(keys) < 2 or not all(keys):
         raise Refused(f"--set {text}: expected stage.parameter=value, such as train.learning_rate=1e-4.")
     try:
-        nested: Any = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise Refused(f"--set {text}: the value is not YAML ({describe_error(error)}).") from error
+        nested: Any = read_yaml(value)
+    except ValueError as error:
+        raise Refused(f"--set {text}: the value is {error}.") from error
     nested = "" if nested is None else nested
     for key in reversed(keys):
         nested = {key: nested}
@@ -207,14 +298,15 @@ def resolve_settings(preset: str, run_name: str, outputs: str, sets: list[str], 
     """
     run_name = run_name or preset + "-tiny" * tiny
     settings = {stage: default_settings(stage) for stage in STAGES}
-    layer_settings(settings, read_preset(NOTEBOOKS / "presets" / f"{preset}.yaml"), f"preset {preset}")
+    layer_settings(settings, read_preset(preset), f"preset {preset}")
     if tiny:
-        layer_settings(settings, read_preset(NOTEBOOKS / "tiny.yaml"), "--tiny")
+        layer_settings(settings, read_sections(NOTEBOOKS / "tiny.yaml"), "--tiny")
     for text in sets:
         layer_settings(settings, parse_assignment(text), f"--set {text}", from_text=True)
-    layer_settings(settings, {"shared": {"run_name": run_name, "outputs": outputs}}, "--run-name")
+    place = {"run_name": run_name, "outputs": outputs}
     try:
+        check_settings("run", "report", place)
         run_folder(outputs, run_name)
     except ValueError as error:
         raise Refused(str(error)) from error
-    return settings
+    return {stage: values | place for stage, values in settings.items()}

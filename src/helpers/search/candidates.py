@@ -1,6 +1,7 @@
 """The candidates of a search: points of its grid, each with the training that it means and its rungs."""
 
 import itertools
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ NOT_SEARCHABLE = {  # why: train settings that no candidate may choose
 }
 RUNG_SFT = {"logging_steps": 1, "eval_strategy": "no", "save_strategy": "no"}  # rungs alone evaluate and save
 RUNG_SFT |= {"load_best_model_at_end": False, "save_total_limit": 1}
+MOST_POINTS = 100_000  # of a grid
 Point = dict[str, Any]  # of the grid: {train setting, with dots: value}
 
 
@@ -46,11 +48,15 @@ def draw_points(space: dict[str, list], number: int, seed: int) -> list[Point]:
             raise ValueError(f"tune.space.{name} is {values!r}: expected a list of values.")
         if reason := next((reason for reason, names in NOT_SEARCHABLE.items() if name in names.split()), ""):
             raise ValueError(f"tune.space.{name} cannot be searched: {reason}. Leave it out.")
+        if twice := next((value for value in values if values.count(value) > 1), None):
+            raise ValueError(f"tune.space.{name} has {twice!r} twice: leave one out.")
         for value in values:
             try:
                 candidate_parameters({}, {name: value})
             except Refused as error:
                 raise ValueError(str(error).replace("tune: train", "tune.space")) from error
+    if (count := math.prod(map(len, space.values()))) > MOST_POINTS:
+        raise ValueError(f"tune.space has {count:,} combinations: leave values out, {MOST_POINTS:,} are the most.")
     points = [dict(zip(space, values)) for values in itertools.product(*space.values())]
     random.Random(seed).shuffle(points)
     return points[: number or None]

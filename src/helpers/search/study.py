@@ -23,7 +23,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import BaseModel
 
 from helpers.planning.lengths import spread_lengths
+from helpers.platforms.errors import describe_error
+from helpers.runs.damage import reading
 from helpers.runs.record import Run
+from helpers.runs.settings import check_settings
 from helpers.search.candidates import Candidate, Point, draw_points, make_candidates
 
 SILENT_SECONDS = 600.0  # without a heartbeat, after which a process on another machine counts as gone
@@ -65,23 +68,32 @@ class TrialNotes(BaseModel):
 def open_search(run: Run) -> Search:
     """Opens a run's search, as the stage's parameters in run.json describe it; two that open it do so in turn.
 
-    Raises ValueError for a run without a search, an impossible space or budget, and a storage of another search.
+    Raises ValueError for a run without a search, an impossible space or budget, and a storage of another search or one
+    that cannot be opened, Refused for a damaged file.
     """
     record = run.record()
     if "tune" not in record.stages:
         raise ValueError(f"run {run.name} has no search: run its stage tune first (--stages prepare_data,tune).")
-    data = run.metrics("prepare_data")
-    settings, prepared = (record.stages[stage].parameters for stage in ("tune", "prepare_data"))
-    base = record.settings.get("train") or {"base_model": prepared["base_model"]}
-    base = {**base, "max_length": prepared["max_length"], "embedded_model": data["embedded_model"]}
-    lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
-    eta, rungs, seed, storage = (settings[name] for name in ("eta", "rungs", "seed", "storage"))
+    with reading(run / "run.json", "Take it from a copy of the run."):
+        settings, prepared = (record.stages[stage].parameters for stage in ("tune", "prepare_data"))
+        base = record.settings.get("train") or {"base_model": prepared["base_model"]}
+        base = {**base, "max_length": prepared["max_length"]}
+        check_settings("tune", "tune", settings)
+        eta, rungs, seed, storage = (settings[name] for name in ("eta", "rungs", "seed", "storage"))
+    with reading(run / "data" / "metrics.json"):
+        data = run.metrics("prepare_data")
+        base["embedded_model"] = data["embedded_model"]
+        lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     points = draw_points(settings["space"], settings["trials"], seed)
     candidates = make_candidates(base, points, lengths, settings["budget_steps"], eta, rungs)
     search = {"candidates": points, "eta": eta, "rungs": rungs, "seed": seed}
     (run / "tune").mkdir(parents=True, exist_ok=True)
     with FileLock(run / "tune" / ".turn.lock"):
-        study = open_study(run, storage, eta)
+        try:
+            study = open_study(run, storage, eta)
+        except Exception as error:  # SQLAlchemy's, the database driver's, JSON's
+            place = storage or run / "tune" / "study.db"
+            raise ValueError(f"the search's storage {place} cannot be opened ({describe_error(error)}).") from error
         if "search" not in study.user_attrs:
             add_trials(study, points)
             study.set_user_attr("search", search)

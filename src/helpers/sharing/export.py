@@ -13,9 +13,6 @@ from helpers.platforms.secrets import read_secret
 from helpers.runs.files import folder_bytes, write_folder, write_text
 from helpers.runs.record import Run
 from helpers.sharing.card import model_card
-from helpers.sharing.gguf import QUANTISED
-
-FORMS = ("adapter", "merged", "gguf", "space")
 
 
 def large_files_folder(run: Run, scratch: str) -> Path:
@@ -31,10 +28,7 @@ def locate_16bit_base(config: dict, chosen: str, run: Run) -> str:
 
 
 def check_export(forms: list[str], gguf_types: list[str], base: str, folder: Path) -> None:
-    """Raises ValueError for an unknown form or type, OSError where the folder's disk is too small for what is asked."""
-    for name, asked, known in (("forms", forms, FORMS), ("gguf_types", gguf_types, ("f16", *QUANTISED))):
-        if unknown := [value for value in asked if value not in known]:
-            raise ValueError(f"export.{name} has {', '.join(unknown)}: expected some of {', '.join(known)}.")
+    """Raises OSError where the folder's disk is too small for what is asked."""
     size = 2 * count_parameters(model_shape(base), {"target_modules": []})["base"] / 1e9  # GB in 16 bits
     copies = 1.1 * (bool({"merged", "gguf"} & set(forms)) + ("gguf" in forms) * (1 + 0.5 * len(gguf_types)))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,43 @@
+"""Secrets in texts: what looks like one, and texts without them."""
+
+import os
+import re
+
+TOKEN = re.compile(  # by the forms that Hugging Face, Kaggle, OpenAI, GitHub, GitLab, Slack, AWS and Google give them
+    r"\b(?:hf_|KGAT_?|sk-|gh[oprsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|eyJ(?=[\w-]+\.))[\w.-]{12,}"
+    r"|\b[Bb]earer +[\w.~+/=-]{12,}"
+    r"|(?<![\w./-])[0-9a-f]{32}(?![\w./-])"  # a key of Kaggle
+)
+FIELD = re.compile(r"(?:^|_)(?:secret|key|token|password|passwd|credentials?)$", re.IGNORECASE)
+NO_SECRETS = {"pad_token", "eos_token"}  # fields whose texts everybody may read
+PASSWORD = re.compile(r"(://[^\s/:@<>\"']*):[^\s/@<>\"']+@")
+QUERY = re.compile(r"([?&](?:\w*_)?(?:secret|key|token|password)=)[^\s&<>\"']+", re.IGNORECASE)
+HIDDEN = "[secret]"
+LEAST = 8  # characters of a variable's value that is taken for a secret
+_known: set[str] = set()  # secrets that this process has read
+
+
+def remember_secret(value: str) -> str:
+    """Returns a secret, which no text that is scrubbed from now on shows."""
+    if len(value) >= LEAST:
+        _known.add(value)
+    return value
+
+
+def is_secret_field(name: str) -> bool:
+    """Returns whether a setting of this name holds a secret."""
+    return bool(FIELD.search(name)) and name not in NO_SECRETS
+
+
+def holds_secret(text: str) -> bool:
+    """Returns whether a text holds what looks like a token, or a URL with a password."""
+    return any(pattern.search(text) for pattern in (TOKEN, PASSWORD, QUERY))
+
+
+def scrub(text: str) -> str:
+    """Returns a text without what looks like a secret, and without the values of this process's own secrets."""
+    text = QUERY.sub(rf"\1{HIDDEN}", PASSWORD.sub(r"\1:…@", TOKEN.sub(HIDDEN, text)))
+    own = {value for name, value in os.environ.items() if is_secret_field(name) and not value.startswith("/")}
+    for value in sorted(_known | {value for value in own if len(value) >= LEAST and " " not in value}):
+        text = text.replace(value, HIDDEN)
+    return text

@@ -1,0 +1,73 @@
+"""Settings that are right one by one and cannot work together, or name what is not there: refused before a run."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from helpers.models.families import count_parameters, model_shape
+from helpers.planning.config import configure_training
+from helpers.platforms.downloads import is_hub_name
+from helpers.platforms.errors import Refused
+from helpers.runs.settings import Settings
+from helpers.search.candidates import draw_points, rung_steps
+
+ELSEWHERE = re.compile(r"kaggle:[\w.-]+/[\w.-]+|hf:[\w.-]+(/[\w.-]+)?(:.+)?")  # data sets that are no files here
+
+
+def check_stages(stages: Iterable[str], settings: Settings) -> None:
+    """Checks the settings of stages against each other. Raises Refused for the first that cannot work."""
+    checks = {"prepare_data": check_data, "tune": check_search, "train": check_training, "evaluate": check_evaluation}
+    try:
+        for stage in stages:
+            if stage in checks:
+                checks[stage](settings[stage])
+        if {"tune", "train"} & {*stages}:
+            check_training(settings["train"])
+    except (ValueError, FileNotFoundError) as error:
+        raise Refused(str(error)) from error
+
+
+def check_data(data: dict[str, Any]) -> None:
+    """Checks the settings of 01_prepare_data. Raises ValueError and FileNotFoundError."""
+    check_shares(data)
+    if data["skip_rules"]:
+        from helpers.data.clean import check_rules
+
+        check_rules(data["skip_rules"])
+    kind, _, _ = data["dataset"].partition(":")
+    if kind in ("kaggle", "hf"):
+        if not ELSEWHERE.fullmatch(data["dataset"]):
+            raise ValueError(f"prepare_data.dataset is {data['dataset']!r}: expected {kind}:owner/name.")
+    elif data["dataset"] != "embedded":
+        from helpers.data.load import check_file
+
+        check_file(Path(data["dataset"]))
+
+
+def check_shares(data: dict[str, Any]) -> None:
+    """Raises ValueError where the parts for training and validation leave no test part."""
+    if data["train_share"] + data["val_share"] >= 1 - 1e-9:
+        shares = f"{data['train_share']} and prepare_data.val_share {data['val_share']}"
+        raise ValueError(f"prepare_data.train_share {shares} leave no test part: expected a sum below 1.")
+
+
+def check_search(search: dict[str, Any]) -> None:
+    """Checks the settings of tune. Raises ValueError."""
+    draw_points(search["space"], search["trials"], search["seed"])
+    rung_steps(search["budget_steps"], search["eta"], search["rungs"])
+
+
+def check_training(train: dict[str, Any]) -> None:
+    """Checks the settings of 02_train. Raises ValueError."""
+    configure_training(train)
+    base = train["base_model"]
+    if base == "embedded" or is_hub_name(base) or Path(base).is_dir():
+        count_parameters(model_shape(base), train["lora"])
+
+
+def check_evaluation(evaluation: dict[str, Any]) -> None:
+    """Checks the settings of 03_evaluate. Raises ValueError."""
+    llm_judge = evaluation["llm_judge"]
+    if bool(llm_judge["base_url"]) != bool(llm_judge["model"]):
+        raise ValueError("evaluate.llm_judge needs both base_url and model, or neither.")

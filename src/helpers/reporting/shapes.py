@@ -1,0 +1,149 @@
+"""What the pages rely on in a run's files; what else is there is shown as it is."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from helpers.evaluation.comparison import Comparison
+
+
+class Facts(BaseModel):
+    """Names and values."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class DataFacts(Facts):
+    """data/metrics.json."""
+
+    source: str
+    train: int
+    leak: float = 0.0
+    row_wise_leak: float = 0.0
+    leak_check: str = ""
+    funnel: list[dict[str, Any]] = []
+    sha256: dict[str, str] = {}
+
+
+class PlannedHours(Facts):
+    """The hours of a plan."""
+
+    train: float
+    evaluate: float
+
+
+class PlanFacts(Facts):
+    """The plan in train/metrics.json."""
+
+    hours: PlannedHours
+
+
+class TrainingFacts(Facts):
+    """train/metrics.json."""
+
+    base_model: str
+    trainable_parameters: int
+    backend: str
+    dtype: str
+    optimizer_steps: int
+    effective_batch: float
+    epochs: float
+    plan: PlanFacts | None = None
+
+
+class GroupFacts(Comparison, extra="allow", frozen=True):
+    """A group of rows with its own comparison."""
+
+    label: str
+    n: int
+
+
+class CategoryFacts(Facts):
+    """The fixed prompts of one category."""
+
+    category: str
+    n: int
+    base: float = Field(alias="base unsafe")
+    tuned: float = Field(alias="tuned unsafe")
+
+
+class PromptFacts(Facts):
+    """The scores of the fixed prompts."""
+
+    n: int = 0
+    categories: list[CategoryFacts] = []
+
+
+class EvaluationFacts(Comparison, extra="allow", frozen=True):
+    """evaluate/metrics.json."""
+
+    n: int
+    decoding: str = ""
+    max_new_tokens: int = 0
+    seed: int = 0
+    topics: list[GroupFacts] = []
+    lengths: list[GroupFacts] = []
+    prompts: PromptFacts = PromptFacts()
+    judge: dict[str, Any] = {}  # words: ok - its name in the file
+    replies_per_second: dict[str, float] = {}
+
+
+class BestFacts(Facts):
+    """The best candidate of a search: tune/best.json."""
+
+    candidate: int
+    settings: dict[str, Any]
+    importance: dict[str, float] | None = None
+
+
+class SearchFacts(Facts):
+    """tune/metrics.json."""
+
+    candidates: int
+    eliminated: int
+    failed: int
+    best: BestFacts
+
+
+class LogEntry(Facts):
+    """A line of train/log.jsonl."""
+
+    step: float = 0.0
+    epoch: float = 0.0
+    loss: float = 0.0
+    eval_loss: float = 0.0
+    learning_rate: float = 0.0
+
+
+class AnsweredRow(Facts):
+    """A line of evaluate/base.jsonl and tuned.jsonl."""
+
+    id: str
+    prompt: str
+    reference: str
+    reply: str
+
+
+class Reply(Facts):
+    """A line of infer/replies.jsonl."""
+
+    prompt: str
+    base: str
+    tuned: str
+
+
+class RowScores(BaseModel):
+    """A line of evaluate/scores.csv, whose replies were scored."""
+
+    base_chrf: float
+    tuned_chrf: float
+
+
+class Trial(BaseModel):
+    """A line of tune/trials.csv."""
+
+    candidate: int
+    status: str
+
+
+METRICS = {"prepare_data": DataFacts, "train": TrainingFacts, "evaluate": EvaluationFacts, "tune": SearchFacts}
