@@ -79,6 +79,9 @@ def test_killed_ten_times_a_search_finds_the_same(make_search, wide_space):
     assert logged_losses(killed) == logged_losses(run), "a step is missing, or was logged twice"
 
 
+HIGHEST_RATE = 10.0  # that the settings take; here it stands for one at which every loss is infinite
+
+
 @pytest.fixture
 def broken_search(make_search, monkeypatch):
     """Returns a search's outcome in which a learning rate diverges and a batch size runs out of memory."""
@@ -87,10 +90,11 @@ def broken_search(make_search, monkeypatch):
     def launch(own, config, *rest):
         if config.sft["per_device_train_batch_size"] == 2 and config.learning_rate < 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return launch_training(own, config, *rest)
+        rate = 1e30 if config.learning_rate == HIGHEST_RATE else config.learning_rate
+        return launch_training(own, config.model_copy(update={"learning_rate": rate}), *rest)
 
     monkeypatch.setattr("helpers.search.trials.launch_training", launch)
-    space = {"learning_rate": [0.05, 1e30], "sft.per_device_train_batch_size": [4, 2], "lora.r": [4]}
+    space = {"learning_rate": [0.05, HIGHEST_RATE], "sft.per_device_train_batch_size": [4, 2], "lora.r": [4]}
     table, best = finish_search(make_search("broken", space=space))
     return {(row["learning_rate"], row["sft.per_device_train_batch_size"]): row for row in table}, best
 
@@ -102,7 +106,7 @@ def test_a_candidate_that_fails_does_not_end_the_search(broken_search):
     assert rows[0.05, 2]["status"] == "fail"
     assert "out of memory" in rows[0.05, 2]["reason"]
     for batch in (4, 2):
-        assert rows[1e30, batch]["status"] == "fail"
-        assert "finite" in rows[1e30, batch]["reason"]
+        assert rows[HIGHEST_RATE, batch]["status"] == "fail"
+        assert "finite" in rows[HIGHEST_RATE, batch]["reason"]
     with pytest.raises(ValueError, match="no candidate reached the last rung: .*finite"):
-        best_candidate([rows[1e30, 4]], ["learning_rate"])
+        best_candidate([rows[HIGHEST_RATE, 4]], ["learning_rate"])
