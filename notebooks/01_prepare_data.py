@@ -147,7 +147,11 @@ text_table({f"held-out rows with {reason} in another part": rows for reason, row
 
 # %%
 kept = join_dialogues(corpus.kept, links) if join_turns else corpus.kept
-corpus = corpus._replace(kept=sample_rows(kept, max_rows, seed))
+corpus = corpus._replace(kept=kept)
+if max_rows:
+    corpus = corpus.drop("not sampled", {*kept.id} - {*sample_rows(kept, max_rows, seed).id})
+    leak_check += f" Looked at before sampling: {len(corpus.kept):,} of {len(kept):,} rows were picked."
+    print(f"{corpus.funnel[-1].dropped:,} of {len(kept):,} rows are not sampled: max_rows is {max_rows:,}")
 parts = make_parts(corpus.kept, system_prompt, dataset)
 print(", ".join(f"{part}: {len(rows):,} rows" for part, rows in parts.items()))
 

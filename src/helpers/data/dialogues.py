@@ -46,10 +46,10 @@ def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
     A dialogue is a run of adjacent rows of one topic, whatever their titles; two neighbouring dialogues of one topic
     count as one. To be called with every row of the file, before any is dropped. A run of over `Order.longest` rows is
     part of a sorted table: its rows stay single, as all rows do where neighbours share their topic no more often than
-    chance has it (fewer than FEWEST rows of several topics cannot tell). `longest` is NEIGHBOURS times LONGEST_DIALOGUE,
-    or times the median run where that is longer and each topic has RECURRING runs; LONGEST_DIALOGUE alone where topics
-    do not recur so often and most rows stand in longer runs, as in a small sorted table. Rows under titles of other rows are counselling,
-    not dialogues: see `mark_foreign_titles`.
+    chance has it (fewer than FEWEST rows of several topics cannot tell). `longest` is NEIGHBOURS times
+    LONGEST_DIALOGUE, or times the median run where that is longer and each topic has RECURRING runs; LONGEST_DIALOGUE
+    alone where topics do not recur so often and most rows stand in longer runs, as in a small sorted table. Rows under
+    titles of other rows are counselling, not dialogues: see `mark_foreign_titles`.
     """
     same = (table.topic == table.topic.shift()) & (table.topic != "")
     foreign = mark_foreign_titles(table)
