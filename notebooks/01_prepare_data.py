@@ -137,9 +137,9 @@ text_table({**facts, "dialogues": dialogues, "groups": len(groups), "rows of the
 # %%
 by_row = split_groups(list(corpus.kept.id), train_share, val_share, seed)
 splits = {"leak": corpus.kept.part, "row_wise_leak": by_row}
-longest, longer = corpus.order.longest, corpus.order.longer
+_, _, longest, longer, foreign = corpus.order
 leaks = find_leaks(corpus.kept, corpus.dropped, splits, near_duplicate, longest)
-leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, longest, longer)
+leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, longest, longer, foreign)
 print(leak_check)
 brings_own_split = (corpus.kept.published != "").all()
 assert brings_own_split or leaks["leak"].leaked == 0, f"the split leaks: {leaks['leak'].reasons}"

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import corpus_twin
+import pandas
 import planted
 import pytest
 from tables import ROW, cleaned, unified_table
 
 from helpers.data import turns
-from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, clean_table, example_fates
+from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, canonicalise_topics, clean_table, example_fates
 from helpers.language.bengali import normalise
 
 
@@ -180,6 +181,12 @@ def test_an_example_of_a_changed_row_shows_a_change():
     rows = [{"Questions": f"ভয়ের কথা {n}", "Answers": f"ভ\u09dfের কথা শুনছি {n}"} for n in range(9)]
     table = unified_table(*rows, {"Questions": "আরেকটা প্রশ্ন", "Answers": "<b>ভালো</b> থাকবেন"})
     assert [fate["row"] for fate in example_fates(table, clean_table(table), 1) if "<b>" in fate["raw answer"]] == [10]
+
+
+@pytest.mark.parametrize(("topic", "opposite"), [("বিশ্বাস", "অবিশ্বাস"), ("সম্পর্ক", "অসম্পর্ক"), ("অবিচারবোধ", "বিচারবোধ")])
+def test_an_opposite_is_no_spelling_of_a_topic(topic, opposite):
+    topics = pandas.Series([topic] * 40 + [opposite] * 3)
+    assert canonicalise_topics(topics).equals(topics)
 
 
 def test_the_examples_show_one_row_of_every_fate(twin):

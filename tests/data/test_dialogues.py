@@ -106,7 +106,15 @@ def test_too_few_rows_to_tell_a_shuffled_table_are_said():
 
 def test_the_order_of_the_corpus_is_described(twin):
     assert twin.corpus.order.same_topic > 0.5
-    assert twin.corpus.order.describe().endswith("are grouped as dialogues.")
+    order = twin.corpus.order
+    assert order.foreign > 0
+    assert f"dialogues, but for {order.foreign:,} rows next to one of their topic" in order.describe()
+
+
+def test_rows_under_titles_of_other_rows_are_counted():
+    own = [{"Topics": f"বিষয় {n}", "Questions": f"কথা নম্বর {n}", "Question-Title": "কথা"} for n in range(40)]
+    foreign = rows_of("ক", "ক", "ক", **{"Question-Title": "অন্য সারির"})
+    assert number_dialogues(unified_table(*own, *foreign))[1].foreign == 2
 
 
 @pytest.mark.parametrize("turns", [0, 13], ids=["one to four turns", "13 turns"])

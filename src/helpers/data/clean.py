@@ -20,6 +20,7 @@ from helpers.language.hotlines import foreign_crisis_number
 from helpers.language.signatures import is_signed
 
 MIN_CHARACTERS = 6  # a side with fewer says nothing
+NEGATING = ("অ", "অন", "না", "নি", "নির", "নির্", "নিঃ", "বে", "দুঃ", "দুর", "দুর্")  # before a word: its opposite
 SIDES = ["question", "answer"]
 
 _ENTITY = regex.compile(r"&\s?(?:amp\s?;\s?)?(#?[A-Za-z0-9]{2,8})\s?;")  # also one that was escaped twice
@@ -190,13 +191,23 @@ def make_id(content: str) -> str:
 
 
 def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
-    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary."""
+    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary.
+
+    A negating prefix (অবিশ্বাস, distrust, of বিশ্বাস, trust) makes another topic, not another spelling.
+    """
     counts = topics.value_counts().to_dict()
     names = {}
     for topic in counts if len(counts) < 2000 else []:
         common = [other for other in list(counts)[:200] if counts[other] >= 10 * counts[topic] and topic]
+        common = [other for other in common if not _are_opposites(topic, other)]
         names[topic] = next(iter(difflib.get_close_matches(topic, common, n=1, cutoff=0.8)), topic)
     return topics.map(names) if names else topics
+
+
+def _are_opposites(first: str, second: str) -> bool:
+    """Returns whether one topic is the other with a negating prefix; a letter written twice is none."""
+    short, long = sorted((first, second), key=len)
+    return any(long == prefix + short and not short.startswith(prefix) for prefix in NEGATING)
 
 
 def example_fates(table: pandas.DataFrame, corpus: Corpus, seed: int) -> list[dict[str, Any]]:

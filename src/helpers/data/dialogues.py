@@ -22,6 +22,7 @@ class Order(NamedTuple):
     by_chance: float  # that share in a shuffled table
     longest: int  # rows of a run that can be dialogues; 1 where the order shows none
     longer: int  # rows in longer runs of one topic
+    foreign: int = 0  # rows that are kept apart from the one before of their topic: both have titles of other rows
 
     def describe(self) -> str:
         """Returns what was seen, and what follows from it."""
@@ -37,7 +38,10 @@ class Order(NamedTuple):
         if self.same_topic <= self.by_chance:
             sentence = f"{shares}, but fewer than {FEWEST} rows cannot tell{sentence[len(shares) :]}"
         longer = f"{self.longer:,} rows in runs of over {self.longest}, as a sorted table has them"
-        return f"{sentence}, but for {longer}. {lost}" if self.longer else f"{sentence}."
+        foreign = f"{self.foreign:,} rows next to one of their topic, both under titles in other words"
+        excepted = " and for ".join([longer] * (self.longer > 0) + [foreign] * (self.foreign > 0))
+        sentence = f"{sentence}, but for {excepted}." if excepted else f"{sentence}."
+        return f"{sentence} {lost}" if self.longer else sentence
 
 
 def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
@@ -53,12 +57,14 @@ def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
     """
     same = (table.topic == table.topic.shift()) & (table.topic != "")
     foreign = mark_foreign_titles(table)
-    runs = (~same | (foreign & foreign.shift(fill_value=False))).cumsum()
+    parted = same & foreign & foreign.shift(fill_value=False)
+    runs = (~same | parted).cumsum()
     sizes = runs.map(runs.value_counts())
     same_topic, by_chance, shuffled = _compare_with_chance(table.topic, same)
     longest = 1 if shuffled else _longest_run(table.topic, runs)
     single = pandas.Series(range(-len(table), 0), index=table.index)
-    order = Order(same_topic, by_chance, longest, 0 if shuffled else int(sizes[sizes > longest].count()))
+    longer, apart = (0, 0) if shuffled else (int(sizes[sizes > longest].count()), int(parted.sum()))
+    order = Order(same_topic, by_chance, longest, longer, apart)
     return runs.where(sizes <= longest, single), order
 
 
