@@ -137,9 +137,9 @@ text_table({**facts, "dialogues": dialogues, "groups": len(groups), "rows of the
 # %%
 by_row = split_groups(list(corpus.kept.id), train_share, val_share, seed)
 splits = {"leak": corpus.kept.part, "row_wise_leak": by_row}
-longest, longer = corpus.order.longest, corpus.order.longer
+_, _, longest, longer, foreign = corpus.order
 leaks = find_leaks(corpus.kept, corpus.dropped, splits, near_duplicate, longest)
-leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, longest, longer)
+leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, longest, longer, foreign)
 print(leak_check)
 brings_own_split = (corpus.kept.published != "").all()
 assert brings_own_split or leaks["leak"].leaked == 0, f"the split leaks: {leaks['leak'].reasons}"
@@ -147,7 +147,11 @@ text_table({f"held-out rows with {reason} in another part": rows for reason, row
 
 # %%
 kept = join_dialogues(corpus.kept, links) if join_turns else corpus.kept
-corpus = corpus._replace(kept=sample_rows(kept, max_rows, seed))
+corpus = corpus._replace(kept=kept)
+if max_rows:
+    corpus = corpus.drop("not sampled", {*kept.id} - {*sample_rows(kept, max_rows, seed).id})
+    leak_check += f" Looked at before sampling: {len(corpus.kept):,} of {len(kept):,} rows were picked."
+    print(f"{corpus.funnel[-1].dropped:,} of {len(kept):,} rows are not sampled: max_rows is {max_rows:,}")
 parts = make_parts(corpus.kept, system_prompt, dataset)
 print(", ".join(f"{part}: {len(rows):,} rows" for part, rows in parts.items()))
 

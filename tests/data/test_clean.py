@@ -1,16 +1,18 @@
 """The cleaning rules: what each takes from a file with planted defects, and what none may take."""
 
+import functools
 import itertools
 import re
 from pathlib import Path
 
 import corpus_twin
+import pandas
 import planted
 import pytest
-from tables import ROW, cleaned
+from tables import ROW, cleaned, unified_table
 
 from helpers.data import turns
-from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, clean_table, example_fates
+from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, canonicalise_topics, clean_table, example_fates
 from helpers.language.bengali import normalise
 
 
@@ -151,6 +153,42 @@ def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
     assert list(kept.topic) == list(twin.truth.topic[kept.number])
 
 
+@pytest.mark.parametrize("text", ["৫>৩", "২ < ৩", "খাবার & জল; ভালো"])
+def test_what_only_looks_like_markup_is_kept(text):
+    assert repair(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "repaired"),
+    [
+        ("<h1>ভয়</h1> <ul><li>এক</li></ul>", "ভয় এক"),
+        ("<table><tr><td>ভয়</td></tr></table>", "ভয়"),
+        ("&amp;nbsp;ভয় &amp; রাগ", "ভয় & রাগ"),
+        ("&lt;p&gt;ভয়&lt;/p&gt;", "ভয়"),
+        ("ভয় < রাগ >", "ভয় রাগ"),
+    ],
+)
+def test_what_markup_leaves_is_removed(text, repaired):
+    assert repair(text) == repaired.replace("য়", "য়")
+
+
+def repair(text):
+    """Returns a text with every repair."""
+    return normalise(functools.reduce(lambda text, rule: REPAIRS[rule](text), REPAIRS, normalise(text)))
+
+
+def test_an_example_of_a_changed_row_shows_a_change():
+    rows = [{"Questions": f"ভয়ের কথা {n}", "Answers": f"ভ\u09dfের কথা শুনছি {n}"} for n in range(9)]
+    table = unified_table(*rows, {"Questions": "আরেকটা প্রশ্ন", "Answers": "<b>ভালো</b> থাকবেন"})
+    assert [fate["row"] for fate in example_fates(table, clean_table(table), 1) if "<b>" in fate["raw answer"]] == [10]
+
+
+@pytest.mark.parametrize(("topic", "opposite"), [("বিশ্বাস", "অবিশ্বাস"), ("সম্পর্ক", "অসম্পর্ক"), ("অবিচারবোধ", "বিচারবোধ")])
+def test_an_opposite_is_no_spelling_of_a_topic(topic, opposite):
+    topics = pandas.Series([topic] * 40 + [opposite] * 3)
+    assert canonicalise_topics(topics).equals(topics)
+
+
 def test_the_examples_show_one_row_of_every_fate(twin):
     fates = example_fates(twin.table, twin.corpus, seed=1)
     assert fates[0]["became"].startswith("dropped: ")
@@ -161,5 +199,6 @@ def test_the_examples_show_one_row_of_every_fate(twin):
 def test_the_page_on_data_has_a_row_for_each_rule_in_their_order():
     page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
     conversations = [*turns.CHANGED, *turns.DROPPED, turns.EMPTY_TURN]
+    page = page.partition("## Dialogues")[0]  # the counts further down name the rules again
     rows = [rule for rule in re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE) if rule in {*RULES, *conversations}]
     assert rows == [*RULES, *conversations]

@@ -61,7 +61,7 @@ def test_a_sorted_table_has_no_dialogues():
     numbers, order = number_dialogues(unified_table(*rows_of(*["ক"] * 60, *["খ"] * 60)))
     assert numbers.is_unique
     assert order.longer == 120
-    assert "120 rows in runs of over 24, as a sorted table has them" in order.describe()
+    assert "120 rows in runs of over 4, as a sorted table has them" in order.describe()
 
 
 def test_a_shuffled_table_has_no_dialogues(twin):
@@ -76,9 +76,45 @@ def test_a_file_of_one_topic_has_no_dialogues(twin):
     assert number_dialogues(twin.file.change(Topics="শোক").table())[0].is_unique
 
 
+@pytest.mark.parametrize("topics", [8, 32])
+def test_a_small_sorted_table_loses_no_row_to_swapped_roles(topics):
+    rows = rows_of(*[f"{letter}{number}" for letter in "কখগঘ" for number in range(topics // 4) for _ in range(20)])
+    for row in rows[::20]:
+        row["Answers"] = row["Questions"]
+    corpus = cleaned(*rows)
+    assert set(corpus.dropped.rule) == {"question is the answer"}
+    assert f"{topics * 20} rows in runs of over 4, as a sorted table has them" in corpus.order.describe()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("rows", [60, 100, 300])
+def test_dialogues_of_a_small_file_are_seen(rows, seed):
+    assert number_dialogues(corpus_twin.make(rows, seed).table())[1].longest == 24
+
+
+@pytest.mark.parametrize("rows", [12, 30, 60])
+def test_one_topic_is_not_said_to_show_dialogues(rows):
+    numbers, order = number_dialogues(unified_table(*rows_of(*"ক" * rows)))
+    assert numbers.is_unique
+    assert "the order shows no dialogues" in order.describe()
+
+
+def test_too_few_rows_to_tell_a_shuffled_table_are_said():
+    order = number_dialogues(unified_table(*rows_of(*"ককখগকখগক")))[1]
+    assert "but fewer than 50 rows cannot tell: adjacent rows of one topic are grouped" in order.describe()
+
+
 def test_the_order_of_the_corpus_is_described(twin):
     assert twin.corpus.order.same_topic > 0.5
-    assert twin.corpus.order.describe().endswith("are grouped as dialogues.")
+    order = twin.corpus.order
+    assert order.foreign > 0
+    assert f"dialogues, but for {order.foreign:,} rows next to one of their topic" in order.describe()
+
+
+def test_rows_under_titles_of_other_rows_are_counted():
+    own = [{"Topics": f"বিষয় {n}", "Questions": f"কথা নম্বর {n}", "Question-Title": "কথা"} for n in range(40)]
+    foreign = rows_of("ক", "ক", "ক", **{"Question-Title": "অন্য সারির"})
+    assert number_dialogues(unified_table(*own, *foreign))[1].foreign == 2
 
 
 @pytest.mark.parametrize("turns", [0, 13], ids=["one to four turns", "13 turns"])
@@ -106,7 +142,7 @@ def test_titles_are_not_looked_at_where_few_are_of_their_rows():
     ("rows", "turns"), [(1, [1]), (2, [2]), (3, [3]), (4, [4]), (5, [2, 3]), (6, [2, 2, 2]), (7, [2, 2, 3])]
 )
 def test_a_run_makes_conversations_of_two_to_four_turns(rows, turns):
-    assert conversations(*rows_of(*"ক" * rows), {"Topics": "খ"}) == [*turns, 1]
+    assert conversations(*rows_of(*"ক" * rows, *"খগ" * 8)) == [*turns, *[1] * 16]
 
 
 def test_a_conversation_ends_where_a_row_was_dropped():

@@ -163,7 +163,7 @@ def test_the_twins_split_leaks_nothing(twin):
 def test_what_was_looked_for_is_said():
     corpus = cleaned(*write_rows(2))
     check = find_leaks(corpus.kept, corpus.dropped, {"a test": ["train"] * len(corpus.kept)}, 0.8, 24)["a test"]
-    sentence = describe_leaks(check, check, 0.8, 24, 60)
+    sentence = describe_leaks(check, check, 0.8, 24, 60, 7)
     for part in (
         "0 of 0",
         "word for word",
@@ -171,6 +171,7 @@ def test_what_was_looked_for_is_said():
         "runs of up to 24 rows",
         "Not looked for: turns of one dialogue whose rows stand apart",
         "in longer runs of one topic (60 rows)",
+        "7 adjacent rows of one topic under titles in other words",
     ):
         assert part in sentence, part
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import logging
 import shutil
 import subprocess
@@ -198,6 +199,9 @@ def test_each_notebook_runs_alone_by_plain_papermill(tmp_path):
         assert "Unable to parse" not in done.stderr
         assert "unknown parameter" not in done.stderr
     run = Run(tmp_path / "alone")
+    data = json.loads((run / "data/metrics.json").read_text(encoding="utf-8"))
+    assert data["rows_in"] == data["rows_out"] + sum(data["dropped"].values()), "rows are lost in silence"
+    assert "64 of 345 rows were picked" in data["leak_check"]
     assert [row["prompt"] for row in read_jsonl(run / "infer/replies.jsonl")] == ["আজ মন ভালো নেই।"]
     statuses = {name: stage.status for name, stage in run.record().stages.items()}
     assert statuses == dict.fromkeys(MAIN_STAGES, "finished")

@@ -81,6 +81,18 @@ def test_the_answer_has_every_helpline_in_both_languages(number):
     assert latin_digits(number) in crisis_answer("en")
 
 
+@pytest.mark.parametrize("who", ["স্ত্রী", "স্বামী", "বউ", "মা", "বাবা", "দিদি", "ভাই", "বন্ধু"])
+def test_what_was_while_somebody_lived_is_no_crisis(who):
+    assert detect_crisis(f"{who} বেঁচে থাকতে কাগজ নিয়ে কাড়াকাড়ি হতো") == ""
+
+
+@pytest.mark.parametrize("who", ["স্ত্রী", "মা", "বন্ধু"])
+@pytest.mark.parametrize("wish", ["ইচ্ছে করে না", "আর চাই না", "ভালো লাগে না", "পারছি না"])
+@pytest.mark.parametrize("form", ["{} চলে গেছে, বেঁচে থাকতে {}", "{} বেঁচে থাকতে {}"])
+def test_no_wish_to_live_after_a_loss_is_a_crisis(who, wish, form):
+    assert detect_crisis(form.format(who, wish)) == "wish to die"
+
+
 @pytest.mark.parametrize("language", ["bn", "en"])
 def test_the_answer_has_no_number_of_elsewhere(language):
     assert not foreign_crisis_number(crisis_answer(language))

@@ -20,12 +20,17 @@ from helpers.language.hotlines import foreign_crisis_number
 from helpers.language.signatures import is_signed
 
 MIN_CHARACTERS = 6  # a side with fewer says nothing
+NEGATING = ("অ", "অন", "না", "নি", "নির", "নির্", "নিঃ", "বে", "দুঃ", "দুর", "দুর্")  # before a word: its opposite
 SIDES = ["question", "answer"]
 
-_ENTITY = regex.compile(r"&\s?(#?\w{2,8})\s?;")
+_ENTITY = regex.compile(r"&\s?(?:amp\s?;\s?)?(#?[A-Za-z0-9]{2,8})\s?;")  # also one that was escaped twice
 _MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203a\u20ac]")  # UTF-8 read as Latin
 _LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
-_TAG = regex.compile(r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font)\b[^<>]*>", regex.IGNORECASE)
+_TAG = regex.compile(
+    r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font|h[1-6]|[uo]l|li|table|tbody|thead|tr|t[dh])\b[^<>]*>",
+    regex.IGNORECASE,
+)
+_STRAY = regex.compile(r"[<>](?! ?\p{N})|(?<!\p{N} ?)[<>]")  # what tags leave; between two numbers it compares them
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
 _LIST = regex.compile(r"(?:array\()?[\[{]\s*[\[{]*\s*(['\"]).*\1.*[\]})]", regex.DOTALL)  # a list or object, as text
 
@@ -85,7 +90,7 @@ def _follows_swap(table: pandas.DataFrame) -> pandas.Series:
 REPAIRS: dict[str, Callable[[str], str]] = {  # these change a row
     "entities": lambda text: html.unescape(_ENTITY.sub(r"&\1;", text)),
     "mojibake": _fix_mojibake,
-    "markup": lambda text: _TAG.sub(" ", text).replace("<", " ").replace(">", " "),
+    "markup": lambda text: _STRAY.sub(" ", _TAG.sub(" ", text)),
 }
 DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order; the first hit drops the row
     "list cell": lambda table, _: _texts(table).map(lambda texts: any(map(_LIST.fullmatch, texts))),
@@ -191,19 +196,29 @@ def make_id(content: str) -> str:
 
 
 def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
-    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary."""
+    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary.
+
+    A negating prefix (অবিশ্বাস, distrust, of বিশ্বাস, trust) makes another topic, not another spelling.
+    """
     counts = topics.value_counts().to_dict()
     names = {}
     for topic in counts if len(counts) < 2000 else []:
         common = [other for other in list(counts)[:200] if counts[other] >= 10 * counts[topic] and topic]
+        common = [other for other in common if not _are_opposites(topic, other)]
         names[topic] = next(iter(difflib.get_close_matches(topic, common, n=1, cutoff=0.8)), topic)
     return topics.map(names) if names else topics
+
+
+def _are_opposites(first: str, second: str) -> bool:
+    """Returns whether one topic is the other with a negating prefix; a letter written twice is none."""
+    short, long = sorted((first, second), key=len)
+    return any(long == prefix + short and not short.startswith(prefix) for prefix in NEGATING)
 
 
 def example_fates(table: pandas.DataFrame, corpus: Corpus, seed: int) -> list[dict[str, Any]]:
     """Returns three rows of the raw table with what became of them: a dropped, a changed and a kept one by seed."""
     raw, kept = table.set_index("number"), corpus.kept.set_index("number")
-    repaired = kept.answer != raw.answer[kept.index]
+    repaired = kept.answer != raw.answer[kept.index].map(normalise)  # another normal form would not be seen
     dropped = {number: f"dropped: {rule}" for number, rule in zip(corpus.dropped.number, corpus.dropped.rule)}
     fates = (dropped, kept.answer[repaired].to_dict(), dict.fromkeys(kept.index[~repaired], "kept as it is"))
     first, second, third = (sorted(fate.items(), key=lambda item: shuffle_key(seed, str(item[0]))) for fate in fates)

@@ -22,6 +22,7 @@ class Order(NamedTuple):
     by_chance: float  # that share in a shuffled table
     longest: int  # rows of a run that can be dialogues; 1 where the order shows none
     longer: int  # rows in longer runs of one topic
+    foreign: int = 0  # rows that are kept apart from the one before of their topic: both have titles of other rows
 
     def describe(self) -> str:
         """Returns what was seen, and what follows from it."""
@@ -34,8 +35,13 @@ class Order(NamedTuple):
         if self.longest == 1:
             return f"{shares}: the order shows no dialogues. {lost} Equal and near-duplicate texts still are grouped."
         sentence = f"{shares}: adjacent rows of one topic are grouped as dialogues"
+        if self.same_topic <= self.by_chance:
+            sentence = f"{shares}, but fewer than {FEWEST} rows cannot tell{sentence[len(shares) :]}"
         longer = f"{self.longer:,} rows in runs of over {self.longest}, as a sorted table has them"
-        return f"{sentence}, but for {longer}. {lost}" if self.longer else f"{sentence}."
+        foreign = f"{self.foreign:,} rows next to one of their topic, both under titles in other words"
+        excepted = " and for ".join([longer] * (self.longer > 0) + [foreign] * (self.foreign > 0))
+        sentence = f"{sentence}, but for {excepted}." if excepted else f"{sentence}."
+        return f"{sentence} {lost}" if self.longer else sentence
 
 
 def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
@@ -44,18 +50,21 @@ def number_dialogues(table: pandas.DataFrame) -> tuple[pandas.Series, Order]:
     A dialogue is a run of adjacent rows of one topic, whatever their titles; two neighbouring dialogues of one topic
     count as one. To be called with every row of the file, before any is dropped. A run of over `Order.longest` rows is
     part of a sorted table: its rows stay single, as all rows do where neighbours share their topic no more often than
-    chance has it (fewer than FEWEST rows cannot tell). `longest` is NEIGHBOURS times LONGEST_DIALOGUE, or times the
-    median run where that is longer and each topic has RECURRING runs. Rows under titles of other rows are counselling,
-    not dialogues: see `mark_foreign_titles`.
+    chance has it (fewer than FEWEST rows of several topics cannot tell). `longest` is NEIGHBOURS times
+    LONGEST_DIALOGUE, or times the median run where that is longer and each topic has RECURRING runs; LONGEST_DIALOGUE
+    alone where topics do not recur so often and most rows stand in longer runs, as in a small sorted table. Rows under
+    titles of other rows are counselling, not dialogues: see `mark_foreign_titles`.
     """
     same = (table.topic == table.topic.shift()) & (table.topic != "")
     foreign = mark_foreign_titles(table)
-    runs = (~same | (foreign & foreign.shift(fill_value=False))).cumsum()
+    parted = same & foreign & foreign.shift(fill_value=False)
+    runs = (~same | parted).cumsum()
     sizes = runs.map(runs.value_counts())
     same_topic, by_chance, shuffled = _compare_with_chance(table.topic, same)
-    longest = 1 if shuffled else NEIGHBOURS * _typical_dialogue(table.topic, runs)
+    longest = 1 if shuffled else _longest_run(table.topic, runs)
     single = pandas.Series(range(-len(table), 0), index=table.index)
-    order = Order(same_topic, by_chance, longest, 0 if shuffled else int(sizes[sizes > longest].count()))
+    longer, apart = (0, 0) if shuffled else (int(sizes[sizes > longest].count()), int(parted.sum()))
+    order = Order(same_topic, by_chance, longest, longer, apart)
     return runs.where(sizes <= longest, single), order
 
 
@@ -81,15 +90,18 @@ def _compare_with_chance(topics: pandas.Series, same: pandas.Series) -> tuple[fl
     by_chance = float((counts * (counts - 1)).sum()) / (rows * (rows - 1))
     same_topic = float(same.sum()) / pairs
     margin = STANDARD_ERRORS * math.sqrt(by_chance * (1 - by_chance) / pairs)
-    return same_topic, by_chance, rows >= FEWEST and same_topic <= by_chance + margin
+    shuffled = (by_chance == 1 and rows == len(topics)) or (rows >= FEWEST and same_topic <= by_chance + margin)
+    return same_topic, by_chance, shuffled
 
 
-def _typical_dialogue(topics: pandas.Series, runs: pandas.Series) -> int:
-    """Returns the rows of a dialogue in this file: at least LONGEST_DIALOGUE."""
-    lengths = runs.loc[topics != ""].value_counts()
-    if lengths.empty or len(lengths) < RECURRING * topics.loc[topics != ""].nunique():
-        return LONGEST_DIALOGUE
-    return max(LONGEST_DIALOGUE, int(lengths.median()))
+def _longest_run(topics: pandas.Series, runs: pandas.Series) -> int:
+    """Returns the rows of the longest run that can be dialogues: at least LONGEST_DIALOGUE."""
+    named = runs.loc[topics != ""]
+    lengths = named.value_counts()
+    if len(lengths) and len(lengths) >= RECURRING * topics.loc[topics != ""].nunique():
+        return NEIGHBOURS * max(LONGEST_DIALOGUE, int(lengths.median()))
+    is_sorted = named.map(lengths).median() > LONGEST_DIALOGUE  # the run of most rows is no dialogue
+    return LONGEST_DIALOGUE if is_sorted else NEIGHBOURS * LONGEST_DIALOGUE
 
 
 def number_conversations(table: pandas.DataFrame, openings: frozenset[str] = frozenset()) -> pandas.Series:

@@ -77,10 +77,13 @@ def _place_held_out(part: numpy.ndarray, most: int) -> set[int]:
     return set(places[:: 1 + len(places) // most if most else 1].tolist())
 
 
-def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int, longer: int) -> str:
+def describe_leaks(
+    check: LeakCheck, row_wise: LeakCheck, near_duplicate: float, longest: int, longer: int, foreign: int = 0
+) -> str:
     """Returns what was found, what was looked for, and what was not, in three sentences.
 
-    `longest` as `find_leaks` takes it; `longer` rows stand in longer runs of one topic.
+    `longest` as `find_leaks` takes it; `longer` rows stand in longer runs of one topic, `foreign` rows next to one of
+    their topic, both under titles in other words than their questions'.
     """
     near = " or ".join(
         f"a near-duplicate {side} ({least} different words or more)" for side, least in NEAR_WORDS.items()
@@ -91,6 +94,7 @@ def describe_leaks(check: LeakCheck, row_wise: LeakCheck, near_duplicate: float,
     missed = [] if near_duplicate else ["near-duplicates"]
     missed += ["turns of one dialogue" + " whose rows stand apart in the file" * (longest > 1)]
     missed += [f"adjacent rows in longer runs of one topic ({longer:,} rows)"] if longer else []
+    missed += [f"{foreign:,} adjacent rows of one topic under titles in other words"] if foreign else []
     return (
         f"Held-out rows with a twin in another part: {check.leaked:,} of {check.held_out:,} ({check.share:.1%}); split "
         f"row by row it would be {row_wise.share:.1%}. Looked for: {'; '.join(looked)}. Not looked for: "

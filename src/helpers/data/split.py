@@ -40,7 +40,9 @@ def split_groups(group_of_row: list[str], train_share: float, val_share: float, 
         raise ValueError(message)
     sizes, rows = Counter(group_of_row), len(group_of_row)
     if len(sizes) < 3:
-        raise ValueError(f"{rows} rows form {len(sizes)} groups: train, val and test need at least 3.")
+        problem = f"{rows} rows form {len(sizes)} groups: train, val and test need at least 3"
+        hint = "adjacent rows of one topic, equal and near-duplicate texts are one group"
+        raise ValueError(f"{problem} ({hint}). Add rows or topics, or raise prepare_data.near_duplicate.")
     large = LARGE * min(shares.values()) * rows
     order = sorted(sizes, key=lambda group: (sizes[group] <= large, shuffle_key(seed, group)))
     parts, filled = {}, Counter()

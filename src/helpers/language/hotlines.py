@@ -60,7 +60,7 @@ _AMOUNT_BEFORE = regex.compile(
 )
 _CALL = regex.compile(rf"(?<![\p{{L}}\p{{M}}]){_any_word('call')}")
 _CASE = regex.compile(
-    normalise(r"\)?(?: ?-? ?)(?:এর|এতে|এই|এ|তেই|তেও|তে|কেও|কে|র|য়ে|ে|টায়|টাতে|টিতে|ই?তে)(?![\p{L}\p{M}])")
+    normalise(r"\)?(?: ?-? ?)(?:এর|এতে|এই|এ|তেই|তেও|তে|কেও|কে|র|য়ে|ে|টায়|টাতে|টিতে|ই?তে|ই)(?![\p{L}\p{M}])")
 )
 _SENTENCE_END = regex.compile(r"[।॥?!]")
 
@@ -69,10 +69,10 @@ _TOLL_FREE = r"\(?8(?:00|33|44|55|66|77|88)"
 _LONG_FOREIGN = regex.compile(
     r"(?<!\d)(?<!\d[-.,/ ])(?:"
     rf"(?:\+|00)?1{_SEP}{_TOLL_FREE}{_SEP}?\d{{3}}{_SEP}?(?:\d{{4}}(?!\d)|\p{{L}})"  # 1-800-…: a 1 apart is theirs
-    rf"|1[-.]8\d\d[-.](?:\d{{3}}[-.])?\p{{L}}{{3}}"  # 1-800-SUICIDE
+    rf"|1[-.]8\d\d[-.](?:\d{{3}}[-.])?[\p{{L}}\p{{M}}]{{3}}"  # 1-800-SUICIDE
     rf"|{_TOLL_FREE}{_SEP}\d{{3}}{_SEP}\d{{4}}(?!\d)"
     rf"|(?:\+|00)?1?{_TOLL_FREE}{_SEP}?(?:{'|'.join(rf'{n[:3]}{_SEP}?{n[3:]}' for n in FOREIGN_TOLL_FREE)})(?!\d)"
-    rf"|273{_SEP}8255(?!\d)"
+    rf"|273{_SEP}(?:8255(?!\d)|talk)"
     rf"|\+ ?1{_SEP}?\d{{3}}{_SEP}?\d{{3}}{_SEP}?\d{{4}}(?!\d)"
     r")"
 )
