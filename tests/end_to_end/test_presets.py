@@ -83,21 +83,22 @@ def failed_run(suite, tmp_path_factory):
     """A run whose first stage has failed: its folder, what the command returned, and the call without the cause."""
     outputs = tmp_path_factory.mktemp("failed")
     call = ["--preset", "demo", "--tiny", "--outputs", outputs, "--stages", "prepare_data"]
-    failed = suite(*call, "--set", f"prepare_data.dataset={outputs}/nowhere.csv")
+    (outputs / "columns.csv").write_text("first,second\n1,2\n", encoding="utf-8")  # what the stage alone can tell
+    failed = suite(*call, "--set", f"prepare_data.dataset={outputs}/columns.csv")
     return Run(outputs / "demo-tiny"), failed, call
 
 
 def test_a_failed_stage_exits_one_with_a_clear_error(failed_run):
     _, failed, _ = failed_run
     assert failed.returncode == 1
-    assert "error: prepare_data: FileNotFoundError" in failed.stderr
-    assert "no such file" in failed.stderr
+    assert "error: prepare_data: ValueError" in failed.stderr
+    assert "'columns.csv' has the columns ['first', 'second']" in failed.stderr
     assert "Traceback" not in failed.stderr
 
 
 def test_a_failed_stages_notebook_is_rendered(failed_run):
     run, _, _ = failed_run
-    assert "nowhere.csv" in (run / "html/01_prepare_data.html").read_text(encoding="utf-8")
+    assert "columns.csv" in (run / "html/01_prepare_data.html").read_text(encoding="utf-8")
     assert run.stage("prepare_data").status == "failed"
     assert not run.has_metrics("prepare_data")
 
@@ -105,7 +106,7 @@ def test_a_failed_stages_notebook_is_rendered(failed_run):
 def test_a_failed_runs_page_says_how_to_continue(failed_run):
     run, _, _ = failed_run
     page = (run / "report/index.html").read_text(encoding="utf-8")
-    assert "prepare_data: failed (FileNotFoundError" in page
+    assert "prepare_data: failed (ValueError" in page
     assert "run the same command again" in page
 
 
