@@ -93,12 +93,18 @@ def report(options: Namespace) -> None:
 def chat(options: Namespace) -> None:
     """Serves the chat page."""
     from helpers.inference.serve import serve_chat
+    from helpers.planning.config import TrainingConfig
     from helpers.platforms.environment import prepare_packages
+    from helpers.runs.damage import reading
 
     if bool(options.run) == bool(options.run_option):
         raise Refused("chat takes the folder of one run, such as: python -m helpers chat outputs/demo")
+    run = options.run or options.run_option
+    if (run / "train" / "config.json").is_file():
+        with reading(run / "train" / "config.json"):
+            TrainingConfig.of_run(run)
     prepare_packages()
-    serve_chat(options.run or options.run_option, options.host, options.port, not options.no_care)
+    serve_chat(run, options.host, options.port, not options.no_care)
 
 
 def verify(options: Namespace) -> int:

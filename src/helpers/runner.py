@@ -255,8 +255,6 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel of this Python, not another one of the user's
     import papermill
 
-    from helpers.reporting.render import render_notebook
-
     error = ""
     with ProgressLine(run.name, stage):
         try:
@@ -275,23 +273,28 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
             error = scrub(f"{type(failure).__name__}: {failure}")
     if error:
         return note_error(run, stage, parameters, explain_disk_error(error, str(run)))
+    render_stage(run, name)
+    return run.stage(stage)
+
+
+def render_stage(run: Run, name: str) -> None:
+    """Takes secrets out of an executed notebook, where there is one, and renders it."""
+    from helpers.reporting.render import render_notebook
+
+    executed = run / "notebooks" / f"{name}.ipynb"
     if executed.is_file():
         write_text(executed, scrub(executed.read_text(encoding="utf-8")))
         render_notebook(executed, run / "html" / f"{name}.html")
-    return run.stage(stage)
 
 
 def note_error(run: Run, stage: str, parameters: dict, error: str) -> StageRecord:
     """Notes that a stage paused or failed, also on a full disk, renders what it did, and returns its record."""
-    from helpers.reporting.render import render_notebook
-
     status, name = "paused" if error.startswith("Paused:") else "failed", STAGES[stage][0]
     try:
         run.free_reserve()
         run.note_stage(stage, status=status, ended=utc_now(), error=error, parameters=parameters)
         run.close_session(None, error.partition("\n")[0][:200])
-        if (executed := run / "notebooks" / f"{name}.ipynb").is_file():
-            render_notebook(executed, run / "html" / f"{name}.html")
+        render_stage(run, name)
     except (OSError, ValueError) as failure:  # no room, or a notebook that is half written
         print(f"[{run.name}] {stage}  not all of its end was noted: {describe_error(failure)}", file=sys.stderr)
     return StageRecord(status=status, error=error, paused=run.stage(stage).paused)

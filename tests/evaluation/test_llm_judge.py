@@ -146,8 +146,8 @@ def test_an_endpoint_without_a_model_is_refused():
 
 
 def test_an_unknown_setting_of_the_judge_is_refused():
-    settings = {"base_url": "", "model": "", "key": "x"}
-    with pytest.raises(TypeError, match="evaluate.llm_judge.key is not a setting.*base_url, model"):
+    settings = {"base_url": "", "model": "", "colour": "x"}
+    with pytest.raises(TypeError, match="evaluate.llm_judge.colour is not a setting.*base_url, model"):
         check_settings("evaluate", "evaluate", {"llm_judge": settings})
-    with pytest.raises(ValueError, match="key"):
+    with pytest.raises(ValueError, match="colour"):
         LlmJudge(**settings)

@@ -1,10 +1,8 @@
 """Starts the chat page of a run."""
 
 from helpers.inference.loaded_model import LoadedModel
-from helpers.planning.config import TrainingConfig
 from helpers.platforms.environment import set_up
 from helpers.platforms.errors import Refused, describe_error
-from helpers.runs.damage import reading
 from helpers.runs.record import Run
 
 
@@ -24,8 +22,6 @@ def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: b
         if error.name != "gradio":
             raise
         raise Refused("the chat page needs gradio: pip install 'gradio==6.31.0'") from error
-    with reading(run / "train" / "config.json"):
-        TrainingConfig.of_run(run)
     set_up()
     try:
         model = LoadedModel(run)

@@ -290,7 +290,8 @@ class RunLock:
 
     def _write_leases(self) -> None:
         """Writes this process's lease to every place. Raises Refused when another did so at the same moment."""
-        kind = "notebook" if "ipykernel" in sys.modules else "runner"
+        kernel: Any = sys.modules.get("ipykernel.kernelapp")
+        kind = "notebook" if kernel and kernel.IPKernelApp.initialized() else "runner"
         who = {"host": socket.gethostname(), "machine": machine_id(), "pid": os.getpid()}
         born = psutil.Process().create_time()
         owner = _owner(os.getpid())
