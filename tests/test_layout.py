@@ -13,7 +13,7 @@ import pytest
 
 HELPERS = Path(__file__).resolve().parents[1] / "src" / "helpers"
 MODULES = sorted(HELPERS.rglob("*.py"))
-HEAVY = {"torch", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
+HEAVY = {"torch", "safetensors", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
 AT_TOP = {  # where a class needs them: these files are imported when a run trains, or the chat page opens
     "training/trainer.py": HEAVY,
     "training/callbacks.py": HEAVY,

@@ -106,7 +106,7 @@ def test_the_runner_finishes(session, runner):
     assert {stage["status"] for stage in stages.values()} == {"finished"}
 
 
-def test_the_runners_kernels_use_the_packages_beside(session, runner):
+def test_the_runners_kernels_use_the_packages_beside(session, opened, runner):
     versions = read_json(session.working / "outputs/runner/run.json")["stages"]["train"]["versions"]
     recorded = read_json(session.working / "outputs/direct/run.json")["stages"]["train"]["versions"]
     assert versions == recorded
