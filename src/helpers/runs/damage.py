@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from helpers.platforms.errors import Refused, describe_error
 
-MEND = "Take the file from a copy of the run, or run its stage again with --force."
+MEND = "Take the file from a copy of the run, or run its stage again with --force; a training would begin anew."
 
 
 @contextlib.contextmanager
