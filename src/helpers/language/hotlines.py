@@ -22,7 +22,8 @@ KIRAN = "18005990019"  # of India, toll-free: no line of helplines.yaml, and non
 
 # Of the United States; the toll-free ones without their area code, 800 or another of 8xx. Any other toll-free number is
 # known by its form: India writes 1800 in one piece, the United States 1-800.
-FOREIGN_NUMBERS = ["911", "988", "741741"]
+FOREIGN_NUMBERS = ["911", "988", "211", "741741"]
+COMMON_NUMBER = "211"  # as often a room or a page: a telephone's only where the words next to it say to dial it
 FOREIGN_TOLL_FREE = ["2738255", "7842433", "7997233", "6564673", "6624357", "4224453", "7862929", "4887386", "5658860"]
 
 _WORDS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
@@ -32,18 +33,20 @@ _DIGIT = regex.compile(r"\d")  # of any script
 _ENDS = r"(?:টা|টি|গুলো|ের|েই|[ের]|কে|তে|য়ে?|এর|এই?|[ওই]|দের)*(?![\p{L}\p{M}])"
 
 
-def _any_word(kind: str) -> str:
-    """Returns the alternatives of a kind of numbers.yaml, the longest first, with their endings."""
-    words = sorted(normalise(" ".join(_WORDS[kind])).split(), key=len, reverse=True)
+def _any_word(*kinds: str) -> str:
+    """Returns the alternatives of kinds of numbers.yaml, the longest first, with their endings."""
+    lines = [line for kind in kinds for line in _WORDS[kind]]
+    words = sorted(normalise(" ".join(lines)).split(), key=len, reverse=True)
     return rf"(?:{'|'.join(map(regex.escape, words))}){normalise(_ENDS)}"
 
 
-_NINE, _ONE, _EIGHT = "(?:নয়|নাইন|nine)", "(?:এক|ওয়ান|one)", "(?:আট|এইট|eight)"
+_NINE, _ONE, _EIGHT, _TWO = "(?:নয়|নাইন|nine)", "(?:এক|ওয়ান|one)", "(?:আট|এইট|eight)", "(?:দুই|টু|two)"
 _IN_WORDS = {
     number: regex.compile(normalise(rf"(?<![\p{{L}}\p{{M}}])(?:{words})(?=[^\p{{L}}\p{{M}}]|ে|তে|কে|র|$)"))
     for number, words in {
         "911": rf"{_NINE}[ -]{_ONE}[ -]{_ONE}|নয়শো? এগারো",
         "988": rf"{_NINE}[ -]{_EIGHT}[ -]{_EIGHT}|নয়শো? (?:অষ্টআশি|আটাশি)",
+        "211": rf"{_TWO}[ -]{_ONE}[ -]{_ONE}|দু(?:ই ?)?শো? এগারো",
     }.items()
 }
 _NUMBER_WORD = r"(?:নম্বর|নাম্বার|নং|number|no)"
@@ -58,13 +61,26 @@ _AMOUNT_BEFORE = regex.compile(
         rf"(?:[$৳₹€£#]|\b(?:tk|bdt|rs|inr)\.?|(?<![\p{{L}}\p{{M}}]){_any_word('thing')}[\s:]*(?:{_NUMBER_WORD}{_ENDS})?)[\s:=#-]*$"
     )
 )
-_CALL = regex.compile(rf"(?<![\p{{L}}\p{{M}}]){_any_word('call')}")
-_CASE = regex.compile(
-    normalise(r"\)?(?: ?-? ?)(?:এর|এতে|এই|এ|তেই|তেও|তে|কেও|কে|র|য়ে|ে|টায়|টাতে|টিতে|ই?তে|ই)(?![\p{L}\p{M}])")
+_CALL = regex.compile(rf"(?<![\p{{L}}\p{{M}}]){_any_word('call', 'dial', 'line')}")
+_CASE_ENDING = r"\)?(?: ?-? ?)(?:এর|এতে|এই|এ|তেই|তেও|তে|কেও|কে|র|য়ে|ে|টায়|টাতে|টিতে|ই?তে|ই)(?![\p{L}\p{M}])"
+_CASE = regex.compile(normalise(_CASE_ENDING))
+_DIAL = rf"(?:{_any_word('dial')}\s+{_any_word('do')})"
+_DIALLED_AFTER = regex.compile(  # "-এ একবার ফোন করুন", "নম্বরে কল দিন"; "ডায়াল করুন", "হেল্পলাইনে"
+    normalise(
+        rf"(?:{_CASE_ENDING}|\s*{_NUMBER_WORD}(?:ে|টিতে|টায়| ?-? ?এ))\s+(?:[^\s।,]+\s+){{0,2}}{_DIAL}"
+        rf"|(?:{_CASE_ENDING})?\s*(?:(?:{_NUMBER_WORD}|লাইন){_ENDS}\s*)?(?:{_DIAL}|{_any_word('line')})"
+    )
 )
+_DIALLED_BEFORE = regex.compile(
+    normalise(
+        rf"(?<![\p{{L}}\p{{M}}])(?:(?:{_DIAL}|{_any_word('line')})(?:\s*{_NUMBER_WORD}{_ENDS})?[\s:,-]*|(?:call|dial|text)\s+)$"
+    )
+)
+_DATE_SIGN = regex.compile(r"\d ?[./।|·,] ?\d ?[./।|·,] ?\d")  # which also parts a date, a verse or a section
+_SPAN = regex.compile(normalise(r"\s*(?:থেকে|পর্যন্ত)"))
 _SENTENCE_END = regex.compile(r"[।॥?!]")
 
-_SEP = r"(?:[\s./()-]{1,3})"
+_SEP = r"(?:[\s./()-]{1,3}|[।|·])"
 _TOLL_FREE = r"\(?8(?:00|33|44|55|66|77|88)"
 _LONG_FOREIGN = regex.compile(
     r"(?<!\d)(?<!\d[-.,/ ])(?:"
@@ -78,12 +94,11 @@ _LONG_FOREIGN = regex.compile(
 )
 
 
-def _written(number: str) -> regex.Pattern:
-    """Matches a number in 0 to 9 with the same sign between all its digits or none, and no part of a longer one."""
+def _written(number: str, signs: str = " ?- ?|[. ]") -> regex.Pattern:
+    """Matches a number in 0 to 9 with one of these signs between all its digits or none, no part of a longer one."""
     pairs = r"(?:911|988)"
-    apart = r"(?P<sep>[-.]| ?- ?| )" + "(?P=sep)".join(number[1:])
-    long = len(number) > 4
-    digits = rf"{_SEP}?".join(number) if long else number[0] + rf"(?:{apart}|{number[1:]})"
+    apart = rf"(?<!\d[।|·]){number[0]}(?P<sep>{signs})" + "(?P=sep)".join(number[1:]) + r"(?![।|·]\d)"
+    digits = rf"{_SEP}?".join(number) if len(number) > 4 else rf"(?:{apart}|{number})"
     before = rf"(?:(?<!\d)(?<!\d[-.,:/ ])|(?<=(?<!\d){pairs}[/, ]))"
     after = rf"(?:(?!\d)(?![-.,:/]\d| \d{{3}})|(?=[/, ]{pairs}(?!\d)))"
     return regex.compile(before + digits + after)
@@ -101,7 +116,7 @@ def _read_numbers(text: str) -> str:
 def _telephone_numbers(text: str, patterns: Iterable[regex.Pattern], evidence: bool) -> Iterator[str]:
     """Yields what the patterns match in a text of `_read_numbers`, but for amounts and for what names another thing.
 
-    With `evidence`, only where the sentence speaks of calling, or the number has a case ending or stands alone.
+    With `evidence`, only where `_is_called`.
     """
     for match in (match for pattern in patterns for match in pattern.finditer(text)):
         ends = [end.start() for end in _SENTENCE_END.finditer(text)]
@@ -110,12 +125,25 @@ def _telephone_numbers(text: str, patterns: Iterable[regex.Pattern], evidence: b
         before, after = text[start : match.start()], text[match.end() : end]
         if _AMOUNT_AFTER.match(after) or _AMOUNT_BEFORE.search(before):
             continue
-        alone = not regex.search(r"\p{L}", before + after)
-        if not evidence or alone or _CASE.match(after) or _CALL.search(before + " " + after):
+        if not evidence or _is_called(match.group(), before, after):
             yield match.group()
 
 
-_FOREIGN = [_written(number) for number in FOREIGN_NUMBERS]
+def _is_called(number: str, before: str, after: str) -> bool:
+    """Returns whether a sentence speaks of calling, or its number has a case ending or stands alone.
+
+    That is not enough for a COMMON_NUMBER, which has to be dialled, and for one that may be a date or a verse's, which
+    needs the word.
+    """
+    if regex.sub(r"\D", "", number) == COMMON_NUMBER:
+        return bool(_DIALLED_AFTER.match(after) or _DIALLED_BEFORE.search(before))
+    called = bool(_CALL.search(before + " " + after))
+    if _DATE_SIGN.match(number):
+        return called and not _SPAN.match(after)
+    return called or bool(_CASE.match(after)) or not regex.search(r"\p{L}", before + after)
+
+
+_FOREIGN = [_written(number, " ?[-।] ?|[./|·,]| ") for number in FOREIGN_NUMBERS]
 _HELPLINES = [_written(number) for number in HELPLINE_NUMBERS]
 
 
