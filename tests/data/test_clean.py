@@ -1,6 +1,5 @@
 """The cleaning rules: what each takes from a file with planted defects, and what none may take."""
 
-import functools
 import itertools
 import re
 from pathlib import Path
@@ -153,9 +152,9 @@ def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
     assert list(kept.topic) == list(twin.truth.topic[kept.number])
 
 
-@pytest.mark.parametrize("text", ["৫>৩", "২ < ৩", "খাবার & জল; ভালো"])
+@pytest.mark.parametrize("text", ["৫>৩", "২ < ৩", "২  <  ৩", "খাবার & জল; ভালো"])
 def test_what_only_looks_like_markup_is_kept(text):
-    assert repair(text) == text
+    assert repair(text) == normalise(text)
 
 
 @pytest.mark.parametrize(
@@ -173,8 +172,37 @@ def test_what_markup_leaves_is_removed(text, repaired):
 
 
 def repair(text):
-    """Returns a text with every repair."""
-    return normalise(functools.reduce(lambda text, rule: REPAIRS[rule](text), REPAIRS, normalise(text)))
+    """Returns an answer as cleaning leaves it."""
+    return cleaned({"Answers": text}, skip_rules=list(DROPS)).kept.answer[0]
+
+
+QUOTED = "“ভালো”"
+SENTENCE = "আমি ভালো নেই, চাঁদ হঠাৎ উঠল “হ্যাঁ” — র‍্যাব ঠিক আছে…"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "sloppy-windows-1252"])
+@pytest.mark.parametrize("form", ["{}", "{} আর এটুকু ঠিক ছিল।", "তিনি বললেন, {}।"])
+def test_bengali_read_as_latin_comes_back_whole(encoding, form):
+    broken = SENTENCE.encode().decode(encoding)
+    assert broken != SENTENCE
+    assert repair(form.format(broken)) == normalise(form.format(SENTENCE))
+
+
+@pytest.mark.parametrize(
+    "form", ["{}", "{} বললেন তিনি।", "তিনি বললেন, {}।", "{}টা শুনে মন ভরে গেল।", "({})", "{}\nতারপর?"]
+)
+@pytest.mark.parametrize("broken", ["â€œভালোâ€", "â€œভালোâ€\x9d", "“ভালোâ€"])
+def test_a_closing_quote_that_lost_its_last_byte_is_one(broken, form):
+    assert repair(form.format(broken)) == normalise(form.format(QUOTED))
+
+
+def test_a_joiner_that_lost_its_last_byte_is_one():
+    assert repair("রâ€্যাব এসেছিল।") == normalise("র‍্যাব এসেছিল।")
+
+
+@pytest.mark.parametrize(("broken", "sound"), [("মা â€” বাবা", "মা — বাবা"), ("ভালোâ€¦", "ভালো…"), ("â€˜নাâ€™", "‘না’")])
+def test_other_marks_read_as_latin_stay_what_they_were(broken, sound):
+    assert repair(broken) == normalise(sound)
 
 
 def test_an_example_of_a_changed_row_shows_a_change():

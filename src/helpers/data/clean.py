@@ -25,12 +25,15 @@ SIDES = ["question", "answer"]
 
 _ENTITY = regex.compile(r"&\s?(?:amp\s?;\s?)?(#?[A-Za-z0-9]{2,8})\s?;")  # also one that was escaped twice
 _MOJIBAKE = regex.compile(r"[\u0080-\u009f\u00a6-\u00ff\u0152-\u0178\u2020-\u203a\u20ac]")  # UTF-8 read as Latin
+_LOST_BYTE = regex.compile(
+    r"â€(?=(্)|[\s।॥,.;:!?)\]\u0980-\u09ff]|$)"
+)  # the last of ” or of a joiner; most tools drop it
 _LEFTOVER = regex.compile(r"[ÂÃ]+(?=\s|$)|(?<=\s)[ÂÃ]+")
 _TAG = regex.compile(
     r"</?\s?(?:br|p|div|span|b|i|u|em|strong|a|font|h[1-6]|[uo]l|li|table|tbody|thead|tr|t[dh])\b[^<>]*>",
     regex.IGNORECASE,
 )
-_STRAY = regex.compile(r"[<>](?! ?\p{N})|(?<!\p{N} ?)[<>]")  # what tags leave; between two numbers it compares them
+_STRAY = regex.compile(r"[<>](?!\s*\p{N})|(?<!\p{N}\s*)[<>]")  # what tags leave; between two numbers it compares them
 _URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
 _LIST = regex.compile(r"(?:array\()?[\[{]\s*[\[{]*\s*(['\"]).*\1.*[\]})]", regex.DOTALL)  # a list or object, as text
 
@@ -78,6 +81,7 @@ def _fix_mojibake(text: str) -> str:
         return text
     import ftfy  # a fifth of a second
 
+    text = _LOST_BYTE.sub(lambda match: "â€\x8d" if match[1] else "â€\x9d", text)
     return _LEFTOVER.sub("", ftfy.fix_encoding(text))
 
 
@@ -87,7 +91,9 @@ def _follows_swap(table: pandas.DataFrame) -> pandas.Series:
     return swap.groupby(table.dialogue).cumsum() > swap
 
 
-REPAIRS: dict[str, Callable[[str], str]] = {  # these change a row
+REPAIRS: dict[
+    str, Callable[[str], str]
+] = {  # these change a row; before `normalise`, which drops half of mojibake's bytes
     "entities": lambda text: html.unescape(_ENTITY.sub(r"&\1;", text)),
     "mojibake": _fix_mojibake,
     "markup": lambda text: _STRAY.sub(" ", _TAG.sub(" ", text)),
@@ -160,27 +166,25 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
 
 
 def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.DataFrame, list[FunnelStep]]:
-    """Returns the table with every text normalised and repaired, and a step for each rule."""
-
-    def repair(text: str, rule: str) -> str:
-        repaired = REPAIRS[rule](text)
-        return text if repaired == text else normalise(repaired)
-
+    """Returns the table with every text repaired and normalised, and a step for each rule."""
     table, funnel = table.copy(), []
-    texts = table[["topic", "title", *SIDES]].map(normalise)
+    texts = table[["topic", "title", *SIDES]]
     for rule in rules:
-        repaired = texts.map(functools.partial(repair, rule=rule))
+        repaired = texts.map(REPAIRS[rule])
         changed = (repaired[SIDES] != texts[SIDES]).any(axis=1)
         examples = tuple(map(_excerpt_change, texts.answer[changed][:3], repaired.answer[changed][:3]))
         funnel.append(FunnelStep(rule, len(table), changed=int(numpy.sum(changed)), examples=examples))
         texts = repaired
-    table[texts.columns] = texts
+    table[texts.columns] = texts.map(normalise)
     if "messages" in table:
         table["messages"] = [
-            [{**turn, "content": functools.reduce(repair, rules, normalise(turn["content"]))} for turn in turns]
-            for turns in table.messages
+            [{**turn, "content": _repair(turn["content"], rules)} for turn in turns] for turns in table.messages
         ]
     return table, funnel
+
+
+def _repair(text: str, rules: list[str]) -> str:
+    return normalise(functools.reduce(lambda text, rule: REPAIRS[rule](text), rules, text))
 
 
 def _excerpt_change(before: str, after: str) -> str:
