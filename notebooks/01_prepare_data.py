@@ -110,7 +110,11 @@ text_table(example_fates(table, corpus, seed))
 # %% [markdown]
 # ## Topics and titles
 # A title that fits its own question no better than another row's belongs to another row. Neither titles nor topics are
-# trained on.
+# trained on. A rare spelling of a topic is put to the one it varies, so that it parts no dialogue.
+
+# %%
+print(corpus.describe_merged_topics())
+text_table([merged.as_json() for merged in corpus.merged_topics])
 
 # %%
 for question, share in measure_title_agreement(corpus.kept, seed).items():

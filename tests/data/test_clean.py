@@ -152,6 +152,21 @@ def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
     assert list(kept.topic) == list(twin.truth.topic[kept.number])
 
 
+def test_every_merged_topic_is_told_with_its_rows(twin):
+    spelt, topics = twin.raw.Topics.map(normalise), twin.truth.topic.map(normalise)
+    rows = spelt[spelt != topics].value_counts().to_dict()
+    assert {merged.spelling: merged.rows for merged in twin.corpus.merged_topics} == rows
+    assert {merged.topic for merged in twin.corpus.merged_topics} <= set(topics)
+    said = twin.corpus.describe_merged_topics()
+    assert (
+        said == f"{len(rows)} rare spellings of a topic, of {sum(rows.values())} rows in all, put to the topic varied"
+    )
+
+
+def test_no_merged_topic_is_told_too():
+    assert cleaned({}).describe_merged_topics() == "No topic is a rare spelling of another one."
+
+
 @pytest.mark.parametrize("text", ["৫>৩", "২ < ৩", "২  <  ৩", "খাবার & জল; ভালো"])
 def test_what_only_looks_like_markup_is_kept(text):
     assert repair(text) == normalise(text)
@@ -214,7 +229,9 @@ def test_an_example_of_a_changed_row_shows_a_change():
 @pytest.mark.parametrize(("topic", "opposite"), [("বিশ্বাস", "অবিশ্বাস"), ("সম্পর্ক", "অসম্পর্ক"), ("অবিচারবোধ", "বিচারবোধ")])
 def test_an_opposite_is_no_spelling_of_a_topic(topic, opposite):
     topics = pandas.Series([topic] * 40 + [opposite] * 3)
-    assert canonicalise_topics(topics).equals(topics)
+    unchanged, merged = canonicalise_topics(topics)
+    assert unchanged.equals(topics)
+    assert merged == ()
 
 
 def test_the_examples_show_one_row_of_every_fate(twin):

@@ -88,9 +88,10 @@ def test_a_formula_in_a_cell_is_inert_in_every_csv(tmp_path):
 SOURCE = load_table("embedded")[1]
 
 
-def make_card(rows_out=4, answer="আপনার কষ্টটা বুঝতে পারছি।", **source):
+def make_card(rows_out=4, answer="আপনার কষ্টটা বুঝতে পারছি।", metrics=None, **source):
     counts = {"rows_in": 5, "rows_out": rows_out, "train": 2, "val": 1, "test": 1, "groups": 3}
-    facts = {**counts, "funnel": [{"rule": "url", "changed": 0, "dropped": 1}]}
+    facts = {**counts, "funnel": [{"rule": "url", "changed": 0, "dropped": 1}], "merged_topics": []}
+    facts |= metrics or {}
     return DatasetCard(data_card(SOURCE._replace(**source), facts, pandas.Series([answer])))
 
 
@@ -113,6 +114,12 @@ def test_the_known_defects_are_the_published_files_alone(published, known):
 
 def test_the_data_card_says_that_the_embedded_corpus_has_dirt():
     assert "with the shapes and the dirt" in make_card().text
+
+
+def test_the_data_card_names_merged_topics():
+    merged = {"merged_topics": [{"from": "শোক\n`ক", "to": "শোক", "rows": 3}]}
+    assert "- `শোক 'ক` → `শোক` (3 rows)\n" in make_card(metrics=merged).text
+    assert "Topics put to the one they vary\n- none" in make_card().text
 
 
 def test_the_data_cards_metadata_are_the_hubs():

@@ -46,6 +46,7 @@ def data_metrics(
             "total": int(lengths.sum()),
             "quantiles": [[share / 100, tokens] for share, tokens in quantile.items()],
         },
+        "merged_topics": [merged.as_json() for merged in corpus.merged_topics],
         "funnel": [step.as_json() for step in corpus.funnel],
         "sha256": {part: file_sha256(folder / f"{part}.jsonl") for part in parts},
     }
@@ -75,5 +76,11 @@ def data_card(source: Source, metrics: dict[str, Any], answers: pandas.Series) -
 
     head = yaml.safe_dump(card_metadata(source, metrics, answers), sort_keys=False, allow_unicode=True)
     template = Path(__file__).with_name("card.md.j2").read_text(encoding="utf-8")
+    merged = [
+        {**topic, **{key: " ".join(topic[key].replace("`", "'").split())[:60] for key in ("from", "to")}}
+        for topic in metrics["merged_topics"]
+    ]
     environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    return environment.from_string(template).render({**metrics, "source": source, "head": head})
+    return environment.from_string(template).render(
+        {**metrics, "source": source, "head": head, "merged_topics": merged}
+    )

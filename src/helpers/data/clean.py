@@ -54,6 +54,18 @@ class FunnelStep(NamedTuple):
         return {**facts, "rows_out": self.rows_in - self.dropped, "share": share}
 
 
+class MergedTopic(NamedTuple):
+    """A spelling of a topic that was put to the one it varies."""
+
+    spelling: str
+    topic: str
+    rows: int  # of the file
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns it as metrics.json has it."""
+        return {"from": self.spelling, "to": self.topic, "rows": self.rows}
+
+
 class Corpus(NamedTuple):
     """The rows that are kept and those that were dropped, in the file's order, and what each rule did.
 
@@ -65,6 +77,15 @@ class Corpus(NamedTuple):
     dropped: pandas.DataFrame
     funnel: list[FunnelStep]
     order: Order
+    merged_topics: tuple[MergedTopic, ...] = ()  # the most rows first
+
+    def describe_merged_topics(self) -> str:
+        """Returns how many spellings of topics were put to another one."""
+        if not self.merged_topics:
+            return "No topic is a rare spelling of another one."
+        rows = sum(merged.rows for merged in self.merged_topics)
+        spellings = f"{len(self.merged_topics):,} rare spelling{'s' * (len(self.merged_topics) != 1)}"
+        return f"{spellings} of a topic, of {rows:,} row{'s' * (rows != 1)} in all, put to the topic varied"
 
     def drop(self, rule: str, ids: Iterable[str]) -> "Corpus":
         """Returns the corpus with the kept rows of these ids dropped by a rule, which is the funnel's next step."""
@@ -147,7 +168,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     table, funnel = _repair_rows(table, [rule for rule in REPAIRS if rule not in skip_rules])
     defects = _find_defects(table)
     funnel += [FunnelStep(rule, len(table), changed=int(defects.pop(rule).sum())) for rule in CHANGED if defects]
-    table["topic"] = canonicalise_topics(table.topic)
+    table["topic"], merged_topics = canonicalise_topics(table.topic)
     table["dialogue"], order = number_dialogues(table)
     table["id"] = [make_id(f"{q}\0{a}") for q, a in zip(table.question, table.answer)]  # pandas 2 drops a \0 in a sum
     excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
@@ -162,7 +183,7 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     if kept.empty:
         counts = table.rule.value_counts().to_dict()
         raise ValueError(f"all {len(table)} rows were dropped: {counts}. Nothing is left to train on.")
-    return Corpus(kept, table.loc[table.rule.notna()].reset_index(drop=True), funnel, order)
+    return Corpus(kept, table.loc[table.rule.notna()].reset_index(drop=True), funnel, order, merged_topics)
 
 
 def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.DataFrame, list[FunnelStep]]:
@@ -199,8 +220,9 @@ def make_id(content: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=6).hexdigest()
 
 
-def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
-    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary.
+def canonicalise_topics(topics: pandas.Series) -> tuple[pandas.Series, tuple[MergedTopic, ...]]:
+    """Returns the topics with rare spellings (under a tenth of the nearest one's rows) put to the one they vary, and
+    which were.
 
     A negating prefix (অবিশ্বাস, distrust, of বিশ্বাস, trust) makes another topic, not another spelling.
     """
@@ -209,8 +231,10 @@ def canonicalise_topics(topics: pandas.Series) -> pandas.Series:
     for topic in counts if len(counts) < 2000 else []:
         common = [other for other in list(counts)[:200] if counts[other] >= 10 * counts[topic] and topic]
         common = [other for other in common if not _are_opposites(topic, other)]
-        names[topic] = next(iter(difflib.get_close_matches(topic, common, n=1, cutoff=0.8)), topic)
-    return topics.map(names) if names else topics
+        if close := difflib.get_close_matches(topic, common, n=1, cutoff=0.8):
+            names[topic] = close[0]
+    merged = tuple(MergedTopic(spelling, topic, counts[spelling]) for spelling, topic in names.items())
+    return topics.map(lambda topic: names.get(topic, topic)), merged
 
 
 def _are_opposites(first: str, second: str) -> bool:
