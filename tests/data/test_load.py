@@ -1,7 +1,9 @@
 """Reading a data set: every format and every place, and one clear error for what cannot be read."""
 
 import json
+import re
 import subprocess
+import sys
 
 import pandas
 import pytest
@@ -121,6 +123,13 @@ def test_the_embedded_corpus_stands_in_for_other_formats(dataset_format):
         ("a.jsonl", '{"text": "কথা"}\n'.encode("utf-16-le"), "is UTF-16LE, not UTF-8.*OLD.jsonl > NEW.jsonl"),
         ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-32"), "is UTF-32, not UTF-8"),
         ("a.csv", "Topics,Questions\nক,খ\n".encode("utf-32-be"), "is UTF-32BE, not UTF-8"),
+        ("a.csv", "বিষয়,প্রশ্ন\nক,খ\n".encode("utf-16-le"), "is UTF-16LE, not UTF-8.*iconv -f UTF-16LE"),
+        ("a.csv", "বিষয়,প্রশ্ন\nক,খ\n".encode("utf-16-be"), "is UTF-16BE, not UTF-8.*iconv -f UTF-16BE"),
+        ("a.csv", '"বিষয়","প্রশ্ন"\n'.encode("utf-16-le"), "is UTF-16LE, not UTF-8"),
+        ("a.csv", ("“" + "কথা বলি, " * 4000).encode("utf-16-be"), "is UTF-16BE, not UTF-8"),
+        ("a.csv", "বিষয়,প্রশ্ন\nক,খ\n".encode("utf-32-le"), "is UTF-32LE, not UTF-8"),
+        ("a.csv", "বিষয়,প্রশ্ন\nক,খ\n".encode("utf-32-be"), "is UTF-32BE, not UTF-8"),
+        ("a.csv", bytes(range(128, 256)) * 9, r"is not UTF-8 \(byte 0\).*WINDOWS-1252"),
         ("a.csv", "Topics,Questions\n\u00e9,b\n".encode("cp1252"), r"is not UTF-8 \(byte 17\).*WINDOWS-1252"),
         ("a.csv", b'Topics,Questions\na,b\n"a\nb,c', "line 3 begins a quoted cell that no quote ends"),
         ("a.jsonl", b"{not json}\n", "cannot be read as .jsonl: line 1 is no JSON object"),
@@ -139,6 +148,66 @@ def test_a_file_that_cannot_be_used_gets_one_clear_error(tmp_path, name, content
 
 
 HEADER = "Topics,Question-Title,Questions,Answers"
+
+
+@pytest.mark.parametrize(("sign", "name"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+@pytest.mark.parametrize("form", ["{}", "\ufeff{}", '"{}"'])
+def test_a_csv_file_without_commas_is_told_its_separator(tmp_path, sign, name, form):
+    quoted = form.startswith('"')
+    head, rows = HEADER.split(","), ["ক", "খ, গ", "গ, ঘ, ঙ", "ঘ"]
+    lines = [sign.join(f'"{cell}"' if quoted else cell for cell in cells) for cells in (head, rows, rows)]
+    path = tmp_path / "a.csv"
+    path.write_text(("" if quoted else form.format("")) + "\n".join(lines), encoding="utf-8")
+    message = f"is separated by {name} .sep={re.escape(repr(sign))}., not by commas. Write it anew, for example: "
+    with pytest.raises(ValueError, match=message) as error:
+        load_table(str(path))
+    code = re.search(r'python -c "(.*)"$', str(error.value))[1].replace("OLD.csv", "a.csv")
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert list(load_table(str(tmp_path / "NEW.csv"))[0].answer) == ["ঘ", "ঘ"]
+
+
+def test_an_unknown_header_of_semicolons_is_told_its_separator(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("প্রশ্ন;উত্তর\nক,খ;গ\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="is separated by semicolons"):
+        load_table(str(path))
+
+
+@pytest.mark.parametrize("header", ["text", "text,a;b", '"a;b",text', "text,x|y"])
+def test_a_semicolon_in_a_header_of_commas_is_no_separator(tmp_path, header):
+    path = tmp_path / "a.csv"
+    path.write_text(f"{header}\n{','.join('ক' * (header.count(',') + 1))}\n", encoding="utf-8")
+    assert len(load_table(str(path))[0]) == 1
+
+
+def test_excels_line_with_the_separator_is_left_out(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("sep=;\ntext;a\nক;খ\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"is separated by semicolons.*sep=';', skiprows=1"):
+        load_table(str(path))
+
+
+QUOTES = {  # lines after the header, and what is said of the cell that is left open
+    "to the end": (['ক,খ,"গ, ঘ', "ক,খ,গ,ঘ"], "line 2 begins a quoted cell that no quote ends"),
+    "after a cell of two lines": (['ক,"খ\n",গ,"ঘ', "ক,খ,গ,ঘ"], "line 3 begins a quoted cell that no quote ends"),
+    "to the next quote": (
+        ["ক,খ,গ,ঘ", 'ক,খ,"গ,ঘ', "ক,খ,গ,ঘ", 'ক,"খ, ক",গ,ঘ'],
+        "line 3 begins a quoted cell that ends within a cell of line 5",
+    ),
+    "with as many fields": (
+        ['ক,খ,"গ,ঘ', 'ক,খ,"গ,ঘ"', "ক,খ,গ,ঘ"],
+        "line 2 begins a quoted cell that ends within a cell of line 3",
+    ),
+    "of windows": (['ক,খ,"গ,ঘ\r', 'ক,খ,"গ",ঘ\r'], "line 2 begins a quoted cell that ends within a cell of line 3"),
+}
+
+
+@pytest.mark.parametrize(("rows", "message"), QUOTES.values(), ids=QUOTES)
+def test_a_quote_left_open_is_named_with_its_line(tmp_path, rows, message):
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([HEADER, *rows, ""]), encoding="utf-8", newline="")
+    with pytest.raises(ValueError, match=f"cannot be read as .csv: {message}"):
+        load_table(str(path))
 
 
 @pytest.mark.parametrize(
@@ -168,7 +237,9 @@ def test_empty_lines_of_a_csv_file_are_no_rows(tmp_path, end):
     assert list(table.number) == [1, 2]
 
 
-@pytest.mark.parametrize("cell", ['"ক, খ"', '"ক ""খ"" গ"', '"ক\nখ"', 'ক"খ', " ক ", "", "NA", "'ক, খ'"])
+@pytest.mark.parametrize(
+    "cell", ['"ক, খ"', '"ক ""খ"" গ"', '"ক\nখ"', 'ক"খ', " ক ", "", "NA", "'ক, খ'", '"ক" খ', '"ক\nখ" ']
+)
 def test_a_cell_is_read_as_pandas_reads_it(tmp_path, cell):
     path = tmp_path / "a.csv"
     cell = cell if cell[:1] == '"' else cell.replace(",", "")

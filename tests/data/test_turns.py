@@ -32,6 +32,8 @@ BAD = {  # rule: conversations that it drops
         [USER, ANSWER, REPLY],
         [SYSTEM, ANSWER, USER, REPLY],
         [ANSWER],
+        [USER, ANSWER, ("assistant", None)],
+        [USER, ANSWER, ("assistant", "")],
     ],
     "empty turn": [
         [USER, ("assistant", "")],
@@ -49,6 +51,24 @@ BAD = {  # rule: conversations that it drops
         [("user", '["মন ভালো নেই", "ঘুম আসে না"]'), ANSWER],
     ],
     "missing side": [[USER], [SYSTEM, USER], [SYSTEM]],
+    "too short": [
+        [USER, ("assistant", "হুম"), MORE, REPLY],
+        [USER, ANSWER, MORE, ("assistant", "হুম")],
+        [SYSTEM, USER, ("assistant", "হুম"), MORE, REPLY],
+    ],
+    "signature": [
+        [USER, ("assistant", "শান্ত হোন। রবিন শিল্পী, LMFT"), MORE, REPLY],
+        [USER, ("assistant", "শান্ত হোন। শুভেচ্ছান্তে, রবিন শিল্পী।"), MORE, REPLY],
+    ],
+    "foreign crisis number": [
+        [USER, ("assistant", "সোজা ৯১১"), MORE, REPLY],
+        [USER, ("assistant", "নম্বরটা:\n৯৮৮"), MORE, REPLY],
+    ],
+    "not Bengali": [
+        [USER, ("assistant", "I hear how hard this is."), MORE, ("assistant", f"{ANSWER[1]} {REPLY[1]} " * 3)],
+        [USER, ("assistant", f"{ANSWER[1]} {REPLY[1]} " * 3), MORE, ("assistant", "I hear how hard this is.")],
+        [USER, ANSWER, MORE, ("assistant", "আপোনাৰ কষ্ট মই বুজি পাইছোঁ, আপুনি অকলশৰীয়া নহয়।")],
+    ],
 }
 EVERY = [(rule, value) for rule, values in BAD.items() for value in values]
 
@@ -104,6 +124,11 @@ def test_turns_after_the_last_answer_are_cut(ending):
     corpus = cleaned([USER, ANSWER, MORE, REPLY, *ending])
     assert corpus.kept.messages.iloc[-1][-1] == {"role": "assistant", "content": normalise(REPLY[1])}
     assert counts(corpus) == {"turns after the last answer": 1}
+
+
+@pytest.mark.parametrize("turn", ["কেন?", "ok", "Why?"])
+def test_a_short_or_foreign_turn_of_the_user_costs_nothing(turn):
+    assert cleaned([USER, ANSWER, MORE, REPLY, ("user", turn), ("assistant", "শুনছি, বলুন।")]).dropped.empty
 
 
 def test_what_was_cut_is_no_part_of_the_question():

@@ -122,15 +122,15 @@ REPAIRS: dict[
 DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order; the first hit drops the row
     "list cell": lambda table, _: _texts(table).map(lambda texts: any(map(_LIST.fullmatch, texts))),
     "missing side": lambda table, _: (table.answer == "") | ((table.question == "") & ~table.plain),
-    "too short": lambda table, _: table[SIDES].map(len).where(table[SIDES] != "").min(axis=1) < MIN_CHARACTERS,
+    "too short": lambda table, _: _any_side(table, lambda text: len(text) < MIN_CHARACTERS),
     "question is the answer": lambda table, _: (
         ~table.plain & (table.question.map(split_words) == table.answer.map(split_words))
     ),
     "roles swapped": lambda table, _: _follows_swap(table),
     "url": lambda table, _: table[SIDES].map(_URL.search).notna().any(axis=1),
-    "signature": lambda table, _: table.answer.map(is_signed),
-    "foreign crisis number": lambda table, _: table.answer.map(foreign_crisis_number) != "",
-    "not Bengali": lambda table, least: table[SIDES].map(bengali_share).where(table[SIDES] != "").min(axis=1) < least,
+    "signature": lambda table, _: _any_answer(table, is_signed),
+    "foreign crisis number": lambda table, _: _any_answer(table, foreign_crisis_number),
+    "not Bengali": lambda table, least: _any_side(table, lambda text: bengali_share(text) < least),
     "exact duplicate": lambda table, _: table.id.where(table.rule.isna()).duplicated(),
 }
 RULES = [*REPAIRS, *DROPS]
@@ -141,6 +141,26 @@ def _texts(table: pandas.DataFrame) -> pandas.Series:
     if "messages" in table:
         return table.messages.map(lambda turns: [turn["content"] for turn in turns])
     return pandas.Series(list(zip(table.question, table.answer)), index=table.index)
+
+
+def _any_answer(table: pandas.DataFrame, test: Callable[[str], Any]) -> pandas.Series:
+    """Returns which rows have an answer that passes a test; a conversation has one in each turn of the assistant's."""
+    if "messages" not in table:
+        return table.answer.map(test).astype(bool)
+    answers = table.messages.map(lambda turns: [turn["content"] for turn in turns if turn["role"] == "assistant"])
+    return answers.map(lambda texts: any(map(test, texts)))
+
+
+def _any_side(table: pandas.DataFrame, test: Callable[[str], Any]) -> pandas.Series:
+    """Returns which rows have a question or an answer, not empty, that passes a test.
+
+    The user's turns of a conversation are one question: a short one is an answer's occasion, and never trained on.
+    """
+
+    def test_text(text: str) -> bool:
+        return text != "" and bool(test(text))
+
+    return table.question.map(test_text).astype(bool) | _any_answer(table, test_text)
 
 
 def _find_defects(table: pandas.DataFrame) -> dict[str, pandas.Series]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas
+import regex
 
 from helpers.data.turns import DROPPED, ROLES, read_turns
 from helpers.platforms.downloads import fetch_files
@@ -30,13 +31,10 @@ BOMS = {  # longest first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-NULL_BYTES = {  # 1 for each of a table's first four bytes that is null: without BOM it begins with Latin letters
-    b"\0\1\0\1": "UTF-16LE",
-    b"\1\0\1\0": "UTF-16BE",
-    b"\0\1\1\1": "UTF-32LE",
-    b"\1\1\1\0": "UTF-32BE",
-}
+WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")  # what a table without BOM may be, the longest first
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
+_CELL = regex.compile(r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)')
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
 
 
@@ -112,37 +110,77 @@ def read_table(path: Path) -> pandas.DataFrame:
 def _decode(path: Path) -> str:
     """Returns a file's text without BOM and null characters; raises ValueError when it is not UTF-8."""
     content = path.read_bytes()
-    encoding = next((name for bom, name in BOMS.items() if content.startswith(bom)), None)
-    encoding = encoding or NULL_BYTES.get(bytes(byte == 0 for byte in content[:4]))
+    encoding = next((name for bom, name in BOMS.items() if content.startswith(bom)), "") or _guess_wide(content[:4096])
+    problem = f"is {encoding}, not UTF-8"
     try:
         if not encoding:
             return content.decode("utf-8-sig").replace("\0", "")
-        problem = f"is {encoding}, not UTF-8"
     except UnicodeDecodeError as error:
         encoding, problem = "WINDOWS-1252", f"is not UTF-8 (byte {error.start})"
     convert = f"iconv -f {encoding} -t UTF-8 OLD{path.suffix} > NEW{path.suffix}"
     raise ValueError(f"{path.name!r} {problem}. Convert it first, for example: {convert}")
 
 
+def _guess_wide(sample: bytes) -> str:
+    """Returns the encoding of WIDE in which a file's first bytes are letters and signs of common scripts, "" for none.
+
+    In UTF-8, two of its bytes are in these encodings a character of another kind: an ideograph or none at all.
+    """
+    for encoding in WIDE:
+        text = sample.decode(encoding, errors="replace")
+        letters = sum(sign < "\u2070" and (sign.isprintable() or sign in "\t\r\n") for sign in text)
+        if letters > 0.9 * len(text) and len(sample) >= 8:
+            return encoding
+    return ""
+
+
+def _check_separator(text: str, name: str) -> None:
+    """Raises ValueError for a header that has its columns between other signs than commas."""
+    line = (regex.search(r"\S[^\r\n]*", text) or [""])[0]
+    columns = {sign: [cell.strip() for cell in next(csv.reader([line], delimiter=sign), [])] for sign in ",;\t|"}
+    fits = {sign: any(set(needed) <= set(cells) for needed in FORMATS.values()) for sign, cells in columns.items()}
+    for sign, signs in SEPARATORS.items() if not fits[","] else []:
+        if fits[sign] or (len(columns[","]) == 1 and len(columns[sign]) > 1):
+            skip = ", skiprows=1" * line.startswith("sep=")  # Excel's line before the header
+            read = f"pandas.read_csv('OLD.csv', sep={sign!r}{skip}, dtype=str, keep_default_na=False)"
+            hint = f"python -c \"import pandas; {read}.to_csv('NEW.csv', index=False)\""
+            problem = f"is separated by {signs} (sep={sign!r}), not by commas"
+            raise ValueError(f"{name!r} {problem}. Write it anew, for example: {hint}")
+
+
+def _check_quotes(text: str, name: str) -> None:
+    """Raises ValueError for a quoted cell that no quote ends, or only one that begins a cell of a later line."""
+    for cell in _CELL.finditer(text):
+        ended = bool(cell["end"])
+        if cell["quoted"] is None or (ended and not (cell["more"].strip() and regex.search(r"[\r\n]", cell["quoted"]))):
+            continue
+        first, last = (len(regex.findall(r"\r\n|\r|\n", text[:place])) + 1 for place in (cell.start(), cell.end("end")))
+        problem = f"begins a quoted cell that {f'ends within a cell of line {last}' if ended else 'no quote ends'}"
+        hint = "Put a quote at its end; inside a quoted cell, write a quote twice."
+        raise ValueError(f"{name!r} cannot be read as .csv: line {first} {problem}. {hint}")
+
+
 def _read_csv(text: str, name: str) -> pandas.DataFrame:
     """Returns the table of a CSV file, all texts; lines without a cell are left out.
 
-    Raises ValueError for rows with more or fewer fields than the header, and for a quote that is never closed. pandas
-    takes a field too many for an index, which shifts every column, and fills up a row with too few.
+    Raises ValueError for another separator, a quote that is never closed, and rows with more or fewer fields than the
+    header. pandas takes a field too many for an index, which shifts every column, and fills up a row with too few.
     """
-    end = "\0"  # a last row of its own, unless a quote is open: no cell holds it
+    _check_separator(text, name)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 2))
-    reader = csv.reader(io.StringIO(f"{text}\n{end}", newline=""))
+    try:
+        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+            pass
+    except csv.Error:  # a text after a closing quote, or none
+        _check_quotes(text, name)
+    reader = csv.reader(io.StringIO(text, newline=""))
     rows, lines, start = [], [], 1
     for row in reader:
         if any(cell.strip() for cell in row) or len(row) > 1:
             rows.append(row)
             lines.append(start)
         start = reader.line_num + 1
-    if rows[-1] != [end]:
-        problem = f"the row at line {lines[-1]} begins a quoted cell that no quote ends"
-        raise ValueError(f"{name!r} cannot be read as .csv: {problem}.")
-    header, *rows = rows[:-1] or [[]]
+    header, *rows = rows or [[]]
     odd = [(line, len(row)) for line, row in zip(lines[1:], rows) if len(row) != len(header)]
     if odd:
         (line, fields), *others = odd
