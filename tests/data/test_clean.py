@@ -157,7 +157,7 @@ def test_every_merged_topic_is_told_with_its_rows(twin):
     rows = spelt[spelt != topics].value_counts().to_dict()
     assert {merged.spelling: merged.rows for merged in twin.corpus.merged_topics} == rows
     assert {merged.topic for merged in twin.corpus.merged_topics} <= set(topics)
-    said = twin.corpus.describe_merged_topics()
+    sentence = twin.corpus.describe_merged_topics()
     assert (
         said == f"{len(rows)} rare spellings of a topic, of {sum(rows.values())} rows in all, put to the topic varied"
     )

@@ -61,7 +61,7 @@ BAD = {  # rule: conversations that it drops
         [USER, ("assistant", "শান্ত হোন। শুভেচ্ছান্তে, রবিন শিল্পী।"), MORE, REPLY],
     ],
     "foreign crisis number": [
-        [USER, ("assistant", "সোজা ৯১১"), MORE, REPLY],
+        [USER, ("assistant", "৯১১/৯৮৮"), MORE, REPLY],
         [USER, ("assistant", "নম্বরটা:\n৯৮৮"), MORE, REPLY],
     ],
     "not Bengali": [
