@@ -159,7 +159,8 @@ def test_every_merged_topic_is_told_with_its_rows(twin):
     assert {merged.topic for merged in twin.corpus.merged_topics} <= set(topics)
     sentence = twin.corpus.describe_merged_topics()
     assert (
-        said == f"{len(rows)} rare spellings of a topic, of {sum(rows.values())} rows in all, put to the topic varied"
+        sentence
+        == f"{len(rows)} rare spellings of a topic, of {sum(rows.values())} rows in all, put to the topic varied"
     )
 
 
