@@ -90,8 +90,8 @@ text_table({**source.as_json(), "rows": len(table)})
 
 # %% [markdown]
 # ## Cleaning
-# Text is normalised once, here: NFC, single spaces, no control characters. The first rules repair a row, the others
-# drop it; each dropped row keeps its rule in `dropped.csv`. Conversations have some rules of their own.
+# The first rules repair a row, the others drop it; each dropped row keeps its rule in `dropped.csv`. In between, text
+# is normalised once: NFC, single spaces, no control characters. Conversations have some rules of their own.
 
 # %%
 corpus = clean_table(table, skip_rules, min_bengali_share)

@@ -144,6 +144,13 @@ def test_a_large_file_is_sampled_by_whole_groups(corpus, tmp_path, monkeypatch):
     assert f"A sample: {len(rows)} of 160 rows" in PageText(path).text
 
 
+def test_a_row_that_was_not_sampled_keeps_its_group(corpus, tmp_path):
+    sampled = corpus.drop("not sampled", [corpus.kept.id[1]])
+    rows = unpack(write_browse_page(tmp_path / "x", sampled, pandas.Series(dtype=int)))
+    assert [row["rule"] for row in rows[:2]] == ["", "not sampled"]
+    assert rows[1]["group"] == rows[0]["group"] != rows[1]["id"]
+
+
 @pytest.mark.slow
 def test_a_page_of_many_long_rows_stays_below_15_mb(tmp_path):
     rng, pool = random.Random(0), bengali_words()

@@ -70,7 +70,7 @@ class Corpus(NamedTuple):
     """The rows that are kept and those that were dropped, in the file's order, and what each rule did.
 
     Both tables have the columns of `unify_columns`, `id` (of the content, so that row order does not change it) and
-    `dialogue` (of `number_dialogues`, in the whole file); `dropped` also has `rule`.
+    `dialogue` (of `number_dialogues`, in the whole file); `dropped` also has `rule`, and `group` for rows that had one.
     """
 
     kept: pandas.DataFrame
@@ -90,7 +90,8 @@ class Corpus(NamedTuple):
     def drop(self, rule: str, ids: Iterable[str]) -> "Corpus":
         """Returns the corpus with the kept rows of these ids dropped by a rule, which is the funnel's next step."""
         hit = self.kept.id.isin(set(ids))
-        gone = self.kept[hit].assign(rule=rule).reindex(columns=self.dropped.columns)
+        columns = dict.fromkeys([*self.dropped.columns, *self.kept.columns.intersection(["group"])])
+        gone = self.kept[hit].assign(rule=rule).reindex(columns=list(columns))
         dropped = pandas.concat([self.dropped, gone], ignore_index=True)
         step = FunnelStep(rule, len(self.kept), dropped=len(gone))
         kept = self.kept.loc[~hit].reset_index(drop=True)
@@ -178,7 +179,7 @@ def check_rules(names: Iterable[str]) -> None:
 
 
 def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_bengali_share: float = 0.6) -> Corpus:
-    """Normalises every text once, repairs it, and drops rows by the RULES but those in `skip_rules`.
+    """Repairs every text, normalises it once, and drops rows by the RULES but those in `skip_rules`.
 
     A row is dropped by "not Bengali" when less than `min_bengali_share` (0 to 1) of a side's letters are Bengali.
     Conversations go through the rules of `helpers.data.turns` first, which cannot be skipped.

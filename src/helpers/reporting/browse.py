@@ -50,7 +50,8 @@ def write_browse_page(run: Path, corpus: Corpus, tokens: pandas.Series) -> Path:
 def sample_groups(table: pandas.DataFrame) -> pandas.DataFrame:
     """Returns the rows in the file's order, `group` filled in: all, or whole groups up to PAGE_CHARACTERS.
 
-    A dropped duplicate is put into the group of the row that was kept, any other dropped row stands alone.
+    A dropped duplicate is put into the group of the row that was kept, a row that was dropped before groups were made
+    stands alone.
     """
     group_of = table.dropna(subset=["group"]).set_index("id").group.to_dict()
     table = table.assign(group=[group_of.get(row_id, row_id) for row_id in table.id])

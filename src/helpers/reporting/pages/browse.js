@@ -97,8 +97,8 @@ function compare(row) {
       cell.append([...words(piece)].some(word => !known.has(word)) ? make("mark", piece) : piece);
   };
   const others = rows.filter(other => other.group === row.group && other !== row).slice(0, SIDE_BY_SIDE - 1);
-  at("side-note").textContent = `${others.length + 1} of the group's ${sizes.get(row.group)} rows. In common: the share of words `
-    + "in both of the words in this row or the first, 0 to 1. Words that the first row does not have are marked.";
+  at("side-note").textContent = `${others.length + 1} of the group's ${sizes.get(row.group)} rows. In common: of the words of `
+    + "this row and the first, the share that both have, 0 to 1. Words that the first row does not have are marked.";
   at("rows").replaceChildren(renderRow(row, "h3", write), ...others.map(other => renderRow(other, "h3", write, `in common: ${similar(other)}`)));
   at("side").showModal();
 }
