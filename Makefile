@@ -40,6 +40,7 @@ setup-dev: .venv/.installed-dev
 .venv/.installed-dev: requirements-dev.lock .venv/.installed
 	$(call install_lock,requirements-dev.lock)
 	$(call compile,$(STACK_DEV))
+	@if [ -e .git ]; then git config filter.notebook.clean "$(BIN)/python tools/notebook_pairs.py"; fi
 	@touch $@
 
 demo: setup
@@ -67,7 +68,7 @@ check: setup-dev
 	$(BIN)/codespell
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-notebooks: setup
+notebooks: setup-dev
 	$(BIN)/python tools/build_notebooks.py
 
 # Resolves anew what pyproject.toml and the requirements ask for, keeps the versions that still fit, and writes the
