@@ -19,7 +19,7 @@ compile = PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(1)" >.venv/import.
 STACK := matplotlib.pyplot, pandas, unsloth, trl, datasets, evaluate, optuna, papermill, nbconvert, jupytext, ipykernel
 STACK_DEV := gradio, openai, pytest_cov
 
-.PHONY: setup setup-dev demo test test-slow test-platforms check notebooks lock clean
+.PHONY: setup setup-dev demo test test-slow test-platforms check notebooks gallery lock clean
 
 # What a run needs.
 setup: .venv/.installed
@@ -40,6 +40,7 @@ setup-dev: .venv/.installed-dev
 .venv/.installed-dev: requirements-dev.lock .venv/.installed
 	$(call install_lock,requirements-dev.lock)
 	$(call compile,$(STACK_DEV))
+	@if [ -e .git ]; then git config filter.notebook.clean "$(BIN)/python tools/notebook_pairs.py"; fi
 	@touch $@
 
 demo: setup
@@ -67,8 +68,14 @@ check: setup-dev
 	$(BIN)/codespell
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
-notebooks: setup
+notebooks: setup-dev
 	$(BIN)/python tools/build_notebooks.py
+
+# The demo's report, as docs/ shows it.
+gallery: setup-dev
+	HF_HUB_OFFLINE=1 $(BIN)/python -m helpers run --preset demo
+	$(BIN)/python tools/build_gallery.py outputs/demo
+	$(BIN)/python -m helpers report outputs/demo --readme README.md
 
 # Resolves anew what pyproject.toml and the requirements ask for, keeps the versions that still fit, and writes the
 # locks without an index's address. ARGS=--upgrade takes the newest.

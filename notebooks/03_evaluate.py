@@ -1,7 +1,9 @@
 # ---
 # jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -16,8 +18,8 @@
 # Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
 # `scores.csv`, `human_eval.csv`, `human_eval.html`, `metrics.json`, and a row in `outputs/experiments.db`.
 
-# %% tags=["setup"]
-# Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
+# %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
+# @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
 import importlib.util
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Builds each .ipynb from its .py, without outputs, and keeps their first cell the same: see setup_cell.py.
+"""Makes each pair of .py and .ipynb one notebook again, with the shared first cell: see notebook_pairs.py.
 
 python tools/build_notebooks.py          writes what differs
 python tools/build_notebooks.py --check  names what differs and exits 1
@@ -9,11 +9,9 @@ import sys
 import tomllib
 from pathlib import Path
 
-import jupytext
-import nbformat
+from notebook_pairs import NOTEBOOKS, PairConflict, refresh_index, replace_file, write_pair
 
 TOOLS = Path(__file__).resolve().parent
-NOTEBOOKS = TOOLS.parent / "notebooks"
 PAGES = ("README.md", "docs/kaggle-and-colab.md")  # with badges
 KAGGLE, COLAB = "https://kaggle.com", "https://colab.research.google.com"
 MEND = "make notebooks"
@@ -49,50 +47,41 @@ def sources() -> list[Path]:
     return [path for path in sorted(NOTEBOOKS.glob("*.py")) if path.read_text(encoding="utf-8").startswith("# ---")]
 
 
-def with_setup(source: str) -> str:
-    """Returns a notebook's source with the setup cell put in place of the one it has."""
-    cell = setup_cell()
-    return re.sub(r'(# %% tags=\["setup"\]\n).*?(?=\n\n# %%)', lambda match: match[1] + cell, source, flags=re.DOTALL)
-
-
-def build(source: str) -> str:
-    """Returns the .ipynb text of a percent source: no outputs, stable cell ids, the same for the same source."""
-    notebook = jupytext.reads(source, fmt="py:percent")
-    notebook.metadata.pop("jupytext", None)
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:02d}"
-    return nbformat.writes(notebook, indent=1, ensure_ascii=False) + "\n"
-
-
-def cells(notebook: nbformat.NotebookNode) -> list[tuple]:
-    """Returns what must agree in a pair: (cell type, source, tags) of every cell."""
-    return [(cell.cell_type, cell.source, cell.metadata.get("tags", [])) for cell in notebook.cells]
-
-
-def main(check: bool) -> int:
-    """Writes the notebooks, or with `check` names those that differ; returns the exit code."""
-    stale = []
+def settle_pairs(check: bool) -> tuple[list[str], list[str]]:
+    """Writes what differs in the pairs, or with `check` writes nothing; returns those names, and the conflicts."""
+    stale, conflicts = [], []
     for path in sources():
-        source = path.read_text(encoding="utf-8")
-        wanted = with_setup(source)
-        built = path.with_suffix(".ipynb")
-        current = built.read_text(encoding="utf-8") if built.is_file() else ""
-        if wanted == source and current == build(wanted):
-            continue
-        stale.append(path.stem)
-        if not check:
-            path.write_text(wanted, encoding="utf-8")
-            built.write_text(build(wanted), encoding="utf-8")
+        try:
+            stale += write_pair(path, setup_cell(), check)
+        except PairConflict as conflict:
+            conflicts.append(str(conflict))
+    if not check:
+        refresh_index([path.with_suffix(".ipynb") for path in sources()])
+    return stale, conflicts
+
+
+def settle_badges(check: bool) -> list[str]:
+    """Writes the badges of the pages that have other ones, or with `check` writes nothing; returns those pages."""
+    stale = []
     for path in filter(Path.is_file, (TOOLS.parent / name for name in PAGES)):
         page = path.read_text(encoding="utf-8")
         if (wanted := with_badges(page)) == page:
             continue
-        stale.append(path.stem)
+        stale.append(path.name)
         if not check:
-            path.write_text(wanted, encoding="utf-8")
+            replace_file(path, wanted)
+    return stale
+
+
+def main(check: bool) -> int:
+    """Writes the notebooks and badges, or with `check` names those that differ; returns the exit code."""
+    stale, conflicts = settle_pairs(check)
+    stale += settle_badges(check)
     if stale:
-        print(f"{'differ from their source' if check else 'built'}: {', '.join(stale)}" + f" (run: {MEND})" * check)
-    return int(check and bool(stale))
+        print(f"{'not up to date' if check else 'written'}: {', '.join(stale)}" + f" (run: {MEND})" * check)
+    for conflict in conflicts:
+        print(conflict)
+    return int(bool(conflicts) or (check and bool(stale)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-# Finds the helpers (checkout, attached Kaggle input, installed package, clone) and installs what the platform lacks.
+# @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
 import importlib.util
 import subprocess
 import sys

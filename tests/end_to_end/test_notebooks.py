@@ -1,7 +1,6 @@
 """The notebooks: pairs of .py and .ipynb, the first cell, the parameters cells, and each run alone."""
 
 import ast
-import importlib.util
 import json
 import logging
 import shutil
@@ -9,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build_notebooks as build
 import jupytext
 import nbformat
 import papermill
 import pytest
+from notebook_pairs import agreement, strip
 
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
@@ -20,9 +21,6 @@ from helpers.runs.stages import MAIN_STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS, TOOLS = ROOT / "notebooks", ROOT / "tools"
-SPEC = importlib.util.spec_from_file_location("build", TOOLS / "build_notebooks.py")
-build = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(build)
 PAIRS = build.sources()
 
 
@@ -119,13 +117,17 @@ def test_the_badges_appear_with_the_repositorys_address(name, monkeypatch):
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_the_ipynb_equals_its_py(path):
     source = jupytext.reads(path.read_text(encoding="utf-8"), fmt="py:percent")
-    assert build.cells(read(path)) == build.cells(source), f"{path.stem} differs from its source: run {build.MEND}"
+    assert read(path).metadata.pair == agreement(source), f"{path.stem} differs from its source: run {build.MEND}"
+    assert agreement(read(path)) == agreement(source), f"{path.stem} differs from its source: run {build.MEND}"
 
 
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
 def test_the_ipynb_is_committed_without_outputs(path):
-    notebook = read(path)
+    """Or will be, where the outputs of somebody's run are on the disk: git's filter takes them out."""
+    notebook = strip(read(path))
     nbformat.validate(notebook)
+    committed = subprocess.run(["git", "show", f":./{path.stem}.ipynb"], cwd=NOTEBOOKS, capture_output=True, text=True)
+    notebook = nbformat.reads(committed.stdout, as_version=4) if committed.returncode == 0 else notebook
     assert notebook.metadata.kernelspec.name == "python3"
     assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook.cells)
 
@@ -140,13 +142,24 @@ def test_the_build_notices_a_changed_cell(tmp_path, monkeypatch):
     for path in [*PAIRS, *(path.with_suffix(".ipynb") for path in PAIRS), TOOLS / "setup_cell.py"]:
         (tmp_path / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
-    monkeypatch.setattr(build, "setup_cell", lambda: (tmp_path / "setup_cell.py").read_text().strip())
+    monkeypatch.setattr(build, "TOOLS", tmp_path)
+    monkeypatch.setattr(build, "repository", lambda: "")
     assert build.main(check=True) == 0
     changed = tmp_path / PAIRS[0].name
     changed.write_text(changed.read_text() + "\n# %%\nprint(1)\n")
     assert build.main(check=True) == 1
     assert build.main(check=False) == 0
     assert build.main(check=True) == 0
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_the_setup_cell_is_folded_where_it_is_read(path):
+    """By JupyterLab, Colab and Kaggle, each by its own key."""
+    metadata = read(path).cells[1].metadata
+    assert metadata.jupyter.source_hidden is True
+    assert metadata.cellView == "form"
+    assert metadata["_kg_hide-input"] is True
+    assert read(path).cells[1].source.startswith("# @title ")
 
 
 @pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)

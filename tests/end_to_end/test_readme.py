@@ -38,6 +38,8 @@ def test_a_command_of_the_pages_runs(command, demo, tmp_path, monkeypatch):  # n
     small = ["--outputs", str(tmp_path / "out"), "--tiny"]
     if words[0] == "make":
         words.insert(1, "-n")  # `make test` is what runs here, and it runs the demo
+    elif words[0] in ("git", "cd"):  # a clone of this checkout stands for one of the public address
+        return clone(tmp_path)
     elif words[0] == "papermill":
         words[2] = str(tmp_path / words[2])
         words += ["-p", "outputs", str(tmp_path / "out"), "-p", "max_rows", "64"]
@@ -78,6 +80,17 @@ def test_a_command_of_the_pages_runs(command, demo, tmp_path, monkeypatch):  # n
         words, cwd=ROOT, capture_output=True, text=True, timeout=300, env={**os.environ, "PATH": path}
     )
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+
+
+def clone(folder):
+    """Runs the README's first lines up to make, whose command a clone must have."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    lines = README.split("```sh\n")[1].split("```")[0].splitlines()
+    assert lines[2].split()[0] == "make"
+    script = "\n".join([*lines[:2], lines[2].replace("make", "make -n")]).replace("ADDRESS", str(ROOT))
+    done = subprocess.run(["sh", "-euc", script], cwd=folder, capture_output=True, text=True)
+    assert "-m helpers run --preset demo" in done.stdout, done.stderr
 
 
 def chat_page(words, run):
