@@ -95,6 +95,7 @@ def test_a_score_at_the_floor_outranks_better(summary):
     assert shown.look == ""
     assert "but is no closer to the references than shuffled ones are" in shown.sentences[0]
     assert "is closer to the references than the base model" not in text(shown)
+    assert "better" not in text(shown).replace("no better than", ""), "better stands beside the floor"
 
 
 def test_worse_and_at_the_floor_is_both(summary):

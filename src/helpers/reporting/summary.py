@@ -165,8 +165,8 @@ def _describe_scores(scores: Comparison, kind: str, words: Words) -> list[str]:
         sentences.append(words.say("summary.chrf", floor=shown_floor, **_change(scores, "chrf", words)))
     if "perplexity" in both:
         verdict = score_verdict(scores, "perplexity")
-        shown_verdict = words.of("outcome", "worse, not better" if verdict == "worse" else verdict)
-        facts = {"rows": scores.delta["perplexity"].n, "verdict": shown_verdict}
+        outcome = {"better": "likelier", "worse": "worse, not better"}.get(verdict, verdict)
+        facts = {"rows": scores.delta["perplexity"].n, "verdict": words.of("outcome", outcome)}
         way = "fell" if scores.delta["perplexity"].value < 0 else "rose"
         sentences.append(words.say(f"summary.{way}", **facts, **_change(scores, "perplexity", words)))
     if kind == "few":
