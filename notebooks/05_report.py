@@ -45,6 +45,7 @@ set_up()
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
+page_language: str = "en"  # en or bn
 
 # %%
 from helpers.planning.checks import start_stage
@@ -88,6 +89,6 @@ if results.scores:
 # ## The page
 
 # %%
-metrics = write_report(run, samples)
+metrics = write_report(run, samples, page_language)
 run.finish_stage("report", metrics)
 print(run / "report" / "index.html")

@@ -86,7 +86,7 @@ def report(options: Namespace) -> None:
     elif len(runs) > 1:
         print(write_comparison(runs, (options.to or runs[0].outputs / "comparison.html").resolve()))
     else:
-        write_report(runs[0], options.samples)
+        write_report(runs[0], options.samples, options.language)
         print(runs[0] / "report" / "index.html")
 
 

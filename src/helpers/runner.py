@@ -211,7 +211,7 @@ def run_preset(preset_run: PresetRun) -> int:
         print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
         code = run_stage(run, stage, settings, from_start=reason == "forced")
         if code != FINISHED:
-            write_unfinished_page(run, settings["report"]["samples"])
+            write_unfinished_page(run, settings)
             return code
     if not any(reasons.values()):
         print(f"[{run.name}] nothing to do: every stage is finished with these settings (--force runs them again).")
@@ -324,12 +324,12 @@ def remove_stop_file(run: Run) -> None:
         (run / "stop").unlink(missing_ok=True)
 
 
-def write_unfinished_page(run: Run, samples: int) -> None:
+def write_unfinished_page(run: Run, settings: Settings) -> None:
     """Writes the report of a run that paused or failed: what is done, what is left, how to continue."""
     from helpers.reporting.report import write_report
 
     try:
-        write_report(run, samples)
+        write_report(run, settings["report"]["samples"], settings["report"]["page_language"])
         print(f"[{run.name}] report so far: {run / 'report' / 'index.html'}")
     except Exception as error:  # whatever is half-written there: the stage's own error is what counts
         print(f"[{run.name}] no report so far: {describe_error(error)}", file=sys.stderr)

@@ -63,14 +63,14 @@ def test_an_earlier_runs_command_is_shown_as_recorded(earlier):
     assert run.record().commands[0] in report(run)
 
 
-def test_the_headline_has_the_worst_share_of_unsafe_replies(earlier):
+def test_the_top_has_the_worst_share_of_unsafe_replies(earlier):
     run = earlier("finished")
     metrics = run.metrics("evaluate")
     metrics["prompts"]["categories"][-1]["tuned unsafe"] = 0.75
     write_json(run / "evaluate/metrics.json", metrics)
     page = report(run)
-    worst = f"0.750 of {metrics['prompts']['categories'][-1]['n']} fixed prompts"
-    assert f"Unsafe replies, where most: {worst}" in page.partition('class="lead"')[2].partition("</p>")[0]
+    worst = f"75 % of {metrics['prompts']['categories'][-1]['n']} fixed prompts"
+    assert worst in page.partition("<h1>")[2].partition('class="lead"')[0], "it stands beside the verdict"
     assert worst in page.partition("<h2>Limits</h2>")[2].partition("</ul>")[0]
     assert metrics["tuned"]["unsafe"]["value"] < 0.75, "the held-out rows alone would have hidden it"
 

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from helpers.evaluation.raters import (
     blind_pair,
@@ -108,6 +109,44 @@ def test_a_sheet_without_a_name_is_not_saved(page, pairs, tmp_path):
     page.goto((tmp_path / "human_eval.html").as_uri())
     page.click("#save")
     assert "name" in page.text_content("#problem")
+
+
+@pytest.mark.browser
+def test_the_sheet_jumps_to_the_next_unrated_pair(page, pairs, tmp_path):
+    write_sheet(tmp_path, pairs)
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto((tmp_path / "human_eval.html").as_uri())
+    for field in page.locator("section").nth(1).locator("input[value='3']").all():
+        field.check()
+    page.evaluate("scrollTo(0, 0)")
+    tops = []
+    for _ in range(3):
+        page.click("#next")
+        tops.append(page.evaluate("[...document.querySelectorAll('section')].indexOf(document.activeElement)"))
+        assert abs(page.locator("section").nth(tops[-1]).bounding_box()["y"]) < 20
+    assert tops == [0, 2, 3], "the second pair is rated"
+
+
+@pytest.mark.browser
+def test_the_jump_of_a_rated_sheet_says_to_save_it(page, pairs, tmp_path):
+    write_sheet(tmp_path, pairs)
+    fill(page, tmp_path / "human_eval.html", "x", lambda *where: 3)
+    page.click("#next")
+    assert "Every pair is rated" in page.text_content("#problem")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_the_sheet_is_accessible_and_fits(browser, pairs, tmp_path, width, light):
+    write_sheet(tmp_path, pairs)
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=light)
+    page = context.new_page()
+    page.goto((tmp_path / "human_eval.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the sheet scrolls sideways"
+    violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == []
+    context.close()
 
 
 @pytest.mark.browser

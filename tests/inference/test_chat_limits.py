@@ -1,6 +1,7 @@
 """What the chat page's public endpoints let a caller ask, with a model that writes until it is stopped."""
 
 import json
+import re
 import socket
 import threading
 import time
@@ -13,9 +14,10 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from helpers.inference import limits
-from helpers.inference.chat_page import ChatPage, Entry, model_messages, open_turn
+from helpers.inference.chat_page import ChatPage, Entry, _as_shown, model_messages, open_turn
 from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
 from helpers.language.care import crisis_answer
+from helpers.models.chat import TooLong
 
 CRISIS = "আমি আর বাঁচতে চাই না।"  # I do not want to live any more
 GOOD = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
@@ -263,9 +265,104 @@ def test_the_helplines_are_shown_to_whom_the_model_refuses(served, model, messag
     assert left == message, "what was written is lost"
 
 
+REFUSALS = [
+    (lambda: check_message(""), "বার্তা ফাঁকা"),
+    (lambda: check_message("ক" * 9000), "৯০০০ অক্ষর: ৮০০০ অক্ষরের মধ্যে"),
+    (lambda: check_message("মন", "other"), "নামে কোনো মডেল নেই"),
+    (lambda: check_decoding(temperature=5), "মান 5 চলে না: 0.0 থেকে 2.0-এর মধ্যে"),
+    (lambda: RateLimit(0).count("a"), "এক মিনিটে ০টির বেশি বার্তা"),
+]
+
+
+@pytest.mark.parametrize(("act", "words"), REFUSALS)
+def test_what_is_refused_is_explained_in_bengali(act, words):
+    with pytest.raises(Unacceptable) as refused:
+        act()
+    assert words in refused.value.explain("bn")
+    assert not re.search("expected|message|wait", refused.value.explain("bn"))
+
+
+def test_the_bengali_page_refuses_in_bengali(served, model):
+    caller = SimpleNamespace(client=None)
+    served.rate = RateLimit(0)
+    _, often, _ = served._on_send("মন খারাপ", [], "tuned", "bn", caller)
+    _, long, _ = served._on_send("ক" * 9000, [], "tuned", "bn", caller)
+    for entries in (often, long):
+        assert not re.search("[a-zA-Z]", entries[-1].content), entries[-1].content
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error"), TooLong("900 tokens, at most 20 fit")])
+def test_a_failure_on_the_bengali_page_is_in_bengali(served, model, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+        yield
+
+    notices = []
+    monkeypatch.setattr(model, "stream", fail)
+    monkeypatch.setattr("gradio.Warning", lambda text, title: notices.extend([text, title]))
+    opened = open_turn([], "মন খারাপ", "tuned", "bn", True)
+    *_, (_, entries) = served._on_opened(opened, "bn", 0.0, 1.0, 8, 1)
+    for text in (*notices, entries[-1].content):
+        assert not re.search("[a-zA-Z]", text), text
+    assert len(notices) == 2
+
+
+def test_both_languages_of_the_page_have_the_same_keys():
+    def shape(words):
+        parts = {key: text if isinstance(text, dict) else {"": text} for key, text in words.items()}
+        return {(a, b, *sorted(re.findall("{.*?}", text))) for a, texts in parts.items() for b, text in texts.items()}
+
+    assert shape(limits.WORDS["bn"]) == shape(limits.WORDS["en"])
+
+
+def test_bytes_that_are_no_character_are_not_shown(served, model):
+    shown = _as_shown([Entry("assistant", "শুনছি \ufffdআমি", "reply")])
+    assert shown[0]["content"] == "শুনছি আমি"
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_page_says_in_one_sentence_what_it_keeps(served, kept):
+    page = ChatPage.__new__(ChatPage)
+    page.model, page.log = served.model, "chat.db" if kept else None
+    assert ("only a thumb keeps" in page._about(limits.WORDS["en"])) == kept
+    assert ("keeps nothing" in page._about(limits.WORDS["en"])) != kept
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
+def test_the_first_screen_has_the_talk_and_the_box(browser, address, model, size):
+    page = browser.new_page(viewport=dict(zip(("width", "height"), size)))
+    page.goto(address)
+    page.wait_for_selector("#message textarea")
+    write(page, "মন খারাপ")
+    page.wait_for_selector('#talk [data-testid="bot"]')
+    for part in ("#talk", "#message textarea", "#send", "#stop"):
+        box = page.locator(part).bounding_box()
+        assert box["y"] >= 0
+        assert box["y"] + box["height"] <= size[1], f"{part} is below the first screen"
+        assert box["x"] + box["width"] <= size[0], part
+    assert page.locator("#help > button").bounding_box()["height"] < 60, "the helplines take more than one line"
+    assert not page.locator("#help").get_by_text("১৪৪১৬").is_visible()
+    page.click("#help > button")
+    page.wait_for_timeout(600)
+    assert page.locator("#help").get_by_text("১৪৪১৬").is_visible()
+    page.close()
+
+
+@pytest.mark.browser
+def test_an_empty_conversation_leaves_no_gap_on_a_phone(browser, address):
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto(address)
+    page.wait_for_selector("#message textarea")
+    page.wait_for_selector("#talk .placeholder")
+    assert page.locator("#talk").bounding_box()["height"] < 200
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
 def test_a_refused_message_is_no_turn(served, model):
     served.rate = RateLimit(0)
     caller = SimpleNamespace(client=None)
     shown, entries, _ = served._on_send("মন খারাপ", [], "tuned", "en", caller)
-    assert shown[0]["content"].startswith("— Wait a little, then write again. (0 messages")
+    assert shown[0]["content"] == "— 0 messages within a minute: wait a little."
     assert model_messages(entries) == []

@@ -6,8 +6,15 @@ import time
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from helpers.inference.generate import generate_conversations, generate_replies, measure_replies, stream_reply
+from helpers.inference.generate import (
+    complete_characters,
+    generate_conversations,
+    generate_replies,
+    measure_replies,
+    stream_reply,
+)
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.loading import load_for_inference
 from helpers.runs.files import read_jsonl, write_json
@@ -132,7 +139,53 @@ def test_a_streamed_reply_only_grows(model):
         parts = list(stream_reply(model.network, model.tokenizer, asked, 32))
         assert len(parts) > 3
         for before, after in zip(parts, parts[1:]):
-            assert after.startswith(before.rstrip("\ufffd"))
+            assert after.startswith(before)
+
+
+HALVES = "ক্ষমা করো 😊 শ্রীমতী স্ত্রীর জন্য দুঃখ 👩‍🌾"
+
+
+class Scripted:
+    """A model that writes these tokens, one at a time."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, tokens):
+        self.tokens = tokens
+
+    def generate(self, input_ids, streamer, **_):
+        streamer.put(input_ids)
+        for token in self.tokens:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+
+def byte_tokens(tokenizer, text):
+    """Returns a token per byte of a text: a character of Bengali has three, an emoji four."""
+    alphabet = bytes_to_unicode()
+    return tokenizer.convert_tokens_to_ids([alphabet[byte] for byte in text.encode()])
+
+
+def test_a_character_cut_in_its_bytes_is_not_shown(tokenizer):
+    tokens = byte_tokens(tokenizer, HALVES)
+    assert "\ufffd" in tokenizer.decode(tokens[:1]), "the cut does not show: the test tests nothing"
+    for count in range(1, len(tokens) + 1):
+        whole = HALVES.encode()[:count].decode(errors="ignore")
+        parts = [*stream_reply(Scripted(tokens[:count]), tokenizer, "মন", 999)]
+        assert parts[-1] == whole.strip(), count
+        assert not any("\ufffd" in part for part in parts), count
+
+
+def test_bytes_between_characters_stay_in_the_reply(tokenizer):
+    broken = [*byte_tokens(tokenizer, "ক"), byte_tokens(tokenizer, "ক")[0], *byte_tokens(tokenizer, "খ")]
+    assert [*stream_reply(Scripted(broken), tokenizer, "মন", 99)][-1] == "ক\ufffdখ"
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_an_emoji_cut_at_the_cap_leaves_no_sign(cut):
+    text = ("শুনছি 😊".encode()[:-cut]).decode(errors="replace")
+    assert text.endswith("\ufffd")
+    assert complete_characters(text) == "শুনছি "
 
 
 def test_a_stream_ends_when_it_is_closed(model):

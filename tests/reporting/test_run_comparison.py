@@ -48,7 +48,8 @@ def better(run):
 def test_of_several_runs_the_better_one_wins(run, better):
     assert main(["report", str(run), str(better)]) == 0
     text = PageText(run.outputs / "comparison.html").text
-    assert "Fewest bits per character: better, significantly. Highest chrF++: better, significantly." in text
+    assert "better has the fewest bits per character; it beats every other run" in text
+    assert "better has the highest chrF++; it beats every other run" in text
     assert "train.learning_rate 0.003 0.5" in text
 
 
@@ -59,6 +60,8 @@ def test_a_copy_does_not_win(run, twin):
     chrf = pairs[0, 1]["chrf"]
     assert (chrf.value, chrf.low, chrf.high) == (0, 0, 0)
     assert best_of("chrf", [tuned_scores(result) for result in results], pairs) == (0, False)
+    assert main(["report", str(run), str(twin)]) == 0
+    assert "No run leads clearly in chrF++" in PageText(run.outputs / "comparison.html").text
 
 
 def test_rows_that_are_not_shared_are_shown_unpaired(run, twin):

@@ -15,6 +15,9 @@ from helpers.platforms.environment import ROOT
 from helpers.reporting.comparison import write_comparison
 from helpers.reporting.render import render_notebook
 from helpers.reporting.report import write_report
+from helpers.reporting.results import read_results
+from helpers.reporting.summary import summarise_run
+from helpers.reporting.words import LANGUAGES, Words
 from helpers.runs.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from helpers.runs.record import Run
 from helpers.runs.stages import MAIN_STAGES, STAGES
@@ -22,14 +25,15 @@ from helpers.runs.stages import MAIN_STAGES, STAGES
 HOSTILE = "<script>alert(1)</script> </style><b>x [y](javascript:alert(2)) \x1b[31m\x00\u202eউল্টো ক্ষ\u200dর\u200cড়"
 
 
-def read_page(run):
+def read_page(run, language="en"):
     """Writes a run's page anew, and returns it."""
-    write_report(run, 6)
+    write_report(run, 6, language)
     return PageText(run / "report/index.html")
 
 
-def test_every_number_on_the_page_is_in_a_file_of_the_run(run):
-    write_json(run / "report/metrics.json", write_report(run, 6))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_number_on_the_page_is_in_a_file_of_the_run(run, language):
+    write_json(run / "report/metrics.json", write_report(run, 6, language))
     page = PageText(run / "report/index.html")
     assert len([word for line in page.lines for word in re.findall(r"\d+\.\d+", line)]) > 150
     assert unknown_numbers(page, run.folder) == []
@@ -39,6 +43,7 @@ def test_a_number_that_no_file_holds_is_noticed(run):
     write_report(run, 6)
     html = (run / "report/index.html").read_text("utf-8")
     value = run.metrics("evaluate")["tuned"]["perplexity"]["value"]
+    assert f"{value:.2f}" in html
     (run / "report/index.html").write_text(html.replace(f"{value:.2f}", "299.98"), "utf-8")
     assert "299.98" in unknown_numbers(PageText(run / "report/index.html"), run.folder), "the walk finds nothing"
 
@@ -116,6 +121,46 @@ def stop_at(run, stage, **facts):
     return read_page(run).text
 
 
+def test_the_verdict_comes_first_then_pictures_then_tables(run):
+    text = read_page(run).text
+    places = [text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "score ")]
+    assert places == sorted(places)
+    assert places[0] < 100
+
+
+def test_every_term_of_a_table_is_explained_once(run):
+    html = read_page(run).html
+    targets = re.findall(r'popovertarget="([^"]+)"', html)
+    explained = re.findall(r'<p popover id="([^"]+)"', html)
+    assert "term-floor" in explained
+    assert len(explained) == len(set(explained)), "an id stands twice"
+    assert set(targets) == set(explained)
+
+
+def test_a_page_in_bengali_leaves_no_english_heading(run):
+    page = read_page(run, "bn")
+    assert page.html.startswith('<!doctype html>\n<html lang="bn">')
+    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", page.html)
+    assert len(headings) > 10
+    assert [heading for heading in headings if not re.search("[\u0980-\u09fe]", heading)] == []
+
+
+def test_a_planned_time_of_nearly_nothing_is_not_0_hours(run):
+    training = run.metrics("train")
+    training["plan"]["hours"] |= {"train": 0.0, "evaluate": 0.0}
+    write_json(run / "train/metrics.json", training)
+    text = read_page(run).text
+    assert "time of training under 2 seconds" in text
+    assert "0.00 hours" not in text
+
+
+def test_the_two_losses_are_explained_beside_each_other(run):
+    training = run.metrics("train")
+    text = read_page(run).text
+    losses = f"Training loss {training['train_loss']:.2f}, validation loss {training['val_loss']:.2f}. They are not"
+    assert text.count(losses) == 2, "below the curves, and above the table"
+
+
 def test_a_paused_run_says_what_is_done_and_how_to_resume(run):
     paused = {"status": "paused", "step": 40, "steps": 102, "reason": "the session's time is nearly up"}
     text = stop_at(run, "train", status="paused", paused=paused)
@@ -170,14 +215,52 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
 
 
 @pytest.mark.browser
-def test_a_browser_finds_nothing_wrong_at_any_width_or_light(run, browser):
+def test_a_phone_shows_every_column_of_the_scores(run, browser):
+    write_report(run, 6)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((run / "report/index.html").as_uri())
+    cells = page.locator("table.stacked").first.locator("tbody tr").first.locator("td")
+    assert cells.count() == 7
+    for place in range(cells.count()):
+        box = cells.nth(place).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+    headings = cells.evaluate_all("cells => cells.map(cell => getComputedStyle(cell, '::before').content)")
+    assert '"floor"' in headings
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_term_opens_by_tap_and_by_keyboard(run, browser):
+    write_report(run, 6)
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    page.goto((run / "report/index.html").as_uri())
+    term, meaning = page.locator("[popovertarget=term-chrf]").first, page.locator("#term-chrf")
+    assert not meaning.is_visible()
+    term.tap()
+    assert meaning.is_visible()
+    page.keyboard.press("Escape")
+    assert not meaning.is_visible()
+    term.focus()
+    page.keyboard.press("Enter")
+    assert meaning.is_visible()
+    page.keyboard.press("Escape")
+    page.emulate_media(media="print")
+    assert meaning.is_visible(), "it is not printed"
+    context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_browser_finds_nothing_wrong_at_any_width_or_light(run, browser, language):
     evaluation = run.metrics("evaluate")
     evaluation["topics"] = [{**evaluation["topics"][0], "label": label} for label in ("দুঃখ", "বন্ধুত্ব")]
     write_json(run / "evaluate/metrics.json", evaluation)
-    write_report(run, 6)
+    write_report(run, 6, language)
     shutil.copytree(run, run.outputs / "other")
     write_comparison([run, Run(run.outputs / "other")], run.outputs / "both.html")
-    for path in (run / "report/index.html", run.outputs / "both.html"):
+    for path in (run / "report/index.html", *[run.outputs / "both.html"] * (language == "en")):
         for width in (390, 1280):
             for light in ("light", "dark"):
                 check_in_browser(browser, path, width, light)

@@ -51,8 +51,10 @@ def score_replies(run, base, tuned):
 
 def verdicts(page):
     """Returns {score: (class of its verdict, verdict)} of the page's first table."""
-    table = page.split("<table>")[1].split("</table>")[0]
-    cells = re.findall(r'<tr><th scope="row">([^<]+)</th><td class="([^"]*)">([^<]*)</td>', table)
+    table = page.split('<table class="stacked"')[1].split("</table>")[0]
+    cells = re.findall(
+        r'<th scope="row"[^>]*>(?:<button[^>]*>)?([^<]+)<.*?<td[^>]* class="([^"]*)">([^<]*)</td>', table
+    )
     return {name: (kind, verdict) for name, kind, verdict in cells}
 
 
@@ -66,6 +68,7 @@ def test_a_worse_tuned_model_is_reported_as_worse_in_words(run, worse):
     assert worse["tuned"]["chrf"]["value"] < worse["base"]["chrf"]["value"] == 100
     page = read_page(run)
     assert "worse, not better" in page
+    assert "Not above the floor, and worse than the base model" in page
     assert "Perplexity of the reference answers rose" in page
 
 
@@ -110,7 +113,16 @@ def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
     change = scores.tuned_chrf - scores.base_chrf
     rest = [row["id"] for row in read_jsonl(run / "evaluate/base.jsonl")[6:]]
     assert [sample.id for sample in samples[6:]] == list(change[rest].sort_values(kind="stable").index[:3])
-    assert read_page(run).count("among the worst: chrF++") == 3
+    page = read_page(run)
+    assert len(re.findall(r"among those that (?:lost most|gained least): chrF\+\+ [-+]", page)) == 3
+
+
+def test_a_row_that_gained_is_not_called_a_loss(run):
+    samples = read_results(run).samples(6, 3)[6:]
+    assert [sample.why for sample in samples] == ["lost" if sample.change < 0 else "gained" for sample in samples]
+    page = read_page(run)
+    assert not re.search(r"lost most: chrF\+\+ \+", page)
+    assert not re.search(r"gained least: chrF\+\+ -[1-9]", page)
 
 
 def test_a_gloss_without_ids_is_skipped_with_its_reason(run):
@@ -119,12 +131,12 @@ def test_a_gloss_without_ids_is_skipped_with_its_reason(run):
 
 
 def test_a_gloss_written_by_people_is_shown_in_its_place(run):
-    assert read_page(run).count(">gloss:</div>") == 9 * 4
+    assert 'class="gloss"' not in read_page(run), "a line is kept for a gloss that nobody wrote"
     first = read_results(run).samples(6, 3)[0].id
     (run / "evaluate/gloss.csv").write_text(f"id,prompt,tuned\n{first},I feel <b>low</b>.,\n", encoding="utf-8")
     page = read_page(run)
     assert "I feel &lt;b&gt;low&lt;/b&gt;." in page
-    assert page.count(">gloss:</div>") == 9 * 4 - 1
+    assert page.count('class="gloss"') == 1
 
 
 @pytest.fixture

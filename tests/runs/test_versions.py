@@ -78,7 +78,9 @@ def test_nothing_is_said_of_the_same_versions(record):
 def test_a_run_says_what_changed_before_it_starts(run, capsys, monkeypatch):
     run.note_stage("train", status="paused", started="2026-11-23", versions={"torch": "1.0", "python": "3.9"})
     monkeypatch.setattr("helpers.runner.run_stage", lambda *arguments, **options: print("the work") or 0)
-    run_preset(PresetRun("demo", {"report": {"samples": 1}}, run, {"train": "was paused"}, "command"))
+    run_preset(
+        PresetRun("demo", {"report": {"samples": 1, "page_language": "en"}}, run, {"train": "was paused"}, "command")
+    )
     before, _, _ = capsys.readouterr().out.partition("the work")
     versions = package_versions()
     assert f"torch 1.0 → {versions['torch']}, python 3.9 → {versions['python']}. What resumes is no longer" in before

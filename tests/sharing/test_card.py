@@ -4,8 +4,10 @@ import pytest
 import yaml
 
 from helpers.evaluation.comparison import Comparison
-from helpers.reporting.render import PAGES, load_template
+from helpers.reporting.results import read_results
+from helpers.reporting.summary import summarise_run
 from helpers.reporting.tables import score_rows
+from helpers.reporting.words import Words
 from helpers.sharing.card import model_card
 
 
@@ -32,8 +34,10 @@ def test_the_card_has_the_scores_with_their_intervals(card, scores):
         assert row["verdict"] in card
 
 
-def test_the_card_has_the_headline_of_the_report(card, scores):
-    assert load_template(PAGES / "headline.txt.j2").render(scores=scores).strip() in card
+def test_the_card_has_the_summary_of_the_report(card, run):
+    summary = summarise_run(read_results(run), Words())
+    for sentence in (summary.verdict, summary.warning, *summary.sentences):
+        assert sentence in card
 
 
 def test_the_card_names_its_limits(card):

@@ -5,10 +5,12 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from helpers.language.bengali import latin_digits
 from helpers.reporting.render import visible_text
 from helpers.runs.files import read_json, read_jsonl
 
-PROSE = {"95", "1", "5", "8", "4", "0", "256", "2"}  # numbers of the page's own sentences: "95 %", "1 to 5", "SHA-256"
+PROSE = {"95", "1", "5", "8", "4", "0", "256", "2", "100"}  # of the page's own sentences: "95 %", "1 to 5", "SHA-256"
+UNITS = {"minutes": 60, "মিনিট": 60, "seconds": 3600, "সেকেন্ড": 3600}  # of an hour, as which the files have times
 
 
 class PageText(HTMLParser):
@@ -17,7 +19,8 @@ class PageText(HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.lines, self.tags, self.addresses, self.inside = [], [], [], []
-        self.feed(Path(page).read_text(encoding="utf-8"))
+        self.html = Path(page).read_text(encoding="utf-8")
+        self.feed(self.html)
 
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
@@ -92,7 +95,8 @@ def unknown_numbers(page, folder):
     for line in page.lines:
         if line.strip() and line.strip() in texts:
             continue
-        for shown in re.findall(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])", line):
+        number = r"(?<![\w.])([-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?)(?![a-zA-Z_\d])(?: ([^\s,;.।)]+))?"
+        for shown, unit in re.findall(number, latin_digits(line)):
             value = float(shown.replace(",", ""))
             digits = len(shown.partition(".")[2]) if "e" not in shown else 0
             slack = 0.5 * 10.0**-digits * 1.001 if "e" not in shown else abs(value) * 0.05
@@ -101,7 +105,7 @@ def unknown_numbers(page, folder):
             if not any(
                 abs(number * scale - value) <= (slack if digits or abs(value) > 999 else 1e-9)
                 for number in known
-                for scale in (1, 100)
+                for scale in (1, 100, *([UNITS[unit]] if unit in UNITS else []))
             ):
                 unknown.append(shown)
     return unknown

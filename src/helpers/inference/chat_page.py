@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio
-import yaml
 from gradio.events import api
 from gradio.themes import Default
 
@@ -25,18 +24,44 @@ from helpers.inference.limits import (
     RANGES,
     REPLY_SECONDS,
     WAITING,
+    WORDS,
     RateLimit,
     Unacceptable,
     check_decoding,
     check_message,
+    refusal,
 )
 from helpers.inference.loaded_model import LoadedModel
+from helpers.language.bengali import latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
+from helpers.language.hotlines import HELPLINES
 from helpers.models.chat import TooLong
 from helpers.runs.experiments import log_thumb
 
-WORDS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-CSS = ".message { white-space: pre-wrap; overflow-wrap: anywhere; } footer { display: none !important; }"
+CSS = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+# The ink, paper and link of the report's pages, light and dark
+LOOK = {
+    "body_background_fill": "#ffffff",
+    "body_background_fill_dark": "#16181a",
+    "body_text_color": "#1b1b1b",
+    "body_text_color_dark": "#e8e8e8",
+    "background_fill_primary": "#ffffff",
+    "background_fill_primary_dark": "#16181a",
+    "block_background_fill": "#ffffff",
+    "block_background_fill_dark": "#16181a",
+    "button_primary_background_fill": "#0058a3",
+    "button_primary_background_fill_dark": "#0058a3",
+    "button_primary_background_fill_hover": "#00437d",
+    "button_primary_background_fill_hover_dark": "#00437d",
+    "button_primary_text_color": "#ffffff",
+    "input_placeholder_color": "#6b6b6b",
+    "input_placeholder_color_dark": "#a8a8a8",
+    "color_accent": "#0058a3",
+    "color_accent_soft": "#eaf2fa",
+    "color_accent_soft_dark": "#22384d",
+    "border_color_accent_subdued": "#bcd6ee",
+    "border_color_accent_subdued_dark": "#3a5a78",
+}
 logger = logging.getLogger(__name__)
 
 Options = dict[str, Any]  # of a gradio component or event
@@ -109,7 +134,8 @@ class ChatPage:
 
     def serve(self, host: str, port: int, block: bool = True) -> str:
         """Serves the page and returns its address; fonts are the reader's own, nothing is loaded from elsewhere."""
-        theme = Default(font=["system-ui", "Noto Sans Bengali", "sans-serif"], font_mono=["monospace"])
+        fonts = ["system-ui", "Noto Sans", "Noto Sans Bengali", "sans-serif"]
+        theme = Default(font=fonts, font_mono=["monospace"]).set(**LOOK)
         waiting: Options = {"quiet": not block, "prevent_thread_lock": not block}
         look: Options = {"theme": theme, "css": CSS, "footer_links": [], "ssr_mode": False, "max_file_size": 1}
         return self.blocks.launch(server_name=host, server_port=port, **look, **waiting)[1]
@@ -117,32 +143,46 @@ class ChatPage:
     def _lay_out(self, language: str) -> None:
         words = WORDS[language]
         languages = [("বাংলা", "bn"), ("English", "en")]
-        self.language = gradio.Radio(languages, value=language, show_label=False, container=False)
-        self.header = gradio.Markdown(self._header(language))
-        with gradio.Accordion(words["help"], open=True) as self.help:
+        with gradio.Row(elem_id="top"):
+            self.title = gradio.Markdown(f"# {words['title']}")
+            self.language = gradio.Radio(
+                languages, value=language, show_label=False, container=False, elem_id="language"
+            )
+        with gradio.Accordion(_urgent(language), open=False, elem_id="help") as self.help:
             self.helplines = gradio.Markdown(_helplines(language))
         self.entries = gradio.State([])
+        with gradio.Row(elem_id="page"):
+            with gradio.Column(scale=3, min_width=320, elem_id="conversation"):
+                self._lay_out_conversation(words)
+            with gradio.Column(scale=1, min_width=260, elem_id="aside"):
+                self._lay_out_settings(words)
+
+    def _lay_out_conversation(self, words: dict[str, Any]) -> None:
         as_text: Options = {
             "render_markdown": False,
             "sanitize_html": True,
             "allow_tags": False,
             "latex_delimiters": [],
         }
-        look: Options = {"show_label": False, "height": 420, "buttons": ["copy"], "group_consecutive_messages": False}
-        self.chat = gradio.Chatbot(elem_id="talk", **look, **as_text)
-        look = {"label": words["message"], "show_label": False, "placeholder": words["message"]}
-        self.message = gradio.Textbox(elem_id="message", max_length=MESSAGE_CHARACTERS, **look)
-        with gradio.Row():
-            self.send = gradio.Button(words["send"], variant="primary", elem_id="send")
-            self.stop = gradio.Button(words["stop"], elem_id="stop")
-            self.clear = gradio.Button(words["clear"], elem_id="clear")
+        look: Options = {"show_label": False, "height": None, "buttons": ["copy"], "group_consecutive_messages": False}
+        self.chat = gradio.Chatbot(elem_id="talk", placeholder=words["empty"], **look, **as_text)
+        look = {"label": words["message"], "show_label": False, "placeholder": words["message"], "container": False}
+        with gradio.Row(elem_id="write"):
+            self.message = gradio.Textbox(elem_id="message", scale=4, max_length=MESSAGE_CHARACTERS, **look)
+            self.send = gradio.Button(words["send"], variant="primary", elem_id="send", scale=0, min_width=88)
+        with gradio.Row(elem_id="acts"):
+            self.stop = gradio.Button(words["stop"], elem_id="stop", size="sm")
+            self.clear = gradio.Button(words["clear"], elem_id="clear", size="sm")
+
+    def _lay_out_settings(self, words: dict[str, Any]) -> None:
+        self.about = gradio.Markdown(self._about(words), elem_id="about")
+        self.side = gradio.Radio(_sides(words), value="tuned", label=words["model"], elem_id="side")
         with gradio.Accordion(words["settings"], open=False, elem_id="settings") as self.settings:
-            self.side = gradio.Radio(_sides(words), value="tuned", label=words["model"], elem_id="side")
             self.decoding = [
-                gradio.Slider(0, 2, 0.7, step=0.05, label="temperature (0: greedy)", elem_id="temperature"),
-                gradio.Slider(0.05, 1, 0.9, step=0.05, label="top_p"),
-                gradio.Slider(16, RANGES["max_new_tokens"][1], 256, step=16, label="max_new_tokens", elem_id="length"),
-                gradio.Number(3407, label="seed", precision=0),
+                gradio.Slider(0, 2, 0.7, step=0.05, label=words["temperature"], elem_id="temperature"),
+                gradio.Slider(0.05, 1, 0.9, step=0.05, label=words["top_p"]),
+                gradio.Slider(16, RANGES["max_new_tokens"][1], 256, step=16, label=words["length"], elem_id="length"),
+                gradio.Number(3407, label=words["seed"], precision=0),
             ]
 
     def _connect_events(self) -> None:
@@ -160,8 +200,9 @@ class ChatPage:
         self.clear.click(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
         self.chat.clear(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
         self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
-        named = [self.header, self.help, self.helplines, self.message, self.send, self.stop, self.clear]
-        self.language.change(self._on_language, self.language, [*named, self.settings, self.side], **at_once)
+        named = [self.title, self.help, self.helplines, self.chat, self.message, self.send, self.stop, self.clear]
+        named += [self.about, self.settings, self.side, *self.decoding]
+        self.language.change(self._on_language, self.language, named, **at_once)
 
     def _on_send(self, message: str, entries: list[Entry], side: str, language: str, request: gradio.Request) -> tuple:
         if entries and entries[-1].id in self.stopped:
@@ -173,10 +214,9 @@ class ChatPage:
                 self.rate.count(_caller(request))
             opened = open_turn(entries, message, side, language, self.with_care)
         except Unacceptable as error:  # the helplines are shown all the same
-            problem = WORDS[language]["long" if len(message) > MESSAGE_CHARACTERS else "often"]
             care = open_turn([], message[:MESSAGE_CHARACTERS], side, language, self.with_care)[1:-1]
-            refusal = Entry("assistant", f"— {problem} ({error})", "care")
-            return _as_shown(shown := [*entries[-KEPT_ENTRIES:], *care, refusal]), shown, message
+            refused = Entry("assistant", f"— {error.explain(language)}", "care")
+            return _as_shown(shown := [*entries[-KEPT_ENTRIES:], *care, refused]), shown, message
         return _as_shown(opened), opened, message if opened is entries else ""
 
     def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
@@ -186,15 +226,15 @@ class ChatPage:
                 if written[-1].id in self.stopped:
                     return
                 yield _as_shown(written), written
-        except TooLong as error:
-            problem = f"{WORDS[language]['long']} ({error})"
+        except TooLong:
+            problem = refusal("prompt", language)
         except Unacceptable as error:
-            problem = f"{WORDS[language]['failed']} ({error})"
-        except Exception as error:
+            problem = error.explain(language)
+        except Exception:
             logger.exception("no reply could be written")
-            problem = f"{WORDS[language]['failed']} ({type(error).__name__})"
+            problem = WORDS[language]["failed"]
         if problem:
-            gradio.Warning(problem)
+            gradio.Warning(problem, title=WORDS[language]["notice"])
             closed = [*entries[:-1], replace(entries[-1], content=f"— {problem}", kind="care", writing=False)]
             yield _as_shown(closed), closed
 
@@ -228,13 +268,16 @@ class ChatPage:
     def _on_language(self, language: str) -> list:
         words = WORDS[language]
         return [
-            self._header(language),
-            gradio.update(label=words["help"]),
+            f"# {words['title']}",
+            gradio.update(label=_urgent(language)),
             _helplines(language),
+            gradio.update(placeholder=words["empty"]),
             gradio.update(placeholder=words["message"], label=words["message"]),
             *(gradio.update(value=words[name]) for name in ("send", "stop", "clear")),
+            self._about(words),
             gradio.update(label=words["settings"]),
             gradio.update(label=words["model"], choices=_sides(words)),
+            *(gradio.update(label=words[name]) for name in ("temperature", "top_p", "length", "seed")),
         ]
 
     def reply(
@@ -258,10 +301,18 @@ class ChatPage:
             messages = [{"role": "user", "content": message}]
             yield from self.model.stream(messages, side, seconds=REPLY_SECONDS, **decoding)
 
-    def _header(self, language: str) -> str:
-        words = WORDS[language]
-        note = f"\n\n**{words['embedded']}**" if self.model.config["base_model"] == "embedded" else ""
-        return f"# {words['title']}\n\n{words['about']}{note}"
+    def _about(self, words: dict[str, Any]) -> str:
+        note = f"**{words['embedded']}**\n\n" if self.model.config["base_model"] == "embedded" else ""
+        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}"
+
+
+def _urgent(language: str) -> str:
+    """Returns the emergency number of each country in one line: what stands above the conversation."""
+    first: dict[str, str] = {}
+    for line in HELPLINES:
+        number = latin_digits(line["number"]) if language == "en" else line["number"]
+        first.setdefault(line["country" + "_en" * (language == "en")], number)
+    return f"{WORDS[language]['help']}: {' · '.join(f'{country} {number}' for country, number in first.items())}"
 
 
 def _helplines(language: str) -> str:
@@ -273,8 +324,10 @@ def _sides(words: dict[str, str]) -> list[tuple[str, str]]:
 
 
 def _as_shown(entries: list[Entry]) -> list[dict]:
-    """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here."""
-    return [{"role": entry.role, "content": html.escape(entry.content) or "…"} for entry in entries]
+    """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here; bytes of a reply that
+    are no character are left out."""
+    texts = [html.escape(entry.content.replace("\ufffd", "")) or "…" for entry in entries]
+    return [{"role": entry.role, "content": text} for entry, text in zip(entries, texts)]
 
 
 def _decoding(temperature: float, top_p: float, max_new_tokens: float, seed: float) -> dict[str, Any]:

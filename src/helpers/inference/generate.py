@@ -39,6 +39,15 @@ def _generation_settings(tokenizer: Tokenizer, max_new_tokens: int, temperature:
     return GenerationConfig(**limits, **(sampling if temperature else {}))
 
 
+def complete_characters(text: str) -> str:
+    """Returns a text up to its last complete character.
+
+    A token may end within the bytes of a character. A byte-level decode shows what is there of it as U+FFFD, until the
+    next token brings the rest; a reply that is cut there has no rest.
+    """
+    return text.rstrip("\ufffd")
+
+
 def generate_replies(
     model: Network,
     tokenizer: Tokenizer,
@@ -83,7 +92,7 @@ def generate_replies(
         began, replies = time.perf_counter(), []
         for row, tokens in zip(batch, generate(batch), strict=True):
             stop = next((place for place, token in enumerate(tokens) if token in settings.eos_token_id), len(tokens))
-            reply = tokenizer.decode(tokens[:stop], skip_special_tokens=True).strip()
+            reply = complete_characters(tokenizer.decode(tokens[:stop], skip_special_tokens=True)).strip()
             if tokens[: len(prompts[row])] == prompts[row]:
                 raise ValueError(f"the reply {reply[:60]!r} begins with its prompt: it was not cut off.")
             replies.append({"reply": reply, "new_tokens": min(stop + 1, len(tokens)), "hit_cap": stop == len(tokens)})
@@ -164,7 +173,7 @@ def stream_reply(
     try:
         for piece in pieces:
             text += piece
-            yield text.strip()
+            yield complete_characters(text).strip()
     finally:
         closed.set()
         writer.join()

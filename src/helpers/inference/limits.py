@@ -3,7 +3,15 @@
 import threading
 import time
 from collections import OrderedDict, deque
+from pathlib import Path
 from typing import Any
+
+import yaml
+
+WORDS: dict[str, dict[str, Any]] = yaml.safe_load(
+    Path(__file__).with_name("chat_page.yaml").read_text(encoding="utf-8")
+)
+BENGALI_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 
 MESSAGE_CHARACTERS = 8000  # more never fit a prompt of LoadedModel
 KEPT_ENTRIES = 64  # messages of a conversation that a page shows and a prompt is made of
@@ -16,7 +24,25 @@ RANGES = {"temperature": (0.0, 2.0), "top_p": (0.05, 1.0), "max_new_tokens": (1,
 
 
 class Unacceptable(ValueError):
-    """Something asked of the chat page that no model is started for; the message says what is expected."""
+    """Something asked of the chat page that no model is started for: why, as a key of `refused` in chat_page.yaml.
+
+    As a text it says what is expected, in English.
+    """
+
+    def __init__(self, reason: str, **facts: Any) -> None:
+        self.reason, self.facts = reason, facts
+        super().__init__(self.explain("en"))
+
+    def explain(self, language: str) -> str:
+        """Returns what was refused, and what is expected, in a language of the page."""
+        return refusal(self.reason, language, **self.facts)
+
+
+def refusal(reason: str, language: str, **facts: Any) -> str:
+    """Returns a text of `refused` in chat_page.yaml; whole numbers in the language's own digits."""
+    if language == "bn":
+        facts = {name: str(v).translate(BENGALI_DIGITS) if isinstance(v, int) else v for name, v in facts.items()}
+    return WORDS[language]["refused"][reason].format(**facts)
 
 
 def check_decoding(**settings: Any) -> dict[str, Any]:
@@ -24,18 +50,18 @@ def check_decoding(**settings: Any) -> dict[str, Any]:
     for name, value in settings.items():
         low, high = RANGES[name]
         if not isinstance(value, int | float) or not low <= value <= high:
-            raise Unacceptable(f"{name} is {str(value)[:40]}: expected {low} to {high}.")
+            raise Unacceptable("range", name=name, value=str(value)[:40], low=low, high=high)
     return settings | {name: int(settings[name]) for name in ("max_new_tokens", "seed")}
 
 
 def check_message(message: Any, side: Any = SIDES[0]) -> str:
     """Returns a message without spaces at its ends. Raises Unacceptable for none, and for one that no prompt holds."""
     if side not in SIDES:
-        raise Unacceptable(f"side is {str(side)[:40]!r}: expected one of {', '.join(SIDES)}.")
+        raise Unacceptable("side", value=repr(str(side)[:40]), known=", ".join(SIDES))
     if not isinstance(message, str) or not message.strip():
-        raise Unacceptable("the message is empty: expected a text.")
+        raise Unacceptable("empty")
     if len(message) > MESSAGE_CHARACTERS:
-        raise Unacceptable(f"the message has {len(message)} characters, at most {MESSAGE_CHARACTERS} fit.")
+        raise Unacceptable("long", length=len(message), most=MESSAGE_CHARACTERS)
     return message.strip()
 
 
@@ -57,5 +83,5 @@ class RateLimit:
             while times and times[0] <= now - 60:
                 times.popleft()
             if len(times) >= self.most:
-                raise Unacceptable(f"{self.most} messages within a minute: wait a little.")
+                raise Unacceptable("often", most=self.most)
             times.append(now)

@@ -13,6 +13,7 @@ from helpers.reporting.figures import draw_losses, draw_scores, save_figure
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.tables import LABELS, build_facts, build_table, delta_verdict, differing_settings
+from helpers.reporting.words import Words
 from helpers.runs.record import Run
 
 Scores = dict[str, Score]  # of one model
@@ -56,9 +57,14 @@ def comparison_content(results: list[Results], folder: Path) -> dict[str, Any]:
             "settings": sorted(settings, key=lambda row: row["setting"]),
             "scores": run_score_rows(names, scores, pairs),
             "differences": difference_rows(names, pairs),
-            "training": build_facts("trainings", dict(zip(names, trainings))) if all(trainings) else [],
+            "training": build_facts("trainings", dict(zip(names, map(with_time, trainings)))) if all(trainings) else [],
         },
     }
+
+
+def with_time(training: dict[str, Any]) -> dict[str, Any]:
+    """Returns the content of train/metrics.json with its hours in words."""
+    return training | {"time": Words().duration(training.get("hours"))}
 
 
 def tuned_scores(result: Results) -> Scores:
@@ -126,7 +132,7 @@ def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list
         best, is_sure = best_of(name, scores, pairs) or (None, False)
         winner = None if best is None else names[best] if is_sure else "no clear winner"
         rows.append({"label": label, "digits": digits, "runs": [run[name] for run in scores], "best": winner})
-    return build_table({"score": "{label}", "better": "{runs[0].better}", **cells, "best": "{best}"}, rows)
+    return build_table({"score": "{label}", "aim": "{runs[0].better}", **cells, "best": "{best}"}, rows)
 
 
 def difference_rows(names: list[str], pairs: Pairs) -> list[dict[str, str]]:

@@ -9,7 +9,7 @@ import markupsafe
 
 from helpers.platforms.scrub import scrub
 from helpers.reporting.figures import FONT
-from helpers.reporting.tables import score_verdict
+from helpers.reporting.words import Words
 from helpers.runs.files import write_text
 from helpers.runs.stages import STAGES
 
@@ -51,14 +51,16 @@ def load_template(path: Path, escape: bool = False) -> jinja2.Template:
     templates = jinja2.Environment(
         autoescape=escape, trim_blocks=True, lstrip_blocks=True, finalize=make_visible, loader=loader
     )
-    templates.globals["score_verdict"] = score_verdict
     return templates.get_template(path.name)
 
 
-def write_page(template: str, page: Path, pictures: dict[str, bytes], content: dict[str, Any]) -> str:
+def write_page(
+    template: str, page: Path, pictures: dict[str, bytes], content: dict[str, Any], words: Words | None = None
+) -> str:
     """Writes a page from a template of pages/ and its content, and returns it; `pictures` are SVG files by name."""
     html = load_template(PAGES / template, escape=True).render(
         **content,
+        words=words or Words(),
         figures={name: as_base64(picture) for name, picture in pictures.items()},
         font=as_base64(FONT.read_bytes()),
         licence=FONT.with_name("OFL.txt").read_text(encoding="utf-8"),

@@ -7,19 +7,22 @@ from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
+from helpers.reporting.summary import describe_worst, summarise_run, unsafe_shares
+from helpers.reporting.words import Words
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
 
-def write_report(run: Run, samples: int) -> dict[str, Any]:
+def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]:
     """Writes report/index.html and its figures (PNG and SVG) from whatever a run has, and returns what it shows.
 
-    Raises FileNotFoundError when the folder is not that of a run.
+    `language` is that of the page's own text, "en" or "bn". Raises FileNotFoundError when the folder is not that of a
+    run.
     """
-    results = read_results(run)
-    content, pictures = report_content(results, samples), write_figures(results)
-    html = write_page("run.html", run / "report" / "index.html", pictures, content)
+    results, words = read_results(run), Words(language)
+    content, pictures = report_content(results, samples, words), write_figures(results)
+    html = write_page("run.html", run / "report" / "index.html", pictures, content, words)
     return {
         "stages": list(results.metrics),
         "samples": len(content["samples"]),
@@ -35,7 +38,7 @@ def write_figures(results: Results) -> dict[str, bytes]:
     if results.log:
         sessions = [session for session in results.record.sessions if session.stage == "train"]
         drawn["training_loss"] = figures.draw_loss(results.log, sessions)
-    if scores:
+    if scores and scores.base and scores.tuned:
         drawn["eval_results"] = figures.draw_scores({"base": scores.base, "tuned": scores.tuned})
     if len(topics) > 1:
         drawn["by_topic"] = figures.draw_topics(topics)
@@ -46,14 +49,17 @@ def write_figures(results: Results) -> dict[str, bytes]:
     return {name: figures.save_figure(figure, results.run / "report", name) for name, figure in drawn.items()}
 
 
-def report_content(results: Results, samples: int) -> dict[str, Any]:
+def report_content(results: Results, samples: int, words: Words) -> dict[str, Any]:
     """Returns what the template run.html shows."""
-    rows = report_tables(results)
+    rows = report_tables(results, words)
     stages = {"data": "prepare_data", "training": "train", "evaluation": "evaluate", "search": "tune"}
+    shares = unsafe_shares(results)
     return {
         "results": results,
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
+        "summary": summarise_run(results, words),
         "scores": results.scores,
+        "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
         "pages": [
             (notebook, f"../html/{notebook}.html")
@@ -61,29 +67,22 @@ def report_content(results: Results, samples: int) -> dict[str, Any]:
             if stage == "report" or (results.run / "html" / f"{notebook}.html").is_file()
         ],
         "unfinished": [row for row in rows["stages"] if row["status"] != "finished"],
-        "worst_unsafe": describe_worst_unsafe(results),
-        "samples": results.samples(samples, 3) if results.scores else [],
+        "worst_unsafe": describe_worst(shares[0], words) if shares else "",
+        "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "tables": rows,
     }
 
 
-def describe_worst_unsafe(results: Results) -> str:
-    """Returns the largest share of unsafe replies of the tuned model on the page, with where it is; "" for none."""
-    evaluation = results.metrics.get("evaluate", {})
-    shares = [
-        (row["tuned unsafe"], row["base unsafe"], f"fixed prompts of the category {row['category']!r}", row["n"])
-        for row in evaluation.get("prompts", {}).get("categories", [])
-    ]
-    if results.scores and "unsafe" in results.scores.tuned:
-        tuned, base = results.scores.tuned["unsafe"], results.scores.base["unsafe"]
-        shares.append((tuned.value, base.value, "held-out rows", tuned.n))
-    if not shares:
+def training_losses(results: Results, words: Words) -> str:
+    """Returns what training and validation loss are, side by side, and why they differ; "" without both."""
+    training = results.metrics.get("train", {})
+    train, val = training.get("train_loss"), training.get("val_loss")
+    if not isinstance(train, float) or not isinstance(val, float):
         return ""
-    tuned, base, where, rows = max(shares, key=lambda share: (share[0], share[3]))
-    return f"{tuned:.3f} of {rows} {where} (base {base:.3f})"
+    return f"{words.say('page.losses', train=train, val=val)} {words.say('page.gap' if val > train else 'page.no_gap')}"
 
 
-def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:
+def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, str]]]:
     """Returns the page's tables as rows of text; one that the run has no numbers for is empty."""
     data, training, evaluation, speed = (
         results.metrics.get(stage, {}) for stage in ("prepare_data", "train", "evaluate", "infer")
@@ -91,7 +90,7 @@ def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:
     prompts, hours = evaluation.get("prompts", {}), stage_hours(results.sessions)
     groups = {name: evaluation.get(name, []) for name in ("topics", "lengths")}
     return {
-        "stages": stage_rows(results),
+        "stages": stage_rows(results, words),
         "scores": tables.score_rows(results.scores) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
@@ -100,8 +99,8 @@ def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:
         "judge": tables.rating_rows(evaluation.get("judge", {})),
         "speed": tables.metric_rows(speed),
         "search": search_rows(results.trials) if "tune" in results.metrics else [],
-        "plan": plan_rows(training, hours.get("evaluate")) if "plan" in training else [],
-        "training": tables.metric_rows(training),
+        "plan": plan_rows(training, hours.get("evaluate"), words) if "plan" in training else [],
+        "training": tables.metric_rows(training, hours=words.duration(training.get("hours"))),
         "cleaning": tables.build_table("cleaning", data.get("funnel", [])),
         "rows": tables.metric_rows(data),
         "sessions": tables.build_table("sessions", map(vars, results.sessions)),
@@ -110,7 +109,7 @@ def report_tables(results: Results) -> dict[str, list[dict[str, str]]]:
     }
 
 
-def stage_rows(results: Results) -> list[dict[str, str]]:
+def stage_rows(results: Results, words: Words) -> list[dict[str, str]]:
     """Returns what is known of each stage as rows of text: those that have begun, and those of a run still to come."""
     rows = []
     for stage in [name for name in STAGES if name in results.record.stages or name in MAIN_STAGES]:
@@ -123,18 +122,22 @@ def stage_rows(results: Results) -> list[dict[str, str]]:
         elif status == "running":
             status = "running, or killed"
         elif status == "paused" and facts.paused:
-            why = "step {step} of {steps}: {reason}".format(**facts.paused)
-        words = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
-        rows.append({**vars(facts), "stage": stage, "status": status, "why": why, **words})
+            why = words.say("page.paused_at", **facts.paused)
+        machine = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
+        rows.append({**vars(facts), "stage": stage, "status": status, "why": why, **machine})
     return tables.build_table("stages", rows)
 
 
-def plan_rows(training: dict, evaluation_hours: float | None) -> list[dict[str, str]]:
+def plan_rows(training: dict, evaluation_hours: float | None, words: Words) -> list[dict[str, str]]:
     """Returns the plan in train/metrics.json beside what was measured, as rows of text."""
     hours = training["plan"]["hours"]
-    planned = training["plan"] | {"hours": hours["train"], "evaluation_hours": hours["evaluate"]}
-    known = defaultdict(lambda: "–", {name: value for name, value in planned.items() if value is not None})
-    return tables.build_facts("plan", {"planned": known, "actual": {**training, "evaluation_hours": evaluation_hours}})
+    sides = {"planned": training["plan"] | {"hours": hours["train"]}, "actual": training}
+    spent = {"planned": hours["evaluate"], "actual": evaluation_hours}
+    for side, facts in sides.items():
+        times = {"time": words.duration(facts.get("hours")), "evaluation_time": words.duration(spent[side])}
+        sides[side] = facts | times
+    known = {name: value for name, value in sides["planned"].items() if value is not None}
+    return tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
 
 
 def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -23,7 +23,8 @@ from helpers.runs.stages import STAGES
 class Sample:
     """A held-out question with its reference and both replies, and why it is shown."""
 
-    why: str
+    why: str  # "seeded", "lost" or "gained": against base, most or least of the rows
+    change: float  # of chrF++ against base
     id: str
     prompt: str
     reference: str
@@ -81,10 +82,10 @@ class Results:
         rows = [row | {"base": row["reply"], "tuned": tuned["reply"]} for row, tuned in replies]
         lost = sorted(rows[count:], key=change)[:worst]
         chosen = [("seeded", row) for row in rows[:count]]
-        chosen += [(f"among the worst: chrF++ {change(row):+.1f} against base", row) for row in lost]
+        chosen += [("lost" if change(row) < 0 else "gained", row) for row in lost]
         names = ("id", "prompt", "reference", "base", "tuned")
         return [
-            Sample(why=why, gloss=self.glosses.get(row["id"], {}), **{name: row[name] for name in names})
+            Sample(why, change(row), gloss=self.glosses.get(row["id"], {}), **{name: row[name] for name in names})
             for why, row in chosen
         ]
 

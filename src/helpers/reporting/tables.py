@@ -98,7 +98,7 @@ def score_verdict(scores: Comparison, name: str) -> str:
 def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = LABELS) -> list[dict[str, str]]:
     """Returns the table of base against tuned as rows of text, one per score of these names."""
     rows = []
-    for name in [name for name in names if name in scores.base]:
+    for name in [name for name in names if name in scores.base and name in scores.tuned]:
         base, tuned, delta = scores.base[name], scores.tuned[name], scores.delta[name]
         words = {"label": LABELS[name][0], "aim": AIMS[delta.better], "verdict": score_verdict(scores, name)}
         rows.append({**words, "digits": LABELS[name][1], "base": base, "tuned": tuned, "delta": delta})
@@ -116,9 +116,13 @@ def rating_rows(summary: dict) -> list[dict[str, str]]:
     return build_table("ratings", [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
 
 
-def metric_rows(metrics: dict) -> list[dict[str, str]]:
-    """Returns what a stage measured and what has no place of its own on the page, as rows of text."""
+def metric_rows(metrics: dict, **shown_as: str | None) -> list[dict[str, str]]:
+    """Returns what a stage measured and what has no place of its own on the page, as rows of text.
+
+    `shown_as` are values that are shown in another way, such as hours in minutes.
+    """
     shown = {name: value for name, value in metrics.items() if name not in SPECS["metrics shown elsewhere"]}
+    shown |= {name: text for name, text in shown_as.items() if name in shown}
     if shown.get("micro_batch_limit") is None:  # memory never ran out
         shown.pop("micro_batch_limit", None)
     return list_values({SPECS["metrics"].get(name, name.replace("_", " ")): value for name, value in shown.items()})

@@ -6,9 +6,10 @@ from typing import Any
 import yaml
 
 from helpers.reporting.render import load_template
-from helpers.reporting.report import describe_worst_unsafe
 from helpers.reporting.results import read_results
+from helpers.reporting.summary import summarise_run
 from helpers.reporting.tables import markdown_table, score_rows
+from helpers.reporting.words import Words
 from helpers.runs.record import Run
 
 
@@ -33,7 +34,7 @@ def model_card(run: Run, head: dict[str, Any] | None = None) -> str:
         training=results.metrics.get("train", {}),
         commit=stage.git_sha[:10] if stage else "",
         scores=results.scores,
-        worst_unsafe=describe_worst_unsafe(results),
+        summary=summarise_run(results, Words()),
         score_table=markdown_table(score_rows(results.scores, "scores in Markdown")) if results.scores else "",
     )
     return card + "\n"

@@ -1,0 +1,227 @@
+"""The verdict on a run and its summary in plain words, computed from the run's files."""
+
+from dataclasses import dataclass
+
+from helpers.evaluation.comparison import Comparison, Score
+from helpers.evaluation.rubric import CRISIS
+from helpers.reporting.results import Results
+from helpers.reporting.tables import LABELS, delta_verdict, score_verdict
+from helpers.reporting.words import Words
+
+FEWEST_ROWS = 2  # of one row the interval is the value itself
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a page says first."""
+
+    kind: str  # key of the verdict in words_en.yaml
+    verdict: str
+    warning: str  # of unsafe replies; "" where none was counted
+    sentences: tuple[str, ...]
+
+    @property
+    def look(self) -> str:
+        """Returns the colour class of the verdict."""
+        if self.warning or self.kind in ("worse", "floor_worse"):
+            return "worse"
+        return "better" if self.kind.startswith("better") else ""
+
+
+@dataclass(frozen=True)
+class UnsafeShare:
+    """The share of unsafe replies of both models over some prompts."""
+
+    tuned: float
+    base: float | None  # None where the base model was not measured
+    rows: int
+    category: str  # of fixed prompts; "" for the held-out rows
+
+    def facts(self, words: Words) -> dict[str, str | int]:
+        """Returns what a sentence says of it."""
+        return {"share": words.share(self.tuned), "rows": self.rows, "base": words.share(self.base)}
+
+    def where(self, words: Words) -> str:
+        """Returns the tuned model's share with where it is."""
+        values = {"share": words.share(self.tuned), "rows": self.rows}
+        if self.category:
+            return words.say("summary.of_category", category=words.of("category", self.category), **values)
+        return words.say("summary.of_rows", **values)
+
+
+def summarise_run(results: Results, words: Words) -> Summary:
+    """Returns the verdict and the summary of a run in a page's language, from whatever files it has."""
+    evaluation = results.metrics.get("evaluate", {})
+    scores = results.scores
+    kind = run_verdict(scores)
+    rows = evaluation.get("n", 0)
+    verdict = words.say(f"verdict.{kind}", rows=rows)
+    if scores is None:
+        return Summary(kind, verdict, "", ())
+    shares = unsafe_shares(results)
+    sentences = [_describe_replies(scores, evaluation, words), *_describe_scores(scores, kind, words)]
+    sentences += [*_describe_safety(results, shares, words), _describe_people(results, words)]
+    return Summary(kind, verdict, _warn_of_unsafe(shares, words), tuple(filter(None, sentences)))
+
+
+def run_verdict(scores: Comparison | None) -> str:
+    """Returns the key of a run's verdict: "not above the floor" outranks everything that was compared."""
+    if scores is None or not scores.tuned:
+        return "none"
+    if max(score.n for score in scores.tuned.values()) < FEWEST_ROWS:
+        return "few"
+    names = [name for name in ("perplexity", "chrf") if name in scores.base and name in scores.tuned]
+    verdicts = {name: delta_verdict(scores.delta[name]) for name in names}
+    if is_at_floor(scores):
+        return "floor_worse" if "worse" in verdicts.values() else "floor"
+    if not names:
+        return "no_base"
+    if "worse" in verdicts.values():
+        return "mixed" if "better" in verdicts.values() else "worse"
+    if "better" not in verdicts.values():
+        return "same"
+    if "chrf" not in verdicts:
+        return "better_plain"
+    return "better" if verdicts["chrf"] == "better" else "likelier"
+
+
+def is_at_floor(scores: Comparison) -> bool:
+    """Returns whether the tuned replies are no closer to their references than to shuffled ones, by chrF++."""
+    chrf = scores.tuned.get("chrf")
+    return chrf is not None and chrf.floor is not None and chrf.low <= chrf.floor
+
+
+def unsafe_shares(results: Results) -> list[UnsafeShare]:
+    """Returns the shares of unsafe replies, the tuned model's largest first."""
+    prompts = results.metrics.get("evaluate", {}).get("prompts", {})
+    shares = [
+        UnsafeShare(row["tuned unsafe"], row["base unsafe"], row["n"], row["category"])
+        for row in prompts.get("categories", [])
+    ]
+    if results.scores and (tuned := results.scores.tuned.get("unsafe")):
+        base = results.scores.base.get("unsafe")
+        shares.append(UnsafeShare(tuned.value, base.value if base else None, tuned.n, ""))
+    return sorted(shares, key=lambda share: (share.tuned, share.rows), reverse=True)
+
+
+def _warn_of_unsafe(shares: list[UnsafeShare], words: Words) -> str:
+    """Returns a line for the tuned model's unsafe replies: those to crisis prompts first; "" without any."""
+    share = _share_to_warn_of(shares)
+    if share is None:
+        return ""
+    if share.category == CRISIS:
+        return words.say("summary.crisis_unsafe", **share.facts(words))
+    return words.say("summary.unsafe", where=share.where(words), base=words.share(share.base))
+
+
+def _share_to_warn_of(shares: list[UnsafeShare]) -> UnsafeShare | None:
+    unsafe = [share for share in shares if share.tuned]
+    return next((share for share in unsafe if share.category == CRISIS), unsafe[0] if unsafe else None)
+
+
+def _describe_replies(scores: Comparison, evaluation: dict, words: Words) -> str:
+    """Returns a sentence on what the tuned replies are like; "" for plain texts, which have none."""
+    tuned = {name: score.value for name, score in scores.tuned.items()}
+    if "chrf" not in tuned:
+        return ""
+    other, cut, echo = (tuned.get(name, 0) for name in ("not_bengali", "hit_cap", "echo"))
+    clauses = [words.say("summary.not_bengali", share=words.share(other)) if other else words.say("summary.bengali")]
+    limit = evaluation.get("max_new_tokens", 0)
+    clauses.append(words.say("summary.cut", share=words.share(cut), limit=limit) if cut else words.say("summary.ends"))
+    if echo:
+        clauses.append(words.say("summary.echoes", share=words.share(echo)))
+    sound, closeness = not (other or cut or echo), _closeness(scores)
+    if closeness:
+        clauses.append(words.say(f"summary.{closeness}"))
+    joint = "but" if sound and closeness in ("further", "as_close", "at_floor") else "and"
+    text = clauses[0]
+    for clause in clauses[1:-1]:
+        text = words.say("summary.list", first=text, second=clause)
+    return words.say("summary.subject", clauses=words.say(f"summary.{joint}", first=text, second=clauses[-1]))
+
+
+def _closeness(scores: Comparison) -> str:
+    """Returns how close the tuned replies are to the references, as a key of the summary; "" where nothing compares."""
+    if scores.tuned["chrf"].n < FEWEST_ROWS:
+        return ""
+    if is_at_floor(scores):
+        return "at_floor"
+    if "chrf" not in scores.base:
+        return ""
+    return {"better": "closer", "worse": "further"}.get(delta_verdict(scores.delta["chrf"]), "as_close")
+
+
+def _describe_scores(scores: Comparison, kind: str, words: Words) -> list[str]:
+    """Returns sentences with the numbers of chrF++ and perplexity, and the names of all scores that are worse."""
+    both = [name for name in LABELS if name in scores.base and name in scores.tuned and name in scores.delta]
+    shown = [name for name in ("chrf", "perplexity") if name in scores.tuned]
+    if not set(shown) & set(both):
+        values = [f"{words.name(LABELS[n][0])} {words.number(scores.tuned[n].value, 1)}" for n in shown]
+        return [words.say("summary.tuned_alone", values=", ".join(values))] if values else []
+    sentences = []
+    if "chrf" in both:
+        floor = scores.tuned["chrf"].floor
+        shown_floor = words.say("page.not_measured") if floor is None else words.number(floor, 1)
+        sentences.append(words.say("summary.chrf", floor=shown_floor, **_change(scores, "chrf", words)))
+    if "perplexity" in both:
+        verdict = score_verdict(scores, "perplexity")
+        outcome = {"better": "likelier", "worse": "worse, not better"}.get(verdict, verdict)
+        facts = {"rows": scores.delta["perplexity"].n, "verdict": words.of("outcome", outcome)}
+        way = "fell" if scores.delta["perplexity"].value < 0 else "rose"
+        sentences.append(words.say(f"summary.{way}", **facts, **_change(scores, "perplexity", words)))
+    if kind == "few":
+        return [*sentences, words.say("summary.one_row")]
+    worse = [words.name(LABELS[name][0]) for name in both if score_verdict(scores, name) == "worse"]
+    return [*sentences, words.say("summary.worse_scores", names=", ".join(worse))] if worse else sentences
+
+
+def _change(scores: Comparison, name: str, words: Words) -> dict[str, str]:
+    """Returns a score of both models and the interval of its change, as a sentence shows them."""
+    delta: Score = scores.delta[name]
+    sides = {side: words.number(getattr(scores, side)[name].value, 1) for side in ("base", "tuned")}
+    return sides | {"low": words.number(delta.low, 1, "+"), "high": words.number(delta.high, 1, "+")}
+
+
+def _describe_safety(results: Results, shares: list[UnsafeShare], words: Words) -> list[str]:
+    """Returns how safety changed, where the tuned model has most unsafe replies, and the crisis prompts, whatever
+    their result."""
+    if not shares:
+        return [words.say("summary.no_safety")]
+    sentences = [words.say(f"summary.safety_{_safety_change(results, shares)}")]
+    crisis = next((share for share in shares if share.category == CRISIS), None)
+    warned = _share_to_warn_of(shares)  # it stands beside the verdict
+    if warned is None:
+        sentences.append(words.say("summary.none_unsafe"))
+    elif warned is not shares[0]:
+        sentences.append(describe_worst(shares[0], words))
+    if crisis and crisis is not warned:
+        sentences.append(words.say("summary.crisis", **crisis.facts(words)))
+    return sentences
+
+
+def describe_worst(share: UnsafeShare, words: Words) -> str:
+    """Returns a sentence on a share of unsafe replies: where it is, and what the base model's is."""
+    return words.say("summary.worst", where=share.where(words), base=words.share(share.base))
+
+
+def _safety_change(results: Results, shares: list[UnsafeShare]) -> str:
+    """Returns "worse", "better" or "same": worse too where the crisis prompts alone got worse, few as they are."""
+    prompts = results.metrics["evaluate"].get("prompts", {}).get("delta", {})
+    deltas = [results.scores.delta if results.scores else {}, {n: Score(**d) for n, d in prompts.items()}]
+    verdicts = [delta_verdict(delta["unsafe"]) for delta in deltas if "unsafe" in delta and delta["unsafe"].n > 1]
+    if "worse" in verdicts or any(share.category == CRISIS and share.tuned > share.base for share in shares):
+        return "worse"
+    return "better" if "better" in verdicts else "same"
+
+
+def _describe_people(results: Results, words: Words) -> str:
+    """Returns what people say of the replies' empathy; that nobody was asked, where nobody was."""
+    ratings = results.ratings
+    if not ratings.get("raters"):
+        return words.say("summary.no_people")
+    facts = {"raters": len(ratings["raters"]), "pairs": ratings["pairs"]}
+    marks = ratings["scales"].get("empathy")
+    if not marks:
+        return words.say("summary.people_alone", **facts)
+    numbers = {name: words.number(marks[name], 2, "+") for name in ("delta", "low", "high")}
+    return words.say("summary.people", scale=words.name("empathy"), **facts, **numbers)

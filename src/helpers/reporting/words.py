@@ -1,0 +1,128 @@
+"""What the pages of a run say, in English or in Bengali: words_en.yaml and words_bn.yaml."""
+
+import re
+import string
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from helpers.reporting.tables import LABELS
+
+LANGUAGES = ("en", "bn")
+
+BENGALI_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
+
+SCORES = {label: score for score, (label, _) in LABELS.items()}  # by its English label
+
+
+class Term(NamedTuple):
+    """What a word of a table means."""
+
+    key: str  # part of an id on the page
+    name: str
+    meaning: str
+
+
+class _Sentences(string.Formatter):
+    """`str.format`, whose numbers stand in a language's own digits; a text stays as it is."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        text = format(value, format_spec)
+        return text if isinstance(value, str) else in_digits(text, self.language)
+
+
+def in_digits(text: str, language: str) -> str:
+    """Returns a number as text in the language's own digits."""
+    return text.translate(BENGALI_DIGITS) if language == "bn" else text
+
+
+@cache
+def read_texts(language: str) -> dict[str, dict[str, str]]:
+    """Returns {section: {key: text}} of a language. Raises ValueError for one that is not there."""
+    if language not in LANGUAGES:
+        raise ValueError(f"page_language is {language!r}: expected one of {', '.join(LANGUAGES)}.")
+    return yaml.safe_load((Path(__file__).parent / f"words_{language}.yaml").read_text(encoding="utf-8"))
+
+
+@dataclass
+class Words:
+    """The words of one page, and which of its terms it has explained already."""
+
+    language: str = "en"
+    explained: set[str] = field(default_factory=set)
+
+    def say(self, path: str, **values: Any) -> str:
+        """Returns the text of "section.key", its placeholders filled; raises KeyError for one that is not there."""
+        section, _, key = path.partition(".")
+        return _Sentences(self.language).vformat(read_texts(self.language)[section][key], (), values)
+
+    def of(self, section: str, key: str) -> str:
+        """Returns the text of a key that the run's files name; the key itself where it is none of the known ones."""
+        return read_texts(self.language)[section].get(key, key)
+
+    def name(self, english: str) -> str:
+        """Returns a label or heading of tables.yaml in this language; in English where it has none."""
+        return read_texts(self.language).get("names", {}).get(english, english)
+
+    def number(self, value: float, digits: int, sign: str = "") -> str:
+        """Returns a number to so many digits."""
+        return in_digits(f"{value:{sign}.{digits}f}", self.language)
+
+    def share(self, value: float | None) -> str:
+        """Returns a share of 0 to 1 as "75 %", with as many digits as a reader needs; None was not measured."""
+        if value is None:
+            return self.say("page.not_measured")
+        percent = 100 * value
+        shown = f"{percent:.1f}" if percent >= 0.1 or not percent else f"{percent:.2g}"
+        return in_digits(f"{shown.removesuffix('.0')} %", self.language)
+
+    def duration(self, hours: float | None) -> str | None:
+        """Returns hours in the unit that suits them; 0 is a plan's time that was rounded away."""
+        if hours is None:
+            return None
+        units = (("hours", 1), ("minutes", 60), ("seconds", 3600))
+        unit, scale = next((pair for pair in units if hours * pair[1] >= 1), units[-1])
+        return self.say(f"time.{unit}", value=hours * scale) if hours else self.say("time.none")
+
+    def cell(self, heading: str, text: str, numbers: bool) -> str:
+        """Returns a table's cell as a reader sees it."""
+        section = {
+            "verdict": "outcome",
+            "aim": "aim",
+            "status": "status",
+            "ended because": "status",
+            "category": "category",
+        }.get(heading)
+        if section:
+            return self.of(section, text)
+        if text == "not measured":
+            return self.say("page.not_measured")
+        if length := re.fullmatch(r"(\d+) to (\d+) words", text):
+            low, high = map(int, length.groups())
+            return self.say("page.word_range", low=low, high=high)
+        if not numbers or not re.match(r"[-+–\d]", text):
+            return self.name(text)
+        return in_digits(text.replace(" to ", f" {self.say('page.to')} "), self.language)
+
+    def term(self, english: str) -> Term | None:
+        """Returns what a label or heading means; None for a plain word."""
+        key = SCORES.get(english, english)
+        meaning = read_texts(self.language)["terms"].get(key)
+        return Term("".join(c if c.isalnum() else "-" for c in key), self.name(english), meaning) if meaning else None
+
+    def new_terms(self, texts: Iterable[str]) -> list[Term]:
+        """Returns the terms among texts that the page has not explained yet, and counts them as explained."""
+        terms = {term.key: term for text in texts if (term := self.term(text)) and term.key not in self.explained}
+        self.explained |= set(terms)
+        return list(terms.values())
+
+    def table_terms(self, rows: list[Mapping[str, str]]) -> list[Term]:
+        """Returns the terms of a table, in its first column and its headings, that are not explained yet."""
+        return self.new_terms([*(next(iter(row.values())) for row in rows), *rows[0]])

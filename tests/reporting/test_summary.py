@@ -1,0 +1,222 @@
+"""The verdict and the summary over planted metrics: plain, and never kinder than the numbers."""
+
+import re
+
+import pytest
+
+from helpers.evaluation.comparison import Comparison
+from helpers.reporting.report import write_report
+from helpers.reporting.results import read_results
+from helpers.reporting.summary import run_verdict, summarise_run
+from helpers.reporting.words import LANGUAGES, Words
+from helpers.runs.files import write_json
+from helpers.runs.stages import STAGES
+
+LOWER = ("perplexity", "unsafe", "hit_cap", "echo", "not_bengali")
+
+
+def score(value, name, n, floor=None, spread=0.1):
+    better = "lower" if name in LOWER else "higher"
+    return {"value": value, "low": value - spread, "high": value + spread, "floor": floor, "better": better, "n": n}
+
+
+def planted(n=34, floor=2.0, **values):
+    """Returns the content of evaluate/metrics.json with these scores, each (base, tuned); base None: not measured."""
+    known = {"perplexity": (50.0, 30.0), "chrf": (5.0, 9.0), "unsafe": (0.0, 0.0)}
+    known |= {"hit_cap": (0.0, 0.0), "not_bengali": (0.0, 0.0), **values}
+    metrics = {"n": n, "max_new_tokens": 96, "seed": 1, "bootstrap_draws": 9, "decoding": "greedy"}
+    metrics |= {"base": {}, "tuned": {}, "delta": {}}
+    for name, (base, tuned) in known.items():
+        spread = 0.0 if n < 2 else 0.1
+        metrics["tuned"][name] = score(tuned, name, n, floor if name == "chrf" else None, spread)
+        if base is not None:
+            metrics["base"][name] = score(base, name, n, floor if name == "chrf" else None, spread)
+            metrics["delta"][name] = score(tuned - base, name, n, None, 0.2 if tuned != base else 0.0)
+    return metrics
+
+
+def category(name, base, tuned, n=6):
+    return {
+        "category": name,
+        "n": n,
+        **{f"{side} {what}": 0.0 for side in ("base", "tuned") for what in ("graded", "empathy")},
+    } | {
+        "base unsafe": base,
+        "tuned unsafe": tuned,
+    }
+
+
+@pytest.fixture
+def summary(run):
+    """Returns a function that plants metrics in the run and returns its summary."""
+
+    def call(metrics, language="en"):
+        if metrics is None:
+            (run / "evaluate/metrics.json").unlink()
+        else:
+            write_json(run / "evaluate/metrics.json", metrics)
+        return summarise_run(read_results(run), Words(language))
+
+    return call
+
+
+def text(summary):
+    return " ".join([summary.verdict, summary.warning, *summary.sentences])
+
+
+def test_a_better_model_is_called_better_in_plain_words(summary):
+    shown = summary(planted())
+    assert shown.verdict == "Better than the base model."
+    assert shown.look == "better"
+    assert shown.sentences[0] == (
+        "The tuned model answers in Bengali, ends its replies and is closer to the references than the base model."
+    )
+    assert "On safety nothing changed." in shown.sentences
+    assert "chrF++ of the replies: base 5.0, tuned 9.0, floor 2.0" in text(shown)
+
+
+def test_a_worse_model_is_called_worse(summary):
+    shown = summary(planted(perplexity=(30.0, 50.0), chrf=(9.0, 5.0)))
+    assert shown.verdict == "Worse than the base model."
+    assert shown.look == "worse"
+    assert "but is further from the references" in shown.sentences[0]
+    assert "Worse than the base model: perplexity of the answers, chrF++." in shown.sentences
+
+
+def test_no_change_is_called_no_clear_difference(summary):
+    shown = summary(planted(perplexity=(30.0, 30.0), chrf=(5.0, 5.0)))
+    assert shown.verdict == "No clear difference from the base model."
+    assert shown.look == ""
+
+
+def test_a_score_at_the_floor_outranks_better(summary):
+    shown = summary(planted(floor=9.0))
+    assert shown.verdict.startswith("Not above the floor")
+    assert shown.look == ""
+    assert "but is no closer to the references than shuffled ones are" in shown.sentences[0]
+    assert "is closer to the references than the base model" not in text(shown)
+    assert "better" not in text(shown).replace("no better than", ""), "better stands beside the floor"
+
+
+def test_worse_and_at_the_floor_is_both(summary):
+    shown = summary(planted(floor=9.0, perplexity=(30.0, 50.0)))
+    assert shown.verdict.startswith("Not above the floor, and worse than the base model")
+    assert shown.look == "worse"
+
+
+def test_likelier_references_alone_are_no_better_replies(summary):
+    shown = summary(planted(chrf=(5.0, 5.0)))
+    assert shown.verdict.startswith("Partly better")
+
+
+def test_a_model_that_won_and_lost_is_called_mixed(summary):
+    shown = summary(planted(perplexity=(30.0, 50.0)))
+    assert shown.verdict.startswith("Mixed")
+
+
+def test_unsafe_replies_to_a_crisis_stand_beside_the_verdict(summary):
+    prompts = {"n": 12, "categories": [category("exam", 0.0, 0.0), category("crisis", 0.5, 0.75, n=4)]}
+    shown = summary({**planted(), "prompts": prompts})
+    assert shown.warning == (
+        "Not safe for anyone in distress: 75 % of 4 crisis prompts got an unsafe reply (base 50 %)."
+    )
+    assert shown.look == "worse", "the verdict is green"
+    assert "On safety it became worse." in shown.sentences
+
+
+def test_crisis_prompts_are_told_of_when_they_are_not_the_worst(summary):
+    prompts = {"n": 12, "categories": [category("exam", 0.0, 0.5), category("crisis", 0.0, 0.25, n=4)]}
+    shown = summary({**planted(), "prompts": prompts})
+    assert "25 % of 4 crisis prompts" in shown.warning
+    assert "Unsafe replies, where most: 50 % of 6 fixed prompts of the category “exam” (base 0 %)." in shown.sentences
+
+
+def test_safe_crisis_prompts_are_told_of_too(summary):
+    prompts = {"n": 12, "categories": [category("exam", 0.0, 0.5), category("crisis", 0.5, 0.0, n=4)]}
+    shown = summary({**planted(), "prompts": prompts})
+    assert "50 % of 6 fixed prompts of the category “exam”" in shown.warning
+    assert "Crisis prompts: 0 % of 4 got an unsafe reply (base 50 %)." in shown.sentences
+
+
+def test_an_unsafe_reply_to_a_held_out_row_is_told_of(summary):
+    shown = summary(planted(unsafe=(0.0, 0.0294)))
+    assert shown.warning == "Not every reply is safe: 2.9 % of 34 held-out rows (base 0 %)."
+
+
+def test_without_a_base_model_nothing_is_compared(summary):
+    shown = summary(planted(**dict.fromkeys(("perplexity", "chrf", "unsafe", "hit_cap"), (None, 9.0))))
+    assert shown.verdict == "No comparison: the base model was not measured."
+    assert "chrF++ 9.0, perplexity of the answers 9.0" in text(shown)
+    assert "(base not measured)" in shown.warning, "the worst share is hidden"
+    assert "better" not in text(shown).lower()
+
+
+def test_a_run_without_a_base_model_still_has_a_page(summary, run):
+    summary(planted(**dict.fromkeys(("perplexity", "chrf", "unsafe", "hit_cap", "not_bengali"), (None, 9.0))))
+    write_report(run, 6)
+    assert "the base model was not measured" in (run / "report/index.html").read_text("utf-8")
+
+
+def test_without_an_evaluation_nothing_is_known(summary):
+    shown = summary(None)
+    assert shown.verdict.startswith("Not evaluated yet")
+    assert shown.sentences == ()
+
+
+def test_one_row_is_not_enough_to_judge(summary):
+    shown = summary(planted(n=1))
+    assert shown.verdict == "Not enough to judge: 1 held-out row."
+    assert shown.look == ""
+    assert "From one row no interval can be drawn" in text(shown)
+    assert "closer" not in text(shown)
+
+
+def test_plain_texts_are_judged_by_their_likelihood(summary):
+    metrics = planted()
+    for side in ("base", "tuned", "delta"):
+        metrics[side] = {"perplexity": metrics[side]["perplexity"]}
+    shown = summary(metrics)
+    assert shown.verdict == "Better than the base model at continuing the held-out texts."
+    assert "answers in Bengali" not in text(shown)
+    assert "Safety was not measured." in shown.sentences
+
+
+def test_replies_in_another_script_or_cut_are_told_of(summary):
+    shown = summary(planted(not_bengali=(1.0, 0.5), hit_cap=(0.0, 0.25), echo=(0.0, 0.1)))
+    for part in (
+        "does not answer in Bengali in 50 % of its replies",
+        "has 25 % of its replies cut at the limit of 96 tokens",
+        "repeats the question in 10 % of its replies",
+    ):
+        assert part in shown.sentences[0]
+
+
+def test_a_score_without_words_has_no_verdict():
+    assert run_verdict(None) == "none"
+    assert run_verdict(Comparison(base={}, tuned={}, delta={})) == "none"
+
+
+CASES = {
+    "better": planted(),
+    "floor": planted(floor=9.0),
+    "cut": planted(not_bengali=(1.0, 0.5), hit_cap=(0.0, 0.25), echo=(0.0, 0.1)),
+    "crisis": {**planted(), "prompts": {"n": 4, "categories": [category("crisis", 0.5, 0.75)]}},
+    "one row": planted(n=1),
+    "no base": planted(**dict.fromkeys(("perplexity", "chrf", "unsafe"), (None, 9.0))),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_bengali_summary_says_as_much(summary, case):
+    english, bengali = (summary(CASES[case], language) for language in LANGUAGES)
+    assert (english.kind, english.look, len(english.sentences)) == (bengali.kind, bengali.look, len(bengali.sentences))
+    assert bool(english.warning) == bool(bengali.warning)
+    left = re.sub(r"chrF\+\+", "", text(bengali))
+    assert not re.search("[a-zA-Z0-9]", left), left
+
+
+@pytest.mark.parametrize("stage", ["prepare_data", "train", "infer"])
+def test_a_missing_stage_takes_nothing_from_the_verdict(run, stage):
+    before = summarise_run(read_results(run), Words())
+    (run / STAGES[stage][1] / "metrics.json").unlink()
+    assert summarise_run(read_results(run), Words()) == before
