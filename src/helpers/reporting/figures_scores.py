@@ -28,12 +28,18 @@ def short_label(name: str) -> str:
     return LABELS[name][0].split(",")[0]
 
 
+def directed_scores(scores: Comparison) -> list[str]:
+    """Returns the names of the scores that both models have and that have a better direction."""
+    both = [name for name in LABELS if name in scores.delta and name in scores.base and name in scores.tuned]
+    return [name for name in both if scores.delta[name].better != "near 1"]
+
+
 def draw_forest(scores: Comparison) -> "Figure":
     """Returns a forest plot: for each score tuned − base with its 95 % interval, on a scale of its own, better right.
 
     A black tick is where a tuned model would stand that scores what shuffled references do: its floor.
     """
-    names = [name for name in LABELS if name in scores.delta and scores.delta[name].better != "near 1"]
+    names = directed_scores(scores)
     figure, axes = create_axes(figsize=(WIDTH, 1.1 + 0.3 * max(2, len(names))))
     alt = []
     for place, name in enumerate(names):
@@ -71,7 +77,7 @@ def forest_points(scores: Comparison, name: str) -> tuple[float, float, float, f
 def group_verdicts(scores: Comparison) -> dict[str, list[str]]:
     """Returns the names of the scores by their verdict, each verdict that has some."""
     verdicts: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
-    for name in [name for name in LABELS if name in scores.delta and scores.delta[name].better != "near 1"]:
+    for name in directed_scores(scores):
         verdicts.setdefault(score_verdict(scores, name), []).append(short_label(name))
     return {verdict: names for verdict, names in verdicts.items() if names}
 
