@@ -206,6 +206,7 @@ def test_the_plot_makes_way_for_the_finished_one(log, monkeypatch):
     with LiveView("mine", "train", log, display):
         assert drawn.wait(20), "the view draws nothing while the block runs"
     assert display.places[1] is NOTHING
+    assert re.fullmatch(r"\[mine\] train  done after 0:00:\d\d", display.places[0].text)
 
 
 def test_under_the_runner_nothing_is_shown(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ for its page, nothing is shown.
 """
 
 import contextlib
+import datetime
 import os
 import time
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ class LiveView(ProgressLine):
         super().__init__(run_name, stage)
         self.log, self.show = log, show
         self.drawn_at, self.drawn_bytes = -PLOT_SECONDS, 0
-        self.last_line = ""
+        self.last_line, self.began = "", time.monotonic()
 
     def __enter__(self) -> "LiveView":
         self.replace_line = self.show(NOTHING)
@@ -43,6 +44,8 @@ class LiveView(ProgressLine):
 
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
+        seconds = datetime.timedelta(seconds=int(time.monotonic() - self.began))
+        self.replace_line(Part("", f"{self.bar.desc}  {'ended' if any(error) else 'done'} after {seconds}"))
         if self.replace_plot and not any(error):
             self.replace_plot(NOTHING)  # the notebook draws it again, complete
 
@@ -50,7 +53,6 @@ class LiveView(ProgressLine):
         """Updates until the block ends."""
         while not self.stopped.wait(LINE_SECONDS):
             self.update(time.monotonic())
-        self.update_line()
 
     def update(self, now: float) -> None:
         """Updates the line, and at most every PLOT_SECONDS the plot, if the log has grown; `now` is in seconds."""
