@@ -43,7 +43,7 @@ class EvaluationSettings(BaseModel, frozen=True):
     seed: int
 
     @property
-    def resampling(self) -> dict[str, int]:
+    def resampling(self) -> dict[str, Any]:
         """The bootstrap's `draws` and `seed`."""
         return {"draws": self.bootstrap_draws, "seed": self.seed}
 

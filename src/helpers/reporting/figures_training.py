@@ -126,8 +126,8 @@ def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[di
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
     rows = []
     for name, (label, template) in PLANNED.items():
-        values = [source.get(name) for source in (planned, metrics)]
-        known = all(values) and all(math.isfinite(value) for value in values)
+        values: list[Any] = [source.get(name) for source in (planned, metrics)]
+        known = all(values) and all(map(math.isfinite, values))
         texts = [template.format(value) if value is not None else "not known" for value in values]
         ratio = values[1] / values[0] if known else None
         rows.append({"what": label, "planned": texts[0], "measured": texts[1], "ratio": ratio})
