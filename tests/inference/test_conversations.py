@@ -47,9 +47,15 @@ def test_a_pair_has_the_tuned_replys_tokens():
 
 
 def test_the_first_word_counts_from_the_question(monkeypatch):
-    clock = iter([10.0, 12.0, 15.0])
-    monkeypatch.setattr(conversations, "stream_reply", lambda *_, **__: iter(["", "কি", "কি হলো"]))
-    monkeypatch.setattr(conversations.time, "perf_counter", lambda: next(clock))
+    now = [10.0]
+
+    def stream_reply(*_, **__):
+        for moment, reply in ((11.0, ""), (12.0, "কি"), (15.0, "কি হলো")):
+            now[0] = moment
+            yield reply
+
+    monkeypatch.setattr(conversations, "stream_reply", stream_reply)
+    monkeypatch.setattr(conversations.time, "perf_counter", lambda: now[0])
     model = SimpleNamespace(network=None, tokenizer=lambda text, add_special_tokens: {"input_ids": text.split()})
     shown = []
     assert measure_stream(model, "ক", [SYSTEM], shown.append, max_new_tokens=4) == (2.0, 2 / 5)

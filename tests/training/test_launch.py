@@ -1,5 +1,6 @@
 """Training in several processes, and a launch that fails."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -123,9 +124,9 @@ def test_a_launch_that_fails_gives_the_reason_of_its_process(make, monkeypatch):
 
 def test_what_is_loaded_before_is_trained_as_it_is(make):
     apart, together = make("apart"), make("together")
-    loaded = load_here(apart, TrainingConfig.of_run(apart))
+    loaded = dataclasses.replace(load_here(apart, TrainingConfig.of_run(apart)), seconds=7200.0)
     assert loaded.trainer.state.global_step == 0
-    assert launch_training(apart, TrainingConfig.of_run(apart), loaded=loaded)["hours"] > loaded.seconds / 3600
+    assert launch_training(apart, TrainingConfig.of_run(apart), loaded=loaded)["hours"] > 2, "loading counts"
     launch_training(together, TrainingConfig.of_run(together))
     assert losses(apart) == losses(together)
 
