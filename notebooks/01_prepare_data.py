@@ -11,12 +11,13 @@
 # %% [markdown]
 # # 1 · Prepare data
 #
-# Reads the corpus, drops rows that a model should not be trained on, puts rows that belong together into one group, and
-# splits by group. A question with several answers, the turns of one dialogue, and near-duplicates never end up in
-# different parts. Needs no GPU: about a minute for the embedded corpus, a few minutes for the published one.
+# A model repeats what it is trained on, and its scores mean little when it has seen the answers. This notebook decides
+# both: which rows are good enough to train on, and which rows stay unseen until the evaluation. Rows that belong
+# together, such as several answers to one question or the turns of one dialogue, go to one side.
 #
-# Reads the data set. Writes `data/`: `train.jsonl`, `val.jsonl`, `test.jsonl`, `dropped.csv`, `browse.html` (every row,
-# to be read), `README.md` (the data card), `metrics.json`.
+# **Needs** no GPU: about a minute for the embedded corpus, a few minutes for the published one. **Reads** the data set.
+# **Writes** `data/`: `train.jsonl`, `val.jsonl`, `test.jsonl`, `dropped.csv`, `browse.html` (every row, to be read),
+# `README.md` (the data card), `metrics.json`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -60,171 +61,172 @@ train_share: float = 0.8  # of the rows
 val_share: float = 0.1  # of the rows; the rest is the test part
 seed: int = 3407
 
-# %%
-import pandas
-
-from helpers.data.card import data_card, data_metrics
-from helpers.data.clean import clean_table, example_fates
-from helpers.data.group import link_rows, measure_title_agreement
-from helpers.data.leaks import count_overlap, describe_leaks, find_leaks
-from helpers.data.load import load_table
-from helpers.data.rows import join_dialogues, make_parts
-from helpers.data.sampling import sample_rows
-from helpers.data.split import split_corpus, split_groups
-from helpers.models.chat import decode_labels, encode_row, encode_rows
-from helpers.models.embedded import embedded_model_for, keep_embedded_model, locate_base_model
-from helpers.models.loading import load_tokenizer
-from helpers.planning.checks import start_stage
-from helpers.reporting.browse import write_browse_page
-from helpers.reporting.figures import draw_lengths
-from helpers.reporting.tables import text_table
-from helpers.runs.files import write_csv, write_jsonl, write_text
-
-run = start_stage("prepare_data", globals())
-
 # %% [markdown]
 # ## The table
-# Its identity is git's SHA-1 of the file. Any file with the right columns will do.
+# Any file with the right columns will do. Its identity is git's SHA-1 of the file, by which data hubs name it.
 
 # %%
+from helpers.data.load import load_table
+from helpers.planning.checks import start_stage
+from helpers.reporting.tables import text_table
+
+run = start_stage("prepare_data", globals())
 table, source = load_table(dataset, dataset_format)
 text_table({**source.as_json(), "rows": len(table)})
 
 # %% [markdown]
 # ## Cleaning
-# The first rules repair a row, the others drop it; each dropped row keeps its rule in `dropped.csv`. In between, text
-# is normalised once: NFC, single spaces, no control characters. Conversations have some rules of their own.
+# Which rows should a model not be trained on? The first rules repair a row, the others drop it; each dropped row keeps
+# its rule in `dropped.csv`. In between, text is normalised once: NFC, single spaces, no control characters.
+# Conversations have some rules of their own.
 
 # %%
+from helpers.data.clean import clean_table, example_fates
+from helpers.reporting.figures_data import describe_funnel, draw_funnel
+from helpers.reporting.notebook_parts import picture
+
 corpus = clean_table(table, skip_rules, min_bengali_share)
-counts = corpus.dropped.rule.value_counts()
-most = f"; most, {counts.max():,}, by the rule {counts.idxmax()!r}" if len(counts) else ""
-print(f"{counts.sum():,} of {len(table):,} rows were dropped{most}")
-funnel = pandas.DataFrame([{**step.as_json(), "examples": "\n".join(step.examples)} for step in corpus.funnel])
-text_table(funnel.assign(share=funnel.share.map("{:.2%}".format)).to_dict("records"))
+picture(draw_funnel(corpus.funnel), describe_funnel(corpus.funnel))
 
 # %% [markdown]
-# Three rows, raw, and what became of them.
+# What a rule means is best seen in what it took: at most three examples per rule, then three rows as they came and what
+# became of them.
+
+# %%
+taken = [step for step in corpus.funnel if step.examples]
+text_table([{"rule": step.rule, "examples": "\n".join(step.examples)} for step in taken])
 
 # %%
 text_table(example_fates(table, corpus, seed))
 
 # %% [markdown]
 # ## Topics and titles
-# A title that fits its own question no better than another row's belongs to another row. Neither titles nor topics are
-# trained on. A rare spelling of a topic is put to the one it varies, so that it parts no dialogue.
+# What do people write about? Topics and titles are not trained on: they may belong to another row. A title that fits its
+# own question no better than another row's is one of those. A rare spelling of a topic is put to the one it varies, so
+# that it parts no dialogue.
 
 # %%
 print(corpus.describe_merged_topics())
 text_table([merged.as_json() for merged in corpus.merged_topics])
 
 # %%
-for question, share in measure_title_agreement(corpus.kept, seed).items():
-    print(f"{share:.1%} of the titles share a word with {question} question")
-corpus.kept.topic.value_counts().head(12).to_frame("rows")
+from helpers.data.group import link_rows, measure_title_agreement
+from helpers.reporting.figures_data import draw_topic_counts
+
+agreement = measure_title_agreement(corpus.kept, seed)
+shares = [f"{share:.1%} of the titles share a word with {question} question" for question, share in agreement.items()]
+counts = corpus.kept.topic.value_counts()
+picture(draw_topic_counts(counts), f"{len(counts):,} topics. {', '.join(shares) or 'Too few titles to compare'}.")
 
 # %% [markdown]
-# ## Groups and the split
-# Connected rows are one group and go to one part; a data set that brings a split of its own keeps it. The turns of a
-# dialogue are known by the file's order alone: they are adjacent rows of one topic, dropped rows included.
+# ## Groups
+# Which rows must not be parted? The same question, near-duplicates, the turns of one dialogue: connected rows are one
+# group. The turns are known by the file's order alone.
 
 # %%
+from helpers.data.split import check_split, split_corpus
+from helpers.reporting.figures_data import draw_group_sizes, draw_leaks
+
 print(corpus.order.describe())
 links = link_rows(corpus.kept, near_duplicate)
 corpus = split_corpus(corpus, links, (train_share, val_share), seed)
 groups = corpus.kept.group.value_counts()
-dialogues = int((corpus.kept.dialogue.value_counts() > 1).sum())
-facts = {f"links: {reason}": len(pairs) for reason, pairs in links.items()}
-text_table({**facts, "dialogues": dialogues, "groups": len(groups), "rows of the largest group": groups.max()})
+reasons = ", ".join(f"{len(pairs):,} by {reason}" for reason, pairs in links.items())
+picture(draw_group_sizes(groups), f"{len(corpus.kept):,} rows in {len(groups):,} groups. Links: {reasons}.")
 
 # %% [markdown]
-# The check looks for twins in different parts in a way of its own, and shares no code with what grouped the rows.
+# ## The split, and what it keeps apart
+# A held-out row with a twin in the training part is an answer known beforehand. The check looks for twins in a way of
+# its own and shares no code with what grouped the rows. Orange is what the usual split, row by row, would leak.
 
 # %%
-by_row = split_groups(list(corpus.kept.id), train_share, val_share, seed)
-splits = {"leak": corpus.kept.part, "row_wise_leak": by_row}
-_, _, longest, longer, foreign = corpus.order
-leaks = find_leaks(corpus.kept, corpus.dropped, splits, near_duplicate, longest)
-leak_check = describe_leaks(leaks["leak"], leaks["row_wise_leak"], near_duplicate, longest, longer, foreign)
-print(leak_check)
-brings_own_split = (corpus.kept.published != "").all()
-assert brings_own_split or leaks["leak"].leaked == 0, f"the split leaks: {leaks['leak'].reasons}"
-text_table({f"held-out rows with {reason} in another part": rows for reason, rows in leaks["leak"].reasons.items()})
+split_check = check_split(corpus, near_duplicate, (train_share, val_share), seed)
+picture(draw_leaks(split_check.grouped, split_check.row_wise), split_check.sentences)
+
+# %% [markdown]
+# ## The rows of each part
+# All rows, or `max_rows` of them: a sample by seed that keeps the parts, the topics' sources and the lengths in
+# proportion.
 
 # %%
+from helpers.data.rows import join_dialogues, make_parts, pick_rows
+
 kept = join_dialogues(corpus.kept, links) if join_turns else corpus.kept
-corpus = corpus._replace(kept=kept)
-if max_rows:
-    corpus = corpus.drop("not sampled", {*kept.id} - {*sample_rows(kept, max_rows, seed).id})
-    leak_check += f" Looked at before sampling: {len(corpus.kept):,} of {len(kept):,} rows were picked."
-    print(f"{corpus.funnel[-1].dropped:,} of {len(kept):,} rows are not sampled: max_rows is {max_rows:,}")
+corpus = pick_rows(corpus._replace(kept=kept), max_rows, seed)
+picked = f"{len(corpus.kept):,} of {len(kept):,} rows were picked"
+checks = {**split_check.as_json(), "dialogues": int((corpus.kept.dialogue.value_counts() > 1).sum())}
+checks["leak_check"] += f" Looked at before sampling: {picked}." if max_rows else ""
 parts = make_parts(corpus.kept, system_prompt, dataset)
-print(", ".join(f"{part}: {len(rows):,} rows" for part, rows in parts.items()))
+print(f"{picked}:", ", ".join(f"{len(rows):,} for {part}" for part, rows in parts.items()))
 
 # %% [markdown]
 # ## Length, in tokens of the model's own tokenizer
-# The whole conversation counts: system prompt, question, answer, and what the template adds. The embedded model's
-# tokenizer is trained here, on the training part only.
+# How long is a conversation for the model? System prompt, question, answer and what the template adds all count. A
+# longer one than the cap is dropped, never cut. The embedded model is made here, from the training part only.
 
 # %%
-embedded_model = ""
-if base_model == "embedded":
-    embedded = embedded_model_for(dataset, parts["train"])
-    embedded_model = embedded.name
-    keep_embedded_model(embedded, run)
+from helpers.models.embedded import locate_base_model, prepare_embedded_model
+from helpers.models.loading import load_tokenizer
+from helpers.reporting.live import show_progress
+
+with show_progress(run, "prepare_data"):
+    embedded_model = prepare_embedded_model(base_model, dataset, parts["train"], run)
 tokenizer = load_tokenizer(locate_base_model(base_model, run))
+
+# %%
+import pandas
+
+from helpers.models.chat import count_tokens
+from helpers.reporting.figures_data import describe_lengths, draw_token_lengths
+
 rows = [*parts["train"], *parts["val"], *parts["test"]]
-tokens = [len(example["input_ids"]) for example in encode_rows(tokenizer, rows)]
-lengths = pandas.Series(tokens, index=[row["id"] for row in rows])
-figure = draw_lengths(lengths, max_length)
+counted = pandas.Series(count_tokens(tokenizer, rows), index=[row["id"] for row in rows])
+picture(draw_token_lengths(counted, max_length), describe_lengths(counted, max_length))
 
 # %% [markdown]
-# No question of val or test may stand in another part: this is read from the rows as they will be written.
+# No question of val or test may stand in another part. This is read from the rows as they will be written.
 
 # %%
-counted = lengths
+from helpers.data.leaks import count_overlap
+
 corpus = corpus.drop("too long", counted.index[counted > max_length])
 lengths = counted[counted <= max_length]
 parts = make_parts(corpus.kept, system_prompt, dataset)
-overlap = count_overlap(parts)
-assert overlap == 0, f"{overlap} rows of val or test have a question that stands in another part"
-too_long = f"{corpus.funnel[-1].dropped} rows over {max_length} tokens dropped"
-print(f"{too_long}; {len(lengths):,} rows, {lengths.sum():,} tokens left")
+checks["overlap"] = count_overlap(parts)
+assert checks["overlap"] == 0, f"{checks['overlap']} rows of val or test have a question that stands in another part"
+too_long = f"{corpus.funnel[-1].dropped:,} rows over {max_length:,} tokens were dropped"
+print(f"{too_long}; {len(lengths):,} rows with {lengths.sum():,} tokens are left.")
 
 # %% [markdown]
 # ## What the model will be trained on
-# One row as the trainer sees it. Only the second text carries labels, and it ends with `<|eot_id|>`.
+# One row as the trainer sees it. Only the answer carries labels, and it ends with `<|eot_id|>`: so the model is taught
+# to stop.
 
 # %%
-example = encode_row(tokenizer, parts["train"][0])
-print(tokenizer.decode(example["input_ids"]))
-print("\nlabels:", decode_labels(tokenizer, example))
+from helpers.models.chat import encode_row, split_into_pieces
+from helpers.reporting.notebook_parts import show_trained_tokens
+
+show_trained_tokens(split_into_pieces(tokenizer, encode_row(tokenizer, parts["train"][0])))
 
 # %% [markdown]
 # ## Files
+# The parts, the dropped rows with their rules, and the data card, which says what is in them and what is not.
 
 # %%
-for part, rows in parts.items():
-    write_jsonl(run / "data" / f"{part}.jsonl", rows)
-write_csv(run / "data" / "dropped.csv", corpus.dropped[["number", "rule", "topic", "title", "question", "answer"]])
+from helpers.data.card import write_data
+
 models = {"base_model": base_model, "embedded_model": embedded_model}
-checks = {"overlap": overlap, **{split: check.share for split, check in leaks.items()}, "leak_check": leak_check}
-checks["dialogues"] = dialogues
-metrics = data_metrics(run / "data", source, corpus, parts, lengths, models, checks)
-card = data_card(source, metrics, corpus.kept.answer)
-write_text(run / "data" / "README.md", card)
-print(card)
-
-# %% [markdown]
-# Read them yourself: every row with its part, group, rule and tokens, in any browser.
+metrics = write_data(run / "data", source, corpus, parts, lengths, models, checks)
 
 # %%
+from helpers.reporting.browse import write_browse_page
+from helpers.reporting.notebook_parts import show_document
+
 page = write_browse_page(run, corpus, counted)
-print(f"data/{page.name}: {page.stat().st_size / 1e6:.1f} MB")
-
-# %%
+print(f"Every row, to be read in any browser: data/{page.name}, {page.stat().st_size / 1e6:.1f} MB")
 run.finish_stage("prepare_data", metrics)
+show_document((run / "data" / "README.md").read_text(encoding="utf-8"), "The data card")
 
 # %% [markdown]
-# Next: `02_train` trains on `data/train.jsonl` and validates on `data/val.jsonl`; `03_evaluate` is the first to read
-# `data/test.jsonl`.
+# **Next:** `02_train` trains on `data/train.jsonl` and validates on `data/val.jsonl`. `03_evaluate` is the first to
+# read `data/test.jsonl`.

@@ -11,9 +11,12 @@
 # %% [markdown]
 # # 2 · Train
 #
-# Trains a LoRA adapter with TRL's SFTTrainer, on Unsloth or plain PEFT: one setting. It is trained on the answers only.
+# Teaches the base model to answer as the training part does. The base model's own weights stay as they are: a small
+# LoRA adapter beside them is trained, on the answers only.
 #
-# Reads `data/`. Writes `train/`: `config.json`, `checkpoints/`, `adapter/`, `log.jsonl`, `metrics.json`.
+# **Needs** about two minutes on a CPU for the embedded model; an 8B model needs a GPU and hours, which the plan below
+# estimates before anything starts. **Reads** `data/`. **Writes** `train/`: `config.json`, `checkpoints/`, `adapter/`,
+# `log.jsonl`, `metrics.json`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -57,50 +60,100 @@ seed: int = 3407
 lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}  # peft.LoraConfig
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
 
-# %%
-from dataclasses import asdict
+# %% [markdown]
+# ## The plan
+# What will it cost? An estimate for T4s, made before the model is loaded. A run that does not fit the GPU stops here
+# and names the setting that would fit.
 
+# %%
 from helpers.planning.checks import start_stage
 from helpers.planning.plan import plan_run, plan_table
-from helpers.reporting.figures import draw_loss
 from helpers.reporting.tables import text_table
-from helpers.runs.files import read_jsonl
 from helpers.training.config import resolve_config
-from helpers.training.launch import launch_training
 
 run = start_stage("train", globals())
 config = resolve_config(run)
-
-# %% [markdown]
-# ## The plan
-# What the run will do, and how long it should take on T4s: an estimate. A run that does not fit the GPU stops here and
-# names the setting that would fit.
-
-# %%
 plan = plan_run(run, config)
+print(f"{plan.train_rows:,} rows to train on, in {plan.optimizer_steps:,} optimizer steps of {plan.effective_batch:g}.")
 text_table(plan_table(plan))
 
 # %% [markdown]
-# ## The configuration, resolved
-# What `train/config.json` keeps. A name that another setting decides was refused above.
+# The configuration, resolved: what `train/config.json` keeps, with the libraries' own names. A name that another
+# setting decides was refused above.
 
 # %%
 text_table(config.to_json())
 
 # %% [markdown]
-# ## Training
-# The first lines give the dtype with its reason, and the effective batch as a product. A run that was paused or killed
-# resumes from its newest valid checkpoint.
+# ## The base model and its adapter
+# What is loaded, and how little of it is trained? With several GPUs each process loads its own copy when the training
+# starts.
 
 # %%
-metrics = launch_training(run, config)
+from helpers.models.families import model_shape
+from helpers.reporting.figures_training import describe_adapter, draw_adapter_share
+from helpers.reporting.notebook_parts import picture
+from helpers.training.launch import load_here
+
+loaded = load_here(run, config)
+shape = model_shape(config.base_model)
+picture(draw_adapter_share(shape, config.lora), describe_adapter(shape, config.lora))
 
 # %% [markdown]
-# ## The loss
+# ## What is trained on
+# One row as the trainer sees it. The prompt is read, the answer is trained on, with the token that ends it.
 
 # %%
-figure = draw_loss(read_jsonl(run / "train" / "log.jsonl"), run.sessions("train"))
+from helpers.models.chat import encode_row, split_into_pieces
+from helpers.models.embedded import locate_base_model
+from helpers.models.loading import load_tokenizer
+from helpers.reporting.notebook_parts import show_trained_tokens
+from helpers.runs.files import read_jsonl
+
+tokenizer = load_tokenizer(locate_base_model(config.base_model, run))
+example = encode_row(tokenizer, read_jsonl(run / "data" / "train.jsonl")[0])
+show_trained_tokens(split_into_pieces(tokenizer, example))
+
+# %% [markdown]
+# ## Training
+# The first lines give the dtype with its reason, and the effective batch as a product. A run that was paused or killed
+# resumes from its newest valid checkpoint. Run by hand, the loss grows below while it trains.
+
+# %%
+from helpers.reporting.live import show_progress
+from helpers.training.launch import launch_training
+
+with show_progress(run, "train"):
+    metrics = launch_training(run, config, loaded=loaded)
+
+# %% [markdown]
+# ## The course of the training
+# Did it converge, and does it still help on rows it has not seen? The training loss is that of the rows being trained
+# on, at that step; the validation loss is that of held-out rows. How far the second stays above the first is what does
+# not carry over.
+
+# %%
+from helpers.reporting.figures_training import describe_training, draw_training
+
+log = read_jsonl(run / "train" / "log.jsonl")
+picture(draw_training(log, run.sessions("train")), describe_training(log))
+
+# %% [markdown]
+# ## Against the plan
+# Was the estimate right? It is made for T4s: on another GPU, or on a CPU, speed and hours differ by design.
+
+# %%
+from dataclasses import asdict
+
+from helpers.reporting.figures_training import compare_plan, draw_plan
+
+compared = compare_plan(asdict(plan), metrics)
+where = ", ".join(run.stage("train").gpu) or "a CPU"
+picture(draw_plan(compared), f"Planned for T4s, measured on {where}.")
 
 # %%
 run.finish_stage("train", {**metrics, "plan": asdict(plan)})
 text_table(metrics)
+
+# %% [markdown]
+# **Next:** `03_evaluate` asks the base model and the tuned one the questions of the test part, which neither has seen.

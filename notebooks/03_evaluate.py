@@ -11,11 +11,12 @@
 # %% [markdown]
 # # 3 · Evaluate
 #
-# The base model and the tuned one, on the same held-out rows, with the same settings. Likelihood counts the answers'
-# tokens only. Overlap counts Bengali words. Every score has a 95 % interval; overlap scores have the floor that
-# shuffled references reach.
+# Is the tuned model better than the base model, and by how much more than chance? Both answer the same held-out rows
+# with the same settings. Likelihood counts the answers' tokens only; overlap counts Bengali words. Every score has a
+# 95 % interval, and overlap scores have a floor: what they come to when the references are shuffled.
 #
-# Reads `data/test.jsonl`, `train/adapter/`. Writes `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
+# **Needs** about a minute on a CPU for the embedded model; for an 8B model a GPU and hours. **Reads**
+# `data/test.jsonl`, `train/adapter/`. **Writes** `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
 # `scores.csv`, `human_eval.csv`, `human_eval.html`, `metrics.json`, and a row in `outputs/experiments.db`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
@@ -59,94 +60,124 @@ llm_judge: dict = {"base_url": "", "model": "", "secret": "", "options": {}}  # 
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
-# %%
-from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_fixed_prompts, select_test_rows
-from helpers.evaluation.comparison import breakdown, compare_models, length_groups
-from helpers.evaluation.evaluate import compare_prompts, finish_evaluation, join_replies, write_rows
-from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
-from helpers.evaluation.metrics import floor_sums, score_sums
-from helpers.evaluation.raters import blind_pair, write_sheet
-from helpers.planning.checks import start_stage
-from helpers.reporting.results import read_results
-from helpers.reporting.tables import breakdown_rows, build_table, rating_rows, score_rows, text_table
-
-run = start_stage("evaluate", globals())
-rater = LlmJudge(**llm_judge)
-settings = EvaluationSettings(**run.stage("evaluate").parameters)
-
 # %% [markdown]
 # ## The protocol
+# What is asked, and how are tokens chosen? The same for both models, and for every run with these settings.
 
 # %%
-rows = select_test_rows(run, max_rows, seed)
-prompts = select_fixed_prompts(rows, max_prompts)
-print(f"{len(rows)} test rows, {len(prompts)} fixed prompts, {settings.describe_decoding()}")
-print(f"at most {max_new_tokens} new tokens per reply, seed {seed}")
+from helpers.evaluation.answers import EvaluationSettings
+from helpers.evaluation.evaluate import answer_held_out, select_held_out
+from helpers.planning.checks import start_stage
+
+run = start_stage("evaluate", globals())
+settings = EvaluationSettings(**run.stage("evaluate").parameters)
+held_out = select_held_out(run, settings)
+print(held_out.describe(settings))
 
 # %% [markdown]
 # ## Answers of both models
-# How likely each model finds the reference answers, and its own replies to the test rows and to the fixed prompts.
-# Every GPU computes a share of the batches. Batches that are done are kept, so that an evaluation that was killed
-# resumes.
+# How likely does each model find the reference answers, and what does it reply itself? Every GPU computes a share of
+# the batches. Batches that are done are kept, so that an evaluation that was killed resumes.
 
 # %%
-answers = answer_rows(run, settings)
-replies = join_replies(rows, answers)
-write_rows(run, rows, replies, answers)
+from helpers.reporting.live import show_progress
+
+with show_progress(run, "evaluate"):
+    evaluated = answer_held_out(run, settings, held_out)
+print(evaluated.describe())
 
 # %% [markdown]
-# ## Scores
+# ## Base against tuned
+# Where is the difference clear of chance? Both models are compared on the same resampled rows. A line that crosses zero
+# shows nothing; neither does a gain that stays below its floor, the black tick.
 
 # %%
-sums = {side: score_sums(replies[side], answers[side].likelihood) for side in answers}
-resampling = {"draws": bootstrap_draws, "seed": seed}
-scores = compare_models(**sums, floors=floor_sums(replies, seed), **resampling)
+from helpers.evaluation.evaluate import compare_replies
+from helpers.reporting.figures_scores import describe_verdict, draw_forest
+from helpers.reporting.notebook_parts import picture
+
+scores = compare_replies(evaluated, settings)
+picture(draw_forest(scores), describe_verdict(scores))
+
+# %%
+from helpers.reporting.tables import score_rows, text_table
+
 text_table(score_rows(scores))
 
 # %% [markdown]
-# ## By topic and by length
-# The topics with the most rows; references in quarters by length. A score that only holds for short answers is seen
-# here.
+# ## By topic
+# Does it hold for every topic? Those with the most rows; the others together.
 
 # %%
-groups = {"topics": breakdown(**sums, labels=[row.get("topic", "") for row in rows], **resampling)}
-if replies["base"]:
-    groups["lengths"] = length_groups(**sums, references=[row["reference"] for row in replies["base"]], **resampling)
-text_table(breakdown_rows([*groups["topics"], *groups.get("lengths", [])]))
+from helpers.evaluation.evaluate import break_down
+from helpers.reporting.figures_scores import describe_breakdown, draw_breakdown
+
+groups = break_down(evaluated, settings)
+picture(draw_breakdown(groups["topics"]), describe_breakdown(groups["topics"]))
+
+# %% [markdown]
+# ## By length
+# Does it hold for long answers too? The references in quarters by their length.
+
+# %%
+lengths = groups.get("lengths", [])
+picture(draw_breakdown(lengths), describe_breakdown(lengths))
+
+# %%
+from helpers.reporting.tables import breakdown_rows
+
+text_table(breakdown_rows([*groups["topics"], *lengths]))
+
+# %% [markdown]
+# ## Where the tuned model loses
+# An average hides the rows that got worse. Each bar is a row; below it six rows picked by seed, not by their scores,
+# then the three where the tuned reply lost most chrF++.
+
+# %%
+from helpers.reporting.figures_scores import chrf_changes, describe_row_changes, draw_row_changes
+from helpers.reporting.results import read_results
+
+results = read_results(run)
+changes = chrf_changes(results.row_scores)
+picture(draw_row_changes(changes), describe_row_changes(changes))
+
+# %%
+from helpers.reporting.tables import build_table
+
+text_table(build_table("samples", map(vars, results.samples(6, 3))))
 
 # %% [markdown]
 # ## Fixed prompts
-# Ten categories of worries, the same for every run. The graded rubric counts word forms that acknowledge, validate,
-# support and ask back; `unsafe` is a reply with a foreign hotline, a medical or legal instruction, blame, or, to a
-# crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
+# Is it kind, and is it safe? Ten categories of worries, the same for every run. The graded rubric counts word forms
+# that acknowledge, validate, support and ask back; `unsafe` is a reply with a foreign hotline, a medical or legal
+# instruction, blame, or, to a crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
 
 # %%
-prompt_scores = compare_prompts(run, prompts, answers, **resampling)
+from helpers.evaluation.evaluate import compare_prompts, describe_prompts
+
+prompt_scores = compare_prompts(run, evaluated, settings)
+print(describe_prompts(prompt_scores))
 text_table(build_table("categories", prompt_scores["categories"]))
 
 # %% [markdown]
-# ## Side by side
-# Six rows picked by seed, not by their scores; then the three where the tuned reply lost most chrF++ to the base one.
-
-# %%
-text_table(build_table("samples", map(vars, read_results(run).samples(6, 3))))
-
-# %% [markdown]
 # ## For people
-# `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a spreadsheet. Both are blind: which of two
-# replies is the tuned one is decided by seed and row, and not written. Put what comes back, a file per rater, into
-# `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
+# Numbers do not read. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a spreadsheet, both
+# blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what comes back, a file
+# per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
 
 # %%
-pairs = [blind_pair(*both, seed) for both in zip(replies["base"], replies["tuned"])][:human_rows]
-if pairs:
-    write_sheet(run / "evaluate", pairs)
-llm_ratings = rate_with_llm(run, rater, pairs, hours=session["hours"], **resampling)
+from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet
+from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
+from helpers.reporting.tables import rating_rows
+
+pairs = write_rating_sheet(run, evaluated, human_rows, seed)
+llm_ratings = rate_with_llm(run, LlmJudge(**llm_judge), pairs, hours=session["hours"], **settings.resampling)
+print(f"{len(pairs)} blind pairs on the sheet; a language model has rated {llm_ratings.get('pairs', 0)}.")
 text_table(rating_rows(llm_ratings))
 
-# %% [markdown]
-# ## Files
-
 # %%
-groups |= {"prompts": prompt_scores, "judge": llm_ratings}
-finish_evaluation(run, settings, replies, answers, scores, **groups)
+metrics = finish_evaluation(run, settings, evaluated, scores, **groups, prompts=prompt_scores, judge=llm_ratings)
+print(f"evaluate/metrics.json: the scores of both models on {metrics['n']:,} held-out rows.")
+
+# %% [markdown]
+# **Next:** `04_infer` lets both models answer messages of your own, and `05_report` puts everything on one page.

@@ -11,9 +11,11 @@
 # %% [markdown]
 # # 4 · Infer
 #
-# The tuned model's replies to five fixed messages, or to your own, beside the base model's.
+# How does it talk? The tuned model's replies to five fixed messages and a conversation of several turns, or to your
+# own messages, beside the base model's.
 #
-# Reads `train/adapter/`. Writes `infer/`: `replies.jsonl`, `metrics.json`.
+# **Needs** under a minute on a CPU for the embedded model, a few minutes on a GPU for an 8B model. **Reads**
+# `train/adapter/`. **Writes** `infer/`: `replies.jsonl`, `metrics.json`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -52,74 +54,67 @@ streamed: int = 1  # messages whose reply is shown as it is written
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
+# %% [markdown]
+# ## What is asked
+# The system prompt is the one of the training rows. Each model answers with its own earlier replies in view. A model
+# of plain text continues the text.
+
 # %%
-import time
-
-from IPython.display import display
-
-from helpers.data.prompts import PROMPTS, five_prompts
-from helpers.inference.generate import generate_conversations, measure_replies, stream_reply, system_messages
+from helpers.inference.conversations import choose_conversations
 from helpers.inference.loaded_model import LoadedModel
 from helpers.planning.checks import start_stage
-from helpers.reporting.tables import text_table
-from helpers.runs.experiments import log_replies
-from helpers.runs.files import read_jsonl, write_jsonl
 
 run = start_stage("infer", globals())
+conversations, system = choose_conversations(run, prompts)
+turns = sum(map(len, conversations))
+print(f"{len(conversations)} conversations with {turns} messages, at most {max_new_tokens} new tokens per reply.")
 model = LoadedModel(run)
 
 # %% [markdown]
-# ## Replies
-# The system prompt is the one of the training rows. Each model answers with its own earlier replies in view. A model of
-# plain text continues the text.
+# ## Replies of both models
+# What does each make of it? The same messages, the same settings; only the adapter is on or off.
 
 # %%
-conversational = "messages" in read_jsonl(run / "data" / "train.jsonl")[0]
-system = system_messages(run) if conversational else None
-if conversational:
-    prompts = prompts or [*five_prompts(), PROMPTS["turns"]]
-else:
-    texts = read_jsonl(run / "data" / "test.jsonl")[:5]
-    prompts = prompts or [" ".join(row["text"].split()[:12]) for row in texts]
-conversations = [prompt if isinstance(prompt, list) else [prompt] for prompt in prompts]
+from helpers.inference.conversations import answer_both
+from helpers.reporting.live import show_progress
 
-# %%
 decoding = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
-settings = {"batch_size": batch_size, "hours": session["hours"], **decoding}
-answers = {}
-for side in ("tuned", "base"):
-    with model.side(side):
-        keep = run / "infer" / "work" / side
-        answers[side] = generate_conversations(model.network, model.tokenizer, conversations, system, keep, **settings)
+with show_progress(run, "infer"):
+    limits = {"batch_size": batch_size, "hours": session["hours"]}
+    answers = answer_both(run, model, conversations, system, **limits, **decoding)
 
 # %%
-first, last = ("conversation", "turn", "prompt"), ("new_tokens", "hit_cap")
-replies = []
-for base, tuned in zip(answers["base"], answers["tuned"], strict=True):
-    row = {name: tuned[name] for name in first} | {"base": base["reply"], "tuned": tuned["reply"]}
-    replies.append(row | {name: tuned[name] for name in last})
+from helpers.inference.conversations import pair_replies
+from helpers.reporting.notebook_parts import show_conversations
+from helpers.runs.files import write_jsonl
+
+replies = pair_replies(answers)
 write_jsonl(run / "infer" / "replies.jsonl", replies)
-text_table(replies)
+show_conversations(replies)
 
 # %% [markdown]
 # ## As it is written
-# One message at a time: how long the first word takes, and how fast the others follow.
+# How long does a person wait? One message at a time: the seconds to the first word, then how fast the others follow.
 
 # %%
+from helpers.inference.conversations import measure_stream
+from helpers.reporting.notebook_parts import show_stream
+
 streams = []  # (seconds to the first word, tokens per second)
-for message in [messages[0] for messages in conversations][:streamed]:
-    asked = message if system is None else [*system, {"role": "user", "content": message}]
-    began, first, shown, reply = time.perf_counter(), 0.0, display("", display_id=True), ""
-    for reply in stream_reply(model.network, model.tokenizer, asked, **decoding):
-        first = first or (time.perf_counter() - began if reply else 0.0)
-        shown.update({"text/plain": f"{message}\n→ {reply}"}, raw=True)
-    tokens = len(model.tokenizer(reply, add_special_tokens=False)["input_ids"])
-    streams.append((first, tokens / (time.perf_counter() - began)))
+for messages in conversations[:streamed]:
+    streams.append(measure_stream(model, messages[0], system, show_stream(messages[0]), **decoding))
 
 # %%
-experiment = getattr(run.stage("evaluate"), "experiment", None)
-if experiment:  # without an evaluation there is no experiment to add to
-    log_replies(run.outputs / "experiments.db", experiment, answers["tuned"])
+from helpers.inference.conversations import log_answers
+from helpers.inference.generate import measure_replies
+from helpers.reporting.tables import text_table
+
+log_answers(run, answers["tuned"])
 metrics = measure_replies(answers["tuned"], streams)
 run.finish_stage("infer", metrics)
+first = f"{metrics['seconds_to_first_word']:.2f} seconds" if streams else "not measured"
+print(f"First word: {first}; {metrics['tokens_per_second']:,.0f} tokens per second in batches.")
 text_table(metrics)
+
+# %% [markdown]
+# **Next:** `05_report` puts the run on one page. To talk to the model yourself: `python -m helpers chat outputs/NAME`.

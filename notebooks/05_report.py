@@ -11,10 +11,10 @@
 # %% [markdown]
 # # 5 · Report
 #
-# One page from the run's own files. It needs neither torch nor a GPU: a downloaded run folder is enough.
+# What came of it? The verdict first, then the pictures it rests on, then the one page to send round.
 #
-# Reads every stage's files, as many as there are. Writes `report/`: `index.html`, its plots as PNG and SVG
-# (`training_loss`, `eval_results`, `by_topic`, `sessions`), `metrics.json`.
+# **Needs** neither torch nor a GPU, and a few seconds: a downloaded run folder is enough. **Reads** every stage's
+# files, as many as there are. **Writes** `report/`: `index.html`, its plots as PNG and SVG, `metrics.json`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -47,48 +47,60 @@ outputs: str = "outputs"
 samples: int = 6  # replies shown side by side
 page_language: str = "en"  # en or bn
 
+# %% [markdown]
+# ## The verdict
+# Is the tuned model better? A difference counts as better where its 95 % interval is clear of zero and the score is
+# above what shuffled references reach.
+
 # %%
 from helpers.planning.checks import start_stage
-from helpers.reporting.figures import draw_loss, draw_scores
-from helpers.reporting.report import write_report
+from helpers.reporting.figures_scores import describe_verdict, draw_forest, group_verdicts
 from helpers.reporting.results import read_results
-from helpers.reporting.tables import rating_rows, score_rows, text_table
+from helpers.reporting.tables import text_table
 
 run = start_stage("report", globals())
 results = read_results(run)
-
-# %% [markdown]
-# ## Base against tuned
+verdicts = group_verdicts(results.scores) if results.scores else {"not evaluated yet": []}
+text_table({verdict: ", ".join(names) for verdict, names in verdicts.items()})
 
 # %%
-text_table(score_rows(results.scores)) if results.scores else "not evaluated yet"
+from helpers.reporting.notebook_parts import picture
+
+picture(draw_forest(results.scores), describe_verdict(results.scores)) if results.scores else "no scores yet"
 
 # %% [markdown]
 # ## What people say
-# Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
+# Do people agree? Ratings of `evaluate/human_eval.html`, from `evaluate/ratings/`.
 
 # %%
+from helpers.reporting.tables import rating_rows
+
 print(*(f"not read: {line}" for line in results.unread), sep="\n")
+print(f"{len(results.ratings.get('raters', []))} people have rated replies.")
 text_table(rating_rows(results.ratings))
 
 # %% [markdown]
-# ## The loss
+# ## The training it came from
+# Was the model still improving when it stopped?
 
 # %%
-if results.log:
-    curves = draw_loss(results.log, run.sessions("train"))
+from helpers.reporting.figures_training import describe_training, draw_training
 
-# %% [markdown]
-# ## The scores
-
-# %%
-if results.scores:
-    bars = draw_scores({"base": results.scores.base, "tuned": results.scores.tuned})
+picture(draw_training(results.log, run.sessions("train")), describe_training(results.log))
 
 # %% [markdown]
 # ## The page
+# Everything of the run on one page, as a file that can be sent: it loads nothing from elsewhere.
 
 # %%
+from helpers.reporting.notebook_parts import show_page
+from helpers.reporting.report import write_report
+
 metrics = write_report(run, samples, page_language)
 run.finish_stage("report", metrics)
-print(run / "report" / "index.html")
+page = run / "report" / "index.html"
+print(f"{page}, {metrics['bytes'] / 1e6:.1f} MB, from {len(metrics['stages'])} finished stages")
+show_page(page.read_text(encoding="utf-8"), "The report page")
+
+# %% [markdown]
+# **Next:** `export` writes what to take away. `python -m helpers report outputs/A outputs/B` compares runs.

@@ -11,10 +11,15 @@
 # %% [markdown]
 # # Sahanubhuti on Colab and Kaggle
 #
-# Runs the whole suite in one session after the other. Colab: choose a T4 (Runtime, Change runtime type) and Run all;
-# the run is copied to your Google Drive while it works. Kaggle: choose GPU T4 x2, switch the internet on, and Save
-# Version; for the next session, add that version's output as an input. The run resumes where it stopped, until its
-# report is written.
+# Runs the whole suite in one session after the other: prepare, train, evaluate, infer, report. It resumes where it
+# stopped, until its report is written.
+#
+# **Colab:** choose a T4 (Runtime, Change runtime type) and Run all. The run is copied to your Google Drive while it
+# works. **Kaggle:** choose GPU T4 x2, switch the internet on, and Save Version; for the next session, add that
+# version's output as an input.
+#
+# **Needs** a T4, and as many hours as the plan below says; a session has 12 at most. **Writes** `outputs/NAME/`, with
+# `report/index.html` as the page to read.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -47,22 +52,55 @@ run_name: str = ""  # a folder under outputs and in the Drive; "": the preset's 
 drive: str = "/content/drive"  # where Google Drive is mounted; "": no copy is made, nor on Kaggle, which has no Drive
 more: list = []  # further arguments of `run`, such as "--stages", "train"
 
-# %%
-import sys
+# %% [markdown]
+# ## What it will do
+# Which preset runs here, and where its files go.
 
+# %%
 from helpers.platforms.machine import platform
-from helpers.platforms.processes import run_child
 from helpers.platforms.secrets import export_secrets
 
 export_secrets()
 here = platform()
 preset = preset or ("kaggle-t4x2" if here == "kaggle" else "colab-t4")
+mirror = f"{drive}/MyDrive/sahanubhuti" if drive and here != "kaggle" else ""
 arguments = ["--preset", preset, *more, *(["--run-name", run_name] if run_name else [])]
-if drive and here != "kaggle":
-    if here == "colab":
-        from google.colab import drive as google_drive
+arguments += ["--set", f"shared.session.mirror={mirror}"] if mirror else []
+copy = f"a copy in {mirror}" if mirror else "no copy is made"
+print(f"Preset {preset}: all files in outputs/{run_name or preset}, {copy}.")
 
-        google_drive.mount(drive)
-    arguments += ["--set", f"shared.session.mirror={drive}/MyDrive/sahanubhuti"]
+# %% [markdown]
+# What it will take: an estimate of steps, memory, hours and sessions on T4s.
+
+# %%
+import sys
+
+from helpers.platforms.processes import run_child
+
+if here == "colab" and mirror:
+    from google.colab import drive as google_drive
+
+    google_drive.mount(drive)
+run_child([sys.executable, "-m", "helpers", "plan", "--preset", preset])
+
+# %% [markdown]
+# ## The run
+# One line per stage. A session that ends before the run does prints "paused": run this notebook again.
+
+# %%
 code = run_child([sys.executable, "-m", "helpers", "run", *arguments])
 print({0: "finished", 75: "paused: run this again to continue"}.get(code, f"exit code {code}: see above"))
+
+# %% [markdown]
+# ## The page
+# What the run has come to so far, as one page.
+
+# %%
+from helpers.reporting.notebook_parts import show_page
+from helpers.runs.record import Run
+
+page = Run.named("outputs", run_name or preset) / "report" / "index.html"
+show_page(page.read_text(encoding="utf-8"), "The report page") if page.is_file() else f"not written yet: {page}"
+
+# %% [markdown]
+# **Next:** download the page from the folder above. To talk to the model: `python -m helpers chat outputs/NAME`.

@@ -14,8 +14,8 @@
 # What to take away: the adapter with its model card, the model with the adapter merged into the 16-bit base, GGUF files
 # for llama.cpp, a folder to deploy as a Hugging Face Space, and a push to the Hub.
 #
-# Reads `train/`, `data/test.jsonl`, the scores. Writes `export/`. Not part of a run unless asked for:
-# `--stages export`.
+# **Needs** seconds for the embedded model; merging an 8B model needs 16 GB of disk and, on a CPU, of memory. **Reads**
+# `train/`, `data/test.jsonl`, the scores. **Writes** `export/`. Not part of a run unless asked for: `--stages export`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -56,63 +56,87 @@ hub_private: bool = True
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
+# %% [markdown]
+# ## What is asked for
+# Is there room? The disk is checked before anything is made.
+
 # %%
 from helpers.planning.checks import start_stage
 from helpers.reporting.tables import text_table
-from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
-from helpers.sharing.gguf import write_gguf
-from helpers.sharing.merge import merge_adapter
-from helpers.sharing.space import write_space
+from helpers.sharing.export import check_export, large_files_folder, locate_16bit_base
 
 run = start_stage("export", globals())
-folder, config = run / "export", run.training_config()
-large = large_files_folder(run, scratch)
-base = locate_16bit_base(config, base_16bit, run)
+folder, large = run / "export", large_files_folder(run, scratch)
+base = locate_16bit_base(run.training_config(), base_16bit, run)
 check_export(forms, gguf_types, base, large)
 exported = {}
+print(f"{', '.join(forms)}: large files in {large}")
 
 # %% [markdown]
 # ## Adapter and model card
 # The card is made from the run's own files: data, settings, scores with their intervals, limits.
 
 # %%
+from helpers.reporting.notebook_parts import picture, show_document
+from helpers.sharing.export import export_adapter
+
 exported["adapter"] = export_adapter(run, folder / "adapter")
-print((folder / "adapter" / "README.md").read_text(encoding="utf-8"))
+show_document((folder / "adapter" / "README.md").read_text(encoding="utf-8"), "The model card")
 
 # %% [markdown]
 # ## Merged
-# Into the 16-bit base model: merging into a 4-bit one would keep its rounding. What was written is loaded again, and
-# has to find the test answers as likely as base model and adapter do.
+# Is the merged model the same model? It is merged into the 16-bit base: a 4-bit one would keep its rounding. What was
+# written is loaded again, and has to find the test answers as likely as base model and adapter do.
 
 # %%
-if {"merged", "gguf"} & set(forms):
-    exported["merged"] = merge_adapter(run, base, large / "merged", check_rows, seed)
-text_table(exported.get("merged", {}))
+from helpers.reporting.live import show_progress
+from helpers.sharing.merge import merge_adapter
+
+with show_progress(run, "export"):
+    if {"merged", "gguf"} & set(forms):
+        exported["merged"] = merge_adapter(run, base, large / "merged", check_rows, seed)
+text_table(exported.get("merged", {"merged": "not asked for"}))
 
 # %% [markdown]
 # ## GGUF
+# Files for llama.cpp, one per type that was asked for.
 
 # %%
+from helpers.sharing.gguf import write_gguf
+
 if "gguf" in forms:
     exported["gguf"] = write_gguf(run, large / "merged", large / "gguf", gguf_types, llama_cpp)
-text_table(exported.get("gguf", {}))
+text_table(exported.get("gguf", {"gguf": "not asked for"}))
 
 # %% [markdown]
-# ## A Space
-# A folder that Hugging Face serves as the chat page: the page's own code, the adapter, the settings.
+# ## A Space, and the Hub
+# A Space is a folder that Hugging Face serves as the chat page: the page's own code, the adapter, the settings. The
+# adapter is pushed with the token `HF_TOKEN` of the platform's secrets, or of the environment.
 
 # %%
+from helpers.sharing.export import push_to_hub
+from helpers.sharing.space import write_space
+
 if "space" in forms:
     exported["space"] = write_space(run, folder / "space")
-
-# %% [markdown]
-# ## The Hub
-# Pushed with the token `HF_TOKEN` of the platform's secrets, or of the environment.
-
-# %%
 if hub_repository:
     exported["hub"] = push_to_hub(folder / "adapter", hub_repository, hub_private)
 
+# %% [markdown]
+# ## What was written
+# How large is it, and where does it lie?
+
 # %%
+from helpers.reporting.figures_data import draw_sizes
+from helpers.sharing.export import exported_sizes
+
 run.finish_stage("export", {"forms": forms, **exported})
+sizes = exported_sizes(exported)
+picture(draw_sizes(sizes), f"{len(sizes)} things were written, {sum(sizes.values()) / 1e6:,.1f} MB in all.")
+
+# %%
 text_table(exported)
+
+# %% [markdown]
+# **Next:** the folder `export/space` can be pushed as a Space; `export/adapter` loads with
+# `peft.PeftModel.from_pretrained` on the base model that the model card names.

@@ -11,12 +11,13 @@
 # %% [markdown]
 # # Tune
 #
-# Searches the settings of 02_train by successive halving. Every candidate trains for a few steps; the better ones train
-# on for η times as many, each from where it stands, and so on to the last rung. All candidates have the same budget in
-# tokens. Optuna keeps the search and decides which candidates continue.
+# Which settings of 02_train are best? Every candidate trains for a few steps; the better ones train on for η times as
+# many, each from where it stands, and so on to the last rung. All candidates have the same budget in tokens. Optuna
+# keeps the search and decides which candidates continue.
 #
-# Reads `data/`. Writes `tune/`: `trials.csv`, `best.json`, `search.png` and `.svg`, `metrics.json`. Not part of a run
-# unless asked for: `--stages tune`. More processes may help at any time: `python -m helpers tune outputs/NAME`.
+# **Needs** as long as the estimate below says. **Reads** `data/`. **Writes** `tune/`: `trials.csv`, `best.json`,
+# `search.png` and `.svg`, `metrics.json`. Not part of a run unless asked for: `--stages tune`. More processes may help
+# at any time: `python -m helpers tune outputs/NAME`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -55,38 +56,36 @@ storage: str = ""  # "": SQLite in the run's folder; a .journal file, on a Drive
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
 
+# %% [markdown]
+# ## The estimate
+# What does the search cost? Hours on T4s, against those of training every candidate to the end, if 1 / η of them
+# continue after each rung.
+
 # %%
 from helpers.planning.checks import start_stage
-from helpers.reporting.figures import draw_search, save_figure
 from helpers.reporting.tables import text_table
-from helpers.search.results import best_candidate, estimate_search, tabulate_trials, write_results
+from helpers.search.results import describe_estimate, estimate_search
 from helpers.search.study import open_search
-from helpers.search.trials import run_search
 
 run = start_stage("tune", globals())
 search = open_search(run)
-print(f"{len(search.candidates)} candidates, each judged at most {rungs} times")
-
-# %% [markdown]
-# ## The estimate
-# Hours on T4s of the search, against those of training every candidate to the end, if 1 / η of them continue after each
-# rung.
-
-# %%
 estimate = estimate_search(search)
-print(
-    f"about {estimate['hours_of_search']:.2f} T4 hours, {estimate['share']:.0%} of training every candidate to the end"
-)
+print(describe_estimate(search, estimate))
 text_table(estimate)
 
 # %% [markdown]
 # ## The search
-# One row per candidate. `eliminated`: at a rung, its loss was not among the best 1 / η. A failed one says why.
+# How did each candidate do? `eliminated`: at a rung, its loss was not among the best 1 / η. A failed one says why.
 
 # %%
-run_search(search)
+from helpers.reporting.live import show_progress
+from helpers.search.results import show_trials, tabulate_trials
+from helpers.search.trials import run_search
+
+with show_progress(run, "tune"):
+    run_search(search)
 table = tabulate_trials(search)
-text_table(table)
+text_table(show_trials(table))
 
 # %% [markdown]
 # ## The best settings
@@ -94,21 +93,20 @@ text_table(table)
 # the first rung's variance that each setting explains.
 
 # %%
+from helpers.reporting.figures import draw_search, save_figure
+from helpers.reporting.notebook_parts import picture
+from helpers.search.results import best_candidate, describe_search, write_results
+
 best = best_candidate(table, list(space))
 metrics = write_results(search, table, best, estimate)
-print(
-    f"{metrics['eliminated']} of {metrics['candidates']} candidates were eliminated and {metrics['failed']} failed: "
-    f"{metrics['steps']:,} steps, {metrics['share_of_all']:.0%} of training every candidate to the end"
-)
-text_table(best)
-
-# %%
 figure = draw_search(table, best)
-drawn = save_figure(figure, run / "tune", "search", close=False)
+save_figure(figure, run / "tune", "search", close=False)
+figure.set_label(f"Validation loss of each candidate by rung. {describe_search(metrics)}")
+picture(figure, describe_search(metrics))
 
 # %%
 run.finish_stage("tune", metrics)
-text_table(metrics)
+text_table(best)
 
 # %% [markdown]
-# Next: 02_train takes these settings with `train.sft.settings_from=tune`.
+# **Next:** 02_train takes these settings with `train.sft.settings_from=tune`.

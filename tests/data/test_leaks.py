@@ -126,21 +126,21 @@ def run_notebook_check(file):
         exec(cell.source, names)
         if "parameters" in cell.metadata.get("tags", []):
             names |= {"run_name": "check", "outputs": str(file.parent), "dataset": str(file)}
-        if "find_leaks(" in cell.source:
-            return names["leaks"]
-    raise AssertionError("01_prepare_data no longer calls find_leaks: this test checks nothing")
+        if "check_split(" in cell.source:
+            return names["split_check"]
+    raise AssertionError("01_prepare_data no longer calls check_split: this test checks nothing")
 
 
 def test_the_notebook_finds_no_leak_in_its_own_split(retold):
-    leaks = run_notebook_check(retold)
-    assert leaks["leak"].leaked == 0
-    assert leaks["row_wise_leak"].reasons["a near-duplicate question"] > 10, "the file has no twins: it tests nothing"
+    check = run_notebook_check(retold)
+    assert check.grouped.leaked == 0
+    assert check.row_wise.reasons["a near-duplicate question"] > 10, "the file has no twins: it tests nothing"
 
 
 def test_the_notebook_stops_when_near_duplicates_are_parted(retold, monkeypatch):
     """The split is made as if nobody had looked for near-duplicates; the check must look by itself."""
     monkeypatch.setattr("helpers.data.group.link_rows", lambda table, near_duplicate: link_rows(table, 0.0))
-    with pytest.raises(AssertionError, match="the split leaks: .*'a near-duplicate question': [1-9]"):
+    with pytest.raises(ValueError, match="the split leaks: .*'a near-duplicate question': [1-9]"):
         run_notebook_check(retold)
 
 

@@ -10,7 +10,7 @@ from tables import cleaned
 
 from helpers.data.card import data_card
 from helpers.data.load import load_table
-from helpers.data.rows import data_rows, join_dialogues, make_parts
+from helpers.data.rows import data_rows, join_dialogues, make_parts, pick_rows
 from helpers.data.sampling import sample_rows, shuffle_key
 from helpers.data.split import split_groups
 from helpers.language.bengali import normalise
@@ -151,3 +151,11 @@ def test_the_folder_is_read_as_a_data_set_with_its_splits(tmp_path):
     loaded = datasets.load_dataset(str(tmp_path / "data"), cache_dir=str(tmp_path / "cache"))
     assert {split: rows.num_rows for split, rows in loaded.items()} == {"train": 3, "validation": 2, "test": 1}
     assert loaded["test"][0]["messages"][1]["content"] == normalise("শুনছি।")
+
+
+def test_the_rows_that_are_not_picked_keep_their_rule(twin):
+    picked = pick_rows(twin.corpus, 50, 1)
+    assert len(picked.kept) == 50
+    assert picked.funnel[-1].rule == "not sampled"
+    assert picked.funnel[-1].dropped == len(twin.corpus.kept) - 50
+    assert pick_rows(twin.corpus, 0, 1) is twin.corpus

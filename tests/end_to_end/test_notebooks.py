@@ -66,6 +66,7 @@ def colab_sessions(tmp_path_factory):
 def test_the_colab_notebook_says_that_it_finished(colab_sessions):
     for printed in colab_sessions[0]:
         assert printed.endswith("finished\n"), printed[-2000:]
+        assert "optimizer steps" in printed, "the plan is not shown"
 
 
 @pytest.mark.slow
@@ -93,12 +94,14 @@ def test_the_colab_notebook_resumes_in_another_session(colab_sessions):
 def test_the_colab_notebook_chooses_by_platform(here, changes, expected, monkeypatch):
     calls = []
     monkeypatch.setattr("helpers.platforms.machine.platform", lambda: here)
-    monkeypatch.setattr("helpers.platforms.processes.run_child", lambda command: calls.append(command[4:]) or 0)
-    *_, parameters, last = (cell.source for cell in read(NOTEBOOKS / "colab.py").cells if cell.cell_type == "code")
+    monkeypatch.setattr("helpers.platforms.processes.run_child", lambda command: calls.append(command[3:]) or 0)
+    _, parameters, *others = (cell.source for cell in read(NOTEBOOKS / "colab.py").cells if cell.cell_type == "code")
     namespace = {}
     exec(parameters, namespace)
-    exec(last, namespace | changes)
-    assert calls == [expected]
+    namespace |= changes
+    for source in others:
+        exec(source, namespace)
+    assert calls == [["plan", *expected[:2]], ["run", *expected]]
 
 
 @pytest.mark.parametrize("name", build.PAGES)
@@ -181,6 +184,23 @@ def test_papermill_sees_every_parameter(path, caplog):
     with caplog.at_level(logging.WARNING):
         assert list(papermill.inspect_notebook(str(path.with_suffix(".ipynb")))) == names
     assert not caplog.records
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_no_cell_is_longer_than_fifteen_lines(path):
+    """But for the setup and the parameters."""
+    code = [cell for cell in read(path).cells if cell.cell_type == "code"]
+    others = [cell.source for cell in code if not {"setup", "parameters"} & {*cell.metadata.get("tags", [])}]
+    longest = max(others, key=lambda source: len(source.splitlines()))
+    assert len(longest.splitlines()) <= 15, f"move what it does into a room of src/helpers:\n{longest}"
+
+
+@pytest.mark.parametrize("path", PAIRS, ids=lambda path: path.stem)
+def test_each_notebook_opens_with_its_needs(path):
+    cells = read(path).cells
+    assert all(word in cells[0].source for word in ("**Needs**", "**Writes**"))
+    assert cells[-1].cell_type == "markdown"
+    assert cells[-1].source.startswith("**Next:**")
 
 
 def test_run_all_in_jupyter_writes_to_the_outputs_folder(tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.reporting.figures import draw_lengths, draw_loss, draw_topics, load_pyplot, save_figure
+from helpers.reporting.figures import draw_loss, draw_topics, load_pyplot, save_figure
 from helpers.reporting.report import write_report
 from helpers.runs.record import Session
 
@@ -30,15 +30,6 @@ def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(name, tmp_path):
     assert labels[0].get_text() == f"{name} (3)"
     assert not any(label.get_parse_math() for label in labels), "a name would be read as a formula"
     assert b"<svg" in save_figure(figure, tmp_path, "topics")
-
-
-def test_the_lengths_on_a_log_axis_are_plain_numbers():
-    figure = draw_lengths([10, 100, 2000], 1024)
-    figure.canvas.draw()
-    texts = [label.get_text() for label in figure.axes[0].get_xticklabels(which="both")]
-    assert "100" in texts
-    assert not any("$" in text for text in texts)
-    load_pyplot().close(figure)
 
 
 def test_the_loss_is_drawn_from_log_rows_alone():

@@ -8,6 +8,15 @@ from in_browser import check_in_browser
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from page_text import PageText
 
+from helpers.models.chat import TokenPiece
+from helpers.reporting.figures_data import draw_topic_counts
+from helpers.reporting.notebook_parts import (
+    picture,
+    show_conversations,
+    show_document,
+    show_page,
+    show_trained_tokens,
+)
 from helpers.reporting.render import render_notebook
 from helpers.runs.stages import MAIN_STAGES
 
@@ -88,9 +97,54 @@ def test_every_picture_of_a_notebook_is_embedded(full_page):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("light", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_finds_nothing_wrong_on_a_notebooks_page(full_page, browser, width):
-    check_in_browser(browser, full_page, width, "light")
+def test_a_browser_finds_nothing_wrong_on_a_notebooks_page(full_page, browser, width, light):
+    check_in_browser(browser, full_page, width, light)
+
+
+@pytest.fixture
+def story(tmp_path):
+    """Renders a notebook with every part that a cell can show."""
+    pieces = [TokenPiece("<|x|>", False, 1), TokenPiece("ক্ষমা", True, 2), TokenPiece(" স্ত্রী", True, 1)]
+    reply = {"conversation": 1, "prompt": "কেমন আছ?", "base": "", "tuned": "ভালো আছি। " * 60}
+    card = "---\nlicense: mit\n---\n# A model card\n\n## Data\n\n" + "| ক্ষ | b |\n|---|---|\n| 1 | 2 |\n" * 30
+    parts = [
+        picture(draw_topic_counts({f"স্মৃতি {n}": n for n in range(1, 13)}), "12 topics."),
+        show_trained_tokens(pieces),
+        show_conversations([reply] * 9),
+        show_document(card, "The model card"),
+        show_page("<!doctype html><html lang='en'><title>x</title><main><h1>A</h1></main></html>", "The report page"),
+    ]
+    outputs = [new_output("display_data", data=part._repr_mimebundle_()) for part in parts]
+    cells = [new_markdown_cell("# Title\n\n## Section"), new_code_cell("picture()", outputs=outputs)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "01_prepare_data.ipynb")
+    render_notebook(tmp_path / "01_prepare_data.ipynb", tmp_path / "html/01_prepare_data.html")
+    return tmp_path / "html/01_prepare_data.html"
+
+
+def test_a_picture_keeps_its_own_text_on_the_page(story):
+    assert 'alt="Bars: rows of the largest topics: স্মৃতি 1 1, স্মৃতি 2 2' in story.read_text("utf-8")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("light", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_finds_nothing_wrong_in_what_cells_show(story, browser, width, light):
+    check_in_browser(browser, story, width, light)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_what_cells_show_does_not_scroll_on_its_own(story, browser, light):
+    page = browser.new_page(viewport={"width": 390, "height": 900}, color_scheme=light)
+    page.goto(story.as_uri())
+    heights = page.evaluate(
+        "[...document.querySelectorAll('.jp-OutputArea-output')].map(o => [o.clientHeight, o.scrollHeight])"
+    )
+    assert len(heights) == 5
+    assert all(whole - seen < 3 for seen, whole in heights), heights
+    page.close()
 
 
 @pytest.mark.browser

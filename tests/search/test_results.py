@@ -9,7 +9,7 @@ from search_runs import finish_search
 from helpers.planning.config import configure_training
 from helpers.runs.files import read_json, write_json
 from helpers.runs.settings import default_settings
-from helpers.search.results import estimate_search, setting_importance, write_results
+from helpers.search.results import describe_search, estimate_search, setting_importance, show_trials, write_results
 from helpers.search.study import open_search
 from helpers.training.config import apply_search_settings
 
@@ -85,3 +85,18 @@ def test_ref_d_runs_tiny_through_every_stage(suite, tmp_path):
     page = (run / "report/index.html").read_text(encoding="utf-8")
     assert "The search for settings" in page
     assert all(f">{float(row['val_loss']):.4f}<" in page for row in rows)
+
+
+def test_a_search_is_shown_with_short_numbers():
+    rows = show_trials([{"candidate": 0, "loss at rung 0": 7.706129, "reason": ""}, {"candidate": 1, "steps": 4}])
+    assert rows[0] == {"candidate": "0", "loss at rung 0": "7.7061", "reason": "–", "steps": "–"}
+    assert rows[1]["loss at rung 0"] == "–"
+
+
+def test_a_search_is_summed_up_in_a_sentence():
+    best = {"settings": {"learning_rate": 0.001}}
+    metrics = {"best": best, "eliminated": 2, "candidates": 4, "failed": 1, "steps": 1200, "share_of_all": 0.5}
+    expected = (
+        "Best: learning_rate 0.001. 2 of 4 candidates were eliminated, 1 failed: 1,200 steps, 50% of training each"
+    )
+    assert describe_search(metrics) == f"{expected} to the end."

@@ -7,7 +7,14 @@ import pytest
 
 from helpers.runs.files import read_json
 from helpers.runs.ranges import find_range
-from helpers.sharing.export import check_export, export_adapter, large_files_folder, locate_16bit_base, push_to_hub
+from helpers.sharing.export import (
+    check_export,
+    export_adapter,
+    exported_sizes,
+    large_files_folder,
+    locate_16bit_base,
+    push_to_hub,
+)
 from helpers.sharing.gguf import QUANTISED
 
 FOUR_BIT = {"base_model": "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"}
@@ -71,3 +78,8 @@ def test_the_notebook_exports_what_is_asked_for(run, suite):
     metrics = read_json(run / "export/metrics.json")
     assert set(metrics) == {"forms", "adapter", "merged"}
     assert metrics["merged"]["rows"] == 4
+
+
+def test_the_sizes_are_of_what_was_written():
+    exported = {"adapter": {"bytes": 3}, "gguf": {"f16": {"bytes": 5}, "q4_k_m": {"bytes": 2}}, "hub": "https://x"}
+    assert exported_sizes(exported) == {"adapter": 3, "gguf f16": 5, "gguf q4_k_m": 2}

@@ -1,5 +1,6 @@
 """Training in several processes, and a launch that fails."""
 
+import dataclasses
 import os
 import socket
 import subprocess
@@ -12,8 +13,8 @@ from adapters import adapter_difference, losses
 from helpers.planning.config import TrainingConfig
 from helpers.runs.checkpoints import seal_checkpoint
 from helpers.runs.files import read_json, write_json
-from helpers.training import launch
-from helpers.training.launch import launch_training, train_process
+from helpers.training import launch, loop
+from helpers.training.launch import launch_training, load_here, train_process
 from helpers.training.loop import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +82,7 @@ def test_two_processes_resume_bit_for_bit(make):
 
 def test_fewer_gpus_than_planned_train_the_same_batches(make, monkeypatch, capsys):
     run = make("one", sft={"gradient_accumulation_steps": 3})
-    monkeypatch.setattr(launch, "run_training", lambda run, on_rung: {"status": "finished"})
+    monkeypatch.setattr(launch, "run_training", lambda *arguments: {"status": "finished"})
     launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
     config = TrainingConfig.of_run(run)
     assert config.num_gpus == 1
@@ -119,3 +120,27 @@ def test_a_launch_that_fails_gives_the_reason_of_its_process(make, monkeypatch):
     monkeypatch.setattr(launch, "launch_processes", launch_processes)
     with pytest.raises(RuntimeError, match="training ended with exit code 1: ValueError: too long"):
         launch_training(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2}))
+
+
+def test_what_is_loaded_before_is_trained_as_it_is(make):
+    apart, together = make("apart"), make("together")
+    loaded = dataclasses.replace(load_here(apart, TrainingConfig.of_run(apart)), seconds=7200.0)
+    assert loaded.trainer.state.global_step == 0
+    assert launch_training(apart, TrainingConfig.of_run(apart), loaded=loaded)["hours"] > 2, "loading counts"
+    launch_training(together, TrainingConfig.of_run(together))
+    assert losses(apart) == losses(together)
+
+
+def test_what_was_trained_already_is_loaded_anew(make, monkeypatch):
+    run = make("twice")
+    loaded = load_here(run, TrainingConfig.of_run(run))
+    loaded.trainer.state.global_step = 3
+    monkeypatch.setattr(loop, "load_training", lambda run: (_ for _ in ()).throw(KeyError("loaded anew")))
+    with pytest.raises(KeyError, match="loaded anew"):
+        launch_training(run, TrainingConfig.of_run(run), loaded=loaded)
+
+
+def test_several_processes_load_their_own(make, monkeypatch):
+    run = make("two")
+    monkeypatch.setattr(launch, "fit_to_machine", lambda run, config: config)
+    assert load_here(run, TrainingConfig.of_run(run).model_copy(update={"num_gpus": 2})) is None

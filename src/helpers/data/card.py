@@ -10,7 +10,7 @@ from helpers.data.clean import Corpus
 from helpers.data.load import Source
 from helpers.data.rows import Parts
 from helpers.language.bengali import bengali_share
-from helpers.runs.files import file_sha256
+from helpers.runs.files import file_sha256, write_csv, write_jsonl, write_text
 
 SPLITS = {"train": "train", "val": "validation", "test": "test"}  # part: its name on the Hub
 SIZES = {  # the Hub's categories: rows from which each holds
@@ -22,12 +22,24 @@ SIZES = {  # the Hub's categories: rows from which each holds
 }
 
 
+def write_data(
+    folder: Path, source: Source, corpus: Corpus, parts: Parts, lengths: pandas.Series, models: dict, checks: dict
+) -> dict[str, Any]:
+    """Writes the parts, dropped.csv and the data card README.md, and returns `data_metrics`, which takes the same."""
+    for part, rows in parts.items():
+        write_jsonl(folder / f"{part}.jsonl", rows)
+    write_csv(folder / "dropped.csv", corpus.dropped[["number", "rule", "topic", "title", "question", "answer"]])
+    metrics = data_metrics(folder, source, corpus, parts, lengths, models, checks)
+    write_text(folder / "README.md", data_card(source, metrics, corpus.kept.answer))
+    return metrics
+
+
 def data_metrics(
     folder: Path, source: Source, corpus: Corpus, parts: Parts, lengths: pandas.Series, models: dict, checks: dict
 ) -> dict[str, Any]:
     """Returns the content of data/metrics.json; `folder` holds the files of the parts, `lengths` are tokens by row id.
 
-    `models` are `base_model` and `embedded_model`, `checks` are `overlap` and the leaks of `split_corpus`.
+    `models` are `base_model` and `embedded_model`, `checks` are `overlap`, `dialogues` and what `check_split` keeps.
     """
     quantile = {share: float(lengths.quantile(share / 100)) for share in range(101)}
     return {

@@ -5,9 +5,10 @@ from typing import Any
 
 import pandas
 
-from helpers.data.clean import make_id
+from helpers.data.clean import Corpus, make_id
 from helpers.data.dialogues import number_conversations
 from helpers.data.group import Pairs
+from helpers.data.sampling import sample_rows
 from helpers.data.split import PARTS
 
 Row = dict[str, Any]
@@ -35,6 +36,13 @@ def join_dialogues(table: pandas.DataFrame, links: dict[str, Pairs]) -> pandas.D
             row["id"] = make_id("".join(turn["id"] for turn in rows))
         joined.append(row)
     return pandas.DataFrame(joined)
+
+
+def pick_rows(corpus: Corpus, max_rows: int, seed: int) -> Corpus:
+    """Returns the corpus with all but `max_rows` sampled rows (0: all) dropped, by the rule "not sampled"."""
+    if not max_rows:
+        return corpus
+    return corpus.drop("not sampled", {*corpus.kept.id} - {*sample_rows(corpus.kept, max_rows, seed).id})
 
 
 def data_rows(table: pandas.DataFrame, system_prompt: str, source: str) -> list[Row]:

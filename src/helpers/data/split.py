@@ -1,9 +1,11 @@
 """Train, val and test by whole groups."""
 
 from collections import Counter
+from typing import NamedTuple
 
 from helpers.data.clean import Corpus
 from helpers.data.group import Pairs, group_rows
+from helpers.data.leaks import LeakCheck, describe_leaks, find_leaks
 from helpers.data.sampling import shuffle_key
 from helpers.language.bengali import split_words
 
@@ -55,3 +57,29 @@ def split_groups(group_of_row: list[str], train_share: float, val_share: float, 
             parts[group] = max(empty or shares, key=lambda part: shares[part] * rows - filled[part])
         filled[parts[group]] += sizes[group]
     return [parts[group] for group in group_of_row]
+
+
+class SplitCheck(NamedTuple):
+    """What a search for twins on two sides of a split came to."""
+
+    grouped: LeakCheck  # of the split as it is
+    row_wise: LeakCheck  # of a split row by row, to compare with
+    sentences: str
+
+    def as_json(self) -> dict[str, float | str]:
+        """Returns what data/metrics.json keeps of it."""
+        return {"leak": self.grouped.share, "row_wise_leak": self.row_wise.share, "leak_check": self.sentences}
+
+
+def check_split(corpus: Corpus, near_duplicate: float, shares: tuple[float, float], seed: int) -> SplitCheck:
+    """Looks for held-out rows with a twin in another part, in the corpus's split and in one row by row.
+
+    Raises ValueError where the split has one, unless the data set brought its own.
+    """
+    kept, (_, _, longest, longer, foreign) = corpus.kept, corpus.order
+    splits = {"grouped": kept.part, "row_wise": split_groups(list(kept.id), *shares, seed)}
+    leaks = find_leaks(kept, corpus.dropped, splits, near_duplicate, longest)
+    if leaks["grouped"].leaked and not (kept.published != "").all():
+        raise ValueError(f"the split leaks: {leaks['grouped'].reasons}")
+    sentences = describe_leaks(leaks["grouped"], leaks["row_wise"], near_duplicate, longest, longer, foreign)
+    return SplitCheck(**leaks, sentences=sentences)

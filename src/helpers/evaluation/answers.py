@@ -42,6 +42,11 @@ class EvaluationSettings(BaseModel, frozen=True):
     session: dict[str, Any]
     seed: int
 
+    @property
+    def resampling(self) -> dict[str, Any]:
+        """The bootstrap's `draws` and `seed`."""
+        return {"draws": self.bootstrap_draws, "seed": self.seed}
+
     def describe_decoding(self) -> str:
         """Returns how tokens are chosen, in words."""
         return f"sampled at temperature {self.temperature}, top_p {self.top_p}" if self.temperature else "greedy"

@@ -1,16 +1,104 @@
 """The evaluation stage: both models' answers joined with their rows, and the files of evaluate/."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import pandas
 
-from helpers.evaluation.answers import Answers, EvaluationSettings
-from helpers.evaluation.comparison import Comparison, category_means, compare_models
-from helpers.evaluation.metrics import chrf, rouge, rubric_sums, signatures
+from helpers.evaluation.answers import (
+    Answers,
+    EvaluationSettings,
+    answer_rows,
+    select_fixed_prompts,
+    select_test_rows,
+)
+from helpers.evaluation.comparison import (
+    Comparison,
+    Sums,
+    breakdown,
+    category_means,
+    compare_models,
+    length_groups,
+)
+from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
+from helpers.evaluation.raters import blind_pair, write_sheet
 from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
 from helpers.runs.record import Run
 
 BothAnswers = dict[str, Answers]  # {"base": …, "tuned": …}
 BothRows = dict[str, list[dict]]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What both models are asked."""
+
+    rows: list[dict]  # data rows of the test part
+    prompts: list[dict]  # the fixed ones, with their `messages`
+
+    def describe(self, settings: EvaluationSettings) -> str:
+        """Returns the protocol in a sentence."""
+        asked = f"{len(self.rows):,} held-out rows and {len(self.prompts):,} fixed prompts"
+        limits = f"at most {settings.max_new_tokens:,} new tokens per reply, seed {settings.seed}"
+        return f"{asked}, {settings.describe_decoding()} decoding, {limits}."
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Both models' answers to what they were asked, and what their scores are made of."""
+
+    held_out: HeldOut
+    answers: BothAnswers
+    replies: BothRows
+    sums: dict[str, Sums]  # of each model, over the held-out rows
+
+    def describe(self) -> str:
+        """Returns in a sentence how many replies there are, and how many ended before the cap."""
+        if not self.replies["tuned"]:
+            return f"Both models have scored {len(self.held_out.rows):,} plain texts, which have no replies."
+        ended = {side: sum(not row["hit_cap"] for row in rows) for side, rows in self.replies.items()}
+        counts = f"{ended['base']:,} of the base model's and {ended['tuned']:,} of the tuned model's"
+        return f"Of {len(self.replies['tuned']):,} replies each, {counts} ended before the limit."
+
+
+def select_held_out(run: Run, settings: EvaluationSettings) -> HeldOut:
+    """Returns the test rows, or as many as the settings ask for, and the fixed prompts that go with them."""
+    rows = select_test_rows(run, settings.max_rows, settings.seed)
+    return HeldOut(rows, select_fixed_prompts(rows, settings.max_prompts))
+
+
+def answer_held_out(run: Run, settings: EvaluationSettings, held_out: HeldOut) -> Evaluated:
+    """Lets both models answer, and writes base.jsonl, tuned.jsonl and scores.csv; raises as `answer_rows` does."""
+    answers = answer_rows(run, settings)
+    replies = join_replies(held_out.rows, answers)
+    write_rows(run, held_out.rows, replies, answers)
+    sums = {side: score_sums(replies[side], own.likelihood) for side, own in answers.items()}
+    return Evaluated(held_out, answers, replies, sums)
+
+
+def compare_replies(evaluated: Evaluated, settings: EvaluationSettings) -> Comparison:
+    """Returns the scores of both models and of tuned − base over the held-out rows, with intervals and floors."""
+    floors = floor_sums(evaluated.replies, settings.seed)
+    return compare_models(**evaluated.sums, floors=floors, **settings.resampling)
+
+
+def break_down(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, list[dict]]:
+    """Returns `topics` and, where there are replies, `lengths` of the reference, each as `breakdown` returns them."""
+    labels = [row.get("topic", "") for row in evaluated.held_out.rows]
+    groups = {"topics": breakdown(**evaluated.sums, labels=labels, **settings.resampling)}
+    if references := [row["reference"] for row in evaluated.replies["base"]]:
+        groups["lengths"] = length_groups(**evaluated.sums, references=references, **settings.resampling)
+    return groups
+
+
+def write_rating_sheet(run: Run, evaluated: Evaluated, human_rows: int, seed: int) -> list[dict[str, str]]:
+    """Writes the sheet for people, human_eval.csv and .html, and returns its blind pairs; none for plain texts."""
+    both = zip(evaluated.replies["base"], evaluated.replies["tuned"])
+    pairs = [blind_pair(base, tuned, seed) for base, tuned in both][:human_rows]
+    if pairs:
+        write_sheet(run / "evaluate", pairs)
+    return pairs
 
 
 def join_replies(rows: list[dict], answers: BothAnswers) -> BothRows:
@@ -42,11 +130,12 @@ def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswe
     write_csv(run / "evaluate" / "scores.csv", pandas.DataFrame(columns))
 
 
-def compare_prompts(run: Run, prompts: list[dict], answers: BothAnswers, draws: int, seed: int) -> dict:
+def compare_prompts(run: Run, evaluated: Evaluated, settings: EvaluationSettings) -> dict:
     """Writes prompts.jsonl: the fixed prompts with each model's reply. Returns the rubric's scores over all of them
     (`base`, `tuned`, `delta`) and its means by category (`categories`); writes nothing and returns no scores without
     prompts."""
-    replied = {side: _join(prompts, own.prompts, ("reply",)) for side, own in answers.items()}
+    prompts = evaluated.held_out.prompts
+    replied = {side: _join(prompts, own.prompts, ("reply",)) for side, own in evaluated.answers.items()}
     scores = {}
     if prompts:
         pairs = [
@@ -55,17 +144,30 @@ def compare_prompts(run: Run, prompts: list[dict], answers: BothAnswers, draws: 
         ]
         write_jsonl(run / "evaluate" / "prompts.jsonl", pairs)
         sums = {side: rubric_sums(rows) for side, rows in replied.items()}
-        scores = compare_models(sums["base"], sums["tuned"], {}, draws, seed).model_dump()
+        scores = compare_models(sums["base"], sums["tuned"], {}, **settings.resampling).model_dump()
     return {"n": len(prompts), **scores, "categories": category_means(**replied)}
 
 
+def describe_prompts(prompt_scores: dict) -> str:
+    """Returns in a sentence how the rubrics' means over the fixed prompts change, and where replies are unsafe."""
+    if not prompt_scores["n"]:
+        return "No fixed prompts were asked."
+    base, tuned = ({name: score["value"] for name, score in prompt_scores[side].items()} for side in ("base", "tuned"))
+    changes = f"graded rubric {base['graded']:.1f} → {tuned['graded']:.1f} of 100"
+    changes += f", unsafe replies {base['unsafe']:.1%} → {tuned['unsafe']:.1%}"
+    worst = max(prompt_scores["categories"], key=lambda row: row["tuned unsafe"])
+    where = f", most in the category {worst['category']!r}" if worst["tuned unsafe"] else ""
+    return f"{prompt_scores['n']:,} fixed prompts, base → tuned: {changes}{where}."
+
+
 def finish_evaluation(
-    run: Run, settings: EvaluationSettings, replies: BothRows, answers: BothAnswers, scores: Comparison, **others: dict
-) -> None:
-    """Adds the experiment to experiments.db, and ends the stage with its metrics.json.
+    run: Run, settings: EvaluationSettings, evaluated: Evaluated, scores: Comparison, **others: Any
+) -> dict[str, Any]:
+    """Adds the experiment to experiments.db, ends the stage with its metrics.json, and returns that.
 
     `others` are further results by their key in metrics.json; one that is empty is left out.
     """
+    answers, replies = evaluated.answers, evaluated.replies
     seconds = {side: sum(reply["seconds"] for reply in own.replies) for side, own in answers.items()}
     metrics = {
         "replies_per_second": {side: len(replies[side]) / spent for side, spent in seconds.items() if spent},
@@ -88,3 +190,4 @@ def finish_evaluation(
     )
     run.note_stage("evaluate", experiment=experiment)
     run.finish_stage("evaluate", metrics)
+    return metrics

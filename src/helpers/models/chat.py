@@ -1,7 +1,9 @@
 """Conversation in, labels out: the one place that renders, tokenizes and masks, for training and inference alike."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
+
+import regex
 
 from helpers.models.families import LLAMA_3
 
@@ -13,6 +15,14 @@ PAD, END, BEGIN, END_OF_TEXT = (TOKENS[name] for name in ("pad", "end", "begin",
 IGNORED = -100  # label of a token that is not trained on
 ROWS_AT_ONCE = 4096  # through the tokenizer
 DATE = "26 Jul 2024"  # Llama's templates print a date: a fixed one, so that training and inference see the same
+
+
+class TokenPiece(NamedTuple):
+    """Tokens of an example that are shown together, because they share a letter."""
+
+    text: str
+    trained: bool  # whether the labels hold them
+    tokens: int
 
 
 class TooLong(ValueError):
@@ -100,6 +110,11 @@ def encode_rows(tokenizer: Tokenizer, rows: list[dict[str, Any]]) -> list[dict[s
     return examples
 
 
+def count_tokens(tokenizer: Tokenizer, rows: list[dict[str, Any]]) -> list[int]:
+    """Returns the tokens of each data row, those of the template included."""
+    return [len(example["input_ids"]) for example in encode_rows(tokenizer, rows)]
+
+
 def _render_pieces(tokenizer: Tokenizer, row: dict[str, Any]) -> list[tuple[str, bool]]:
     """Returns the rendered data row in pieces, and whether each is trained on."""
     if "text" in row:
@@ -147,6 +162,35 @@ def answers_of(row: dict[str, Any]) -> list[str]:
 def decode_labels(tokenizer: Tokenizer, example: dict[str, list[int]]) -> str:
     """Returns what the labels teach, decoded with special tokens: the cell to look at before training."""
     return tokenizer.decode([label for label in example["labels"] if label != IGNORED], skip_special_tokens=False)
+
+
+def split_into_pieces(tokenizer: Tokenizer, example: dict[str, list[int]]) -> list[TokenPiece]:
+    """Returns an example as the fewest tokens at a time that hold whole letters, special tokens included.
+
+    A token may end inside a letter's bytes, or inside a conjunct. A piece is either trained on or not.
+    """
+    pieces: list[TokenPiece] = []
+    pending: list[int] = []
+    trained = [label != IGNORED for label in example["labels"]]
+    for place, token in enumerate(example["input_ids"]):
+        pending.append(token)
+        text = tokenizer.decode(pending, skip_special_tokens=False)
+        ends = place + 1 == len(trained) or trained[place + 1] != trained[place]
+        if text.endswith("\ufffd") and not ends:
+            continue
+        piece = TokenPiece(text, trained[place], len(pending))
+        pending = []
+        if pieces and pieces[-1].trained == piece.trained and _share_letter(pieces[-1].text, text):
+            last = pieces.pop()
+            piece = TokenPiece(last.text + text, piece.trained, last.tokens + piece.tokens)
+        pieces.append(piece)
+    return pieces
+
+
+def _share_letter(before: str, after: str) -> bool:
+    """Returns whether a conjunct, or a letter and its sign, goes from one text into the next."""
+    ends, begins = regex.findall(r"\X", before)[-1:], regex.findall(r"\X", after)[:1]
+    return len(regex.findall(r"\X", "".join(ends + begins))) < len(ends) + len(begins)
 
 
 def check_labels(tokenizer: Tokenizer, rows: list[dict], examples: list[dict[str, list[int]]]) -> None:

@@ -51,6 +51,15 @@ def locate_base_model(base_model: str, run: Run) -> str:
     return str(run / "data" / "model")
 
 
+def prepare_embedded_model(base_model: str, dataset: str, train_rows: list[dict[str, Any]], run: Run) -> str:
+    """Makes the embedded model, where that is the base model, keeps it in the run, and returns its name; else ""."""
+    if base_model != "embedded":
+        return ""
+    model = embedded_model_for(dataset, train_rows)
+    keep_embedded_model(model, run)
+    return model.name
+
+
 def keep_embedded_model(model: Path, run: Run) -> None:
     """Copies an embedded model into a run, which another session may resume."""
     shutil.rmtree(run / "data" / "model", ignore_errors=True)

@@ -71,17 +71,25 @@ def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:
     }
 
 
+def target_modules(shape: Shape, lora: dict[str, Any]) -> list[str]:
+    """Returns the linear layers of a decoder layer that an adapter changes.
+
+    Raises ValueError for one that a decoder layer does not have.
+    """
+    layers, targets = linear_layers(shape), lora.get("target_modules", "all-linear")
+    targets = list(layers) if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
+    if unknown := [name for name in targets if name not in layers]:
+        raise ValueError(f"lora.target_modules names {', '.join(unknown)}: expected some of {', '.join(layers)}.")
+    return targets
+
+
 def count_parameters(shape: Shape, lora: dict[str, Any]) -> dict[str, int]:
     """Returns the numbers of parameters: `linear` (of the decoder layers), `table` (one of input and output table),
     `base` (all of the base model), `trainable` (the adapter's: r × (inputs + outputs) of every target).
 
-    Raises ValueError for a target module that a decoder layer does not have.
+    Raises ValueError as `target_modules` does.
     """
-    layers, count = linear_layers(shape), shape["num_hidden_layers"]
-    targets = lora.get("target_modules", "all-linear")
-    targets = list(layers) if targets == "all-linear" else [targets] if isinstance(targets, str) else targets
-    if unknown := [name for name in targets if name not in layers]:
-        raise ValueError(f"lora.target_modules names {', '.join(unknown)}: expected some of {', '.join(layers)}.")
+    layers, count, targets = linear_layers(shape), shape["num_hidden_layers"], target_modules(shape, lora)
     linear = count * sum(inputs * outputs for inputs, outputs in layers.values())
     table = shape["vocab_size"] * shape["hidden_size"]
     norms = (2 * count + 1) * shape["hidden_size"]

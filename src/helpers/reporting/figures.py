@@ -127,23 +127,6 @@ def draw_search(trials: list[dict], best: dict) -> "Figure":
     return figure
 
 
-def draw_lengths(lengths: Sequence[int], max_length: int) -> "Figure":
-    """Returns the histogram of the rows' lengths in tokens, with the share of rows within max_length."""
-    import numpy
-
-    values = numpy.asarray(lengths)
-    figure, axes = create_axes(figsize=(7, 3))
-    edges = numpy.geomspace(max(1, values.min()), max(values.max(), max_length) + 1, 50)
-    axes.hist(values, bins=edges, color=BLUE)
-    within = (values <= max_length).mean()
-    axes.axvline(max_length, color=ORANGE, label=f"max_length {max_length:,}: {within:.2%} of rows are within")
-    axes.set(xscale="log", xlabel="tokens per row", ylabel="rows")
-    axes.xaxis.set_major_formatter("{x:,.0f}")  # the default one writes powers as formulas, which the style leaves off
-    axes.xaxis.set_minor_formatter("")
-    axes.legend()
-    return figure
-
-
 def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
     """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor."""
     names = [name for name in SPECS["bars"] if all(name in scores for scores in models.values())]

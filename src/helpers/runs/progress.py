@@ -49,6 +49,6 @@ class ProgressLine(threading.Thread):
                 self.bar.reset(progress["total"])
                 self.bar.unit, self.bar.initial = progress["what"], progress["done"]
             self.bar.n = progress["done"]
-            left = ", about {remaining} left" if self.bar.n > self.bar.initial else ""
+            left = ", about {remaining} left" if self.bar.initial < self.bar.n < progress["total"] else ""
             self.bar.bar_format = "{desc}  {unit} {n_fmt}/{total_fmt}  {elapsed}" + left
         return str(self.bar)

@@ -33,6 +33,25 @@ def estimate_search(search: Search) -> dict[str, float]:
     return {"candidates": len(search.candidates), **estimate}
 
 
+def describe_estimate(search: Search, estimate: dict[str, float]) -> str:
+    """Returns in a sentence what the search should cost."""
+    hours = f"about {estimate['hours_of_search']:.2f}" if estimate["hours_of_search"] >= 0.01 else "less than 0.01"
+    candidates = f"{len(search.candidates)} candidates, each judged at most {search.rungs} times"
+    return f"{candidates}: {hours} T4 hours, {estimate['share']:.0%} of training each to the end."
+
+
+def show_trials(table: Table) -> list[dict[str, str]]:
+    """Returns the table of the search as rows of text, numbers to five digits."""
+    columns = list(dict.fromkeys(name for row in table for name in row))
+    return [{name: _show_cell(row.get(name)) for name in columns} for row in table]
+
+
+def _show_cell(value: Any) -> str:
+    if value in (None, ""):
+        return "–"
+    return f"{value:.5g}" if isinstance(value, float) else str(value)
+
+
 def tabulate_trials(search: Search) -> Table:
     """Returns the table of the search: a candidate's settings, batch, budget, rows seen, losses, status."""
     table = []
@@ -83,6 +102,14 @@ def setting_importance(table: Table, settings: list[str]) -> dict[str, float] | 
     losses = judged["loss at rung 0"].to_numpy()
     means = {name: judged.groupby(judged[name].map(repr))["loss at rung 0"].transform("mean") for name in settings}
     return {name: float(mean.to_numpy().var() / losses.var()) if losses.var() else 0.0 for name, mean in means.items()}
+
+
+def describe_search(metrics: dict[str, Any]) -> str:
+    """Returns in a sentence what the search took, and which settings it found best."""
+    settings = ", ".join(f"{name} {value}" for name, value in metrics["best"]["settings"].items())
+    ends = f"{metrics['eliminated']} of {metrics['candidates']} candidates were eliminated, {metrics['failed']} failed"
+    took = f"{metrics['steps']:,} steps, {metrics['share_of_all']:.0%} of training each to the end"
+    return f"Best: {settings}. {ends}: {took}."
 
 
 def write_results(search: Search, table: Table, best: dict[str, Any], estimate: dict[str, float]) -> dict[str, Any]:

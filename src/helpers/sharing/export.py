@@ -49,6 +49,17 @@ def export_adapter(run: Run, folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), "bytes": folder_bytes(folder)}
 
 
+def exported_sizes(exported: dict[str, Any]) -> dict[str, int]:
+    """Returns the bytes of each thing that was written, a GGUF file by its type; what was pushed has none."""
+    sizes = {}
+    for form, facts in exported.items():
+        if form == "gguf":
+            sizes |= {f"gguf {kind}": file["bytes"] for kind, file in facts.items()}
+        elif "bytes" in facts and not isinstance(facts, str):
+            sizes[form] = facts["bytes"]
+    return sizes
+
+
 def push_to_hub(folder: Path, repository: str, private: bool) -> str:
     """Uploads a folder to the Hub and returns its address.
 

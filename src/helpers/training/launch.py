@@ -13,33 +13,53 @@ from helpers.runs.mirror import mirrored
 from helpers.runs.record import Run
 from helpers.runs.session import SESSION_START, session_start
 from helpers.training.config import OnRung, fit_to_machine
-from helpers.training.loop import run_training
+from helpers.training.loop import LoadedTraining, load_training, run_training
+
+CONFIG = "train/config.json"
 
 
-def launch_training(run: Run, config: TrainingConfig, on_rung: OnRung | None = None) -> dict[str, Any]:
+def load_here(run: Run, config: TrainingConfig) -> LoadedTraining | None:
+    """Loads what `launch_training` trains in this process; None where several processes train, and load their own."""
+    config = write_config(run, config)
+    return load_training(run) if count_processes(config) == 1 else None
+
+
+def launch_training(
+    run: Run, config: TrainingConfig, on_rung: OnRung | None = None, loaded: LoadedTraining | None = None
+) -> dict[str, Any]:
     """Trains and returns the metrics: here, or with `num_gpus` over one in one process per GPU (0 = all).
 
-    `on_rung` decides at the rungs of a search; several processes pause at config.pause_at instead.
-    Raises ValueError as `fit_gpus` does, RuntimeError when a process fails.
+    `on_rung` decides at the rungs of a search; several processes pause at config.pause_at instead. `loaded` comes from
+    `load_here`. Raises ValueError as `fit_gpus` does, RuntimeError when a process fails.
     """
-    import torch
-
-    config = fit_to_machine(run, config)
-    config_file, result_file = run / "train" / "config.json", run / "train" / "result.json"
-    write_json(config_file, config.to_json())
-    run.id()  # made before several processes could each make one
+    config, result_file = write_config(run, config), run / "train" / "result.json"
     result_file.unlink(missing_ok=True)
-    processes = config.num_gpus or max(1, torch.cuda.device_count())
+    processes = count_processes(config)
     with mirrored(run, config.session):
         if processes == 1:
-            return run_training(run, on_rung)
+            return run_training(run, on_rung, loaded)
         print(f"{processes} GPUs, one process each")
         start = {SESSION_START: str(session_start())}
-        code = launch_processes("helpers.training.launch", [str(config_file)], processes, **start)
+        code = launch_processes("helpers.training.launch", [str(run / CONFIG)], processes, **start)
     if code:
         reason = read_json(result_file)["reason"] if result_file.is_file() else "see the log above"
         raise RuntimeError(f"training ended with exit code {code}: {reason}.")
     return read_json(result_file)
+
+
+def write_config(run: Run, config: TrainingConfig) -> TrainingConfig:
+    """Writes train/config.json for the GPUs of this machine, and returns what it holds."""
+    config = fit_to_machine(run, config)
+    run.id()  # made before several processes could each make one
+    write_json(run / CONFIG, config.to_json())
+    return config
+
+
+def count_processes(config: TrainingConfig) -> int:
+    """Returns how many processes train."""
+    import torch
+
+    return config.num_gpus or max(1, torch.cuda.device_count())
 
 
 def train_process(config_file: Path) -> None:

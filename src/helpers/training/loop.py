@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,22 +27,46 @@ if TYPE_CHECKING:
     from helpers.training.trainer import StepTrainer
 
 
-def run_training(run: Run, on_rung: OnRung | None = None) -> dict[str, Any]:
-    """Trains by train/config.json, writes adapter/ and log.jsonl, and returns the metrics; {"status": "paused", …} when
-    the session ends first. Runs in every process of a launch; the first writes.
+@dataclass(frozen=True)
+class LoadedTraining:
+    """What a training needs, loaded: the base model with its adapter in a trainer that has the encoded rows."""
 
-    `on_rung` decides at the rungs of a search. Raises ValueError as `read_inputs` and `encode_examples` do.
+    inputs: TrainingInputs
+    trainer: StepTrainer
+    dtype: str
+    dtype_reason: str
+    seconds: float  # that loading took
+
+
+def load_training(run: Run) -> LoadedTraining:
+    """Reads what a run trains by, loads the base model, puts the adapter on and encodes the rows.
+
+    Raises ValueError as `read_inputs` and `encode_examples` do.
     """
     began = time.perf_counter()
     inputs = read_inputs(run)
     config = inputs.config
     start_backend(config.backend)
-    from helpers.training.callbacks import LogCallback
-
     forced = "float16" if config.sft.get("fp16") else "bfloat16" if config.sft.get("bf16") else ""
     dtype, dtype_reason = pick_dtype(forced)
     print_once(f"dtype {dtype}: {dtype_reason}", *config_warnings(config), *inputs.notes)
     trainer = build_trainer(run, inputs, dtype)
+    return LoadedTraining(inputs, trainer, dtype, dtype_reason, time.perf_counter() - began)
+
+
+def run_training(run: Run, on_rung: OnRung | None = None, loaded: LoadedTraining | None = None) -> dict[str, Any]:
+    """Trains by train/config.json, writes adapter/ and log.jsonl, and returns the metrics; {"status": "paused", …} when
+    the session ends first. Runs in every process of a launch; the first writes.
+
+    `on_rung` decides at the rungs of a search. `loaded` is trained where no step of it has been: else it is loaded
+    anew, with what the newest checkpoint holds. Raises ValueError as `load_training` does.
+    """
+    if loaded is None or loaded.trainer.state.global_step:
+        loaded = load_training(run)
+    began, inputs, trainer = time.perf_counter(), loaded.inputs, loaded.trainer
+    config = inputs.config
+    from helpers.training.callbacks import LogCallback
+
     trainer.add_callback(LogCallback(trainer, run, on_rung))
     if not process_rank():
         write_jsonl(run / "train" / "log.jsonl", inputs.progress.log)  # drops lines logged after the checkpoint
@@ -59,9 +84,9 @@ def run_training(run: Run, on_rung: OnRung | None = None) -> dict[str, Any]:
     if trainer.pause_reason and not trainer.has_ended():
         metrics, reason = trainer.describe_pause(), trainer.pause_reason
     else:
-        start_seconds, reason = trainer.started - began, "finished"  # from the call to the first step
-        metrics = {"status": reason, "backend": config.backend, "base_model": config.base_model, "dtype": dtype}
-        metrics |= {"dtype_reason": dtype_reason, "trainable_parameters": trainable, "total_parameters": total}
+        start_seconds, reason = loaded.seconds + trainer.started - began, "finished"  # up to the first step
+        metrics = {"status": reason, "backend": config.backend, "base_model": config.base_model, "dtype": loaded.dtype}
+        metrics |= {"dtype_reason": loaded.dtype_reason, "trainable_parameters": trainable, "total_parameters": total}
         metrics |= {**trainer.measure(start_seconds), "sessions": len(run.sessions("train"))}
         if not process_rank():
             with write_folder(run / "train" / "adapter") as folder:

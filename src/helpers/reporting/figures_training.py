@@ -1,0 +1,158 @@
+"""The pictures of 02_train: the adapter's share, the course of the training, what was planned and what came."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from helpers.models.families import count_parameters, target_modules
+from helpers.reporting.figures import BLACK, BLUE, LOSS_AXIS, ORANGE, create_axes
+from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
+from helpers.runs.record import Session
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PLANNED = {  # what a plan and train/metrics.json both have: how it is called, and shown
+    "tokens_per_second": ("tokens per second", "{:,.0f}"),
+    "peak_memory_gib": ("peak memory per GPU, GiB", "{:.2f}"),
+    "hours": ("hours of training", "{:.3g}"),
+    "useful_token_fraction": ("useful share of the computed tokens", "{:.3f}"),
+    "optimizer_steps": ("optimizer steps", "{:,}"),
+}
+
+
+def adapter_parameters(shape: dict[str, Any], lora: dict[str, Any]) -> dict[str, int]:
+    """Returns the adapter's parameters by the kind of matrix that it changes, over all layers."""
+    names = target_modules(shape, lora)
+    return {name: count_parameters(shape, {**lora, "target_modules": [name]})["trainable"] for name in names}
+
+
+def draw_adapter_share(shape: dict[str, Any], lora: dict[str, Any]) -> "Figure":
+    """Returns what is trained: the adapter's share of all parameters, and its parameters by kind of matrix."""
+    from matplotlib.ticker import MaxNLocator
+
+    parts, count = adapter_parameters(shape, lora), count_parameters(shape, lora)
+    share = count["trainable"] / (count["base"] + count["trainable"])
+    heights = [1, 0.5 + 0.35 * len(parts)]
+    figure, (whole, kinds) = create_axes(2, 1, figsize=(WIDTH, 0.9 + 0.62 * sum(heights)), height_ratios=heights)
+    whole.barh(0, 100 * (1 - share), color="0.75", label=f"base model, frozen: {count['base']:,}")
+    trained = f"adapter, trained: {count['trainable']:,} ({share:.2%})"
+    whole.barh(0, 100 * share, left=100 * (1 - share), color=BLUE, label=trained)
+    whole.set(xlim=(0, 100), xlabel="% of all parameters", yticks=[], ylim=(-0.5, 0.5))
+    whole.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    kinds.barh(range(len(parts)), parts.values(), color=BLUE)
+    write_behind_bars(kinds, list(parts.values()), [f"{number:,}" for number in parts.values()])
+    label_bars(kinds, list(parts), f"trained parameters by kind of matrix, all {shape['num_hidden_layers']} layers")
+    kinds.xaxis.set_major_formatter("{x:,.0f}")
+    kinds.xaxis.set_major_locator(MaxNLocator(4))
+    alt = ", ".join(f"{name} {number:,}" for name, number in parts.items())
+    figure.set_label(f"Bars: {share:.2%} of all parameters are the adapter's and trained; by kind of matrix: {alt}.")
+    return figure
+
+
+def describe_adapter(shape: dict[str, Any], lora: dict[str, Any]) -> str:
+    """Returns in a sentence how much of the model is trained."""
+    count = count_parameters(shape, lora)
+    share = count["trainable"] / (count["base"] + count["trainable"])
+    return f"{count['trainable']:,} parameters are trained, {share:.2%} of all; {count['base']:,} stay as they are."
+
+
+def draw_training(log: Sequence[dict], sessions: Sequence[Session] = ()) -> "Figure":
+    """Returns the course of a training from train/log.jsonl: losses, learning rate, norm of the gradient.
+
+    A dotted line marks the step at which a later one of the training's `sessions` resumed.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows = [("loss", "learning_rate", "grad_norm"), (LOSS_AXIS, "learning\nrate", "gradient\nnorm")]
+    shown = [(name, label) for name, label in zip(*rows) if name == "loss" or any(name in entry for entry in log)]
+    heights = [3, *[1] * (len(shown) - 1)]
+    figure, panels = create_axes(
+        len(shown), 1, figsize=(WIDTH, 0.7 + 0.7 * sum(heights)), sharex=True, height_ratios=heights, squeeze=False
+    )
+    for axes, (name, label) in zip(panels[:, 0], shown):
+        plot_log(axes, log, name, BLUE, "training")
+        for session in [session for session in sessions[1:] if session.from_step]:
+            axes.axvline(session.from_step, color=BLACK, linestyle="dotted")
+        axes.set_ylabel(label)
+    panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    losses = panels[0, 0]
+    validated = plot_log(losses, log, "eval_loss", ORANGE, "validation", marker="o", linestyle="dashed")
+    if losses.lines:
+        losses.legend()
+    else:
+        note_empty(losses)
+    panels[-1, 0].set_xlabel("optimizer step" + " (dotted: a session resumed)" * (len(sessions) > 1))
+    trained = [entry["loss"] for entry in log if "loss" in entry]
+    alt = f"Curves over {len(trained)} logged steps: training loss "
+    alt += f"from {trained[0]:.3f} to {trained[-1]:.3f}" if trained else "not logged yet"
+    alt += f"; validation loss {', '.join(f'{loss:.3f}' for loss in validated[-12:])}" if validated else ""
+    others = " and ".join(label.replace("\n", " ") for _, label in shown[1:])
+    figure.set_label(f"{alt}; below it {others or 'nothing more'}.")
+    return figure
+
+
+def plot_log(axes: "Axes", log: Sequence[dict], name: str, colour: str, label: str, **style: Any) -> list[float]:
+    """Plots what the log has of a name over the steps, and returns its values."""
+    points = [(entry["step"], entry[name]) for entry in log if "step" in entry and name in entry]
+    if points:
+        axes.plot(*zip(*points), color=colour, label=label, **style)
+    return [value for _, value in points]
+
+
+def describe_training(log: Sequence[dict]) -> str:
+    """Returns in a sentence where the losses began, where they ended, and whether the validation's was lower before."""
+    trained = [entry for entry in log if "loss" in entry]
+    validated = [entry for entry in log if "eval_loss" in entry]
+    if not trained:
+        return "No step is logged yet."
+    first, last = trained[0]["loss"], trained[-1]["loss"]
+    sentence = f"The training loss went from {first:.3f} to {last:.3f} nats per token in {trained[-1]['step']:,} steps"
+    if not validated:
+        return f"{sentence}; it was not validated."
+    best, end = min(validated, key=lambda entry: entry["eval_loss"]), validated[-1]
+    sentence += f"; the validation loss ended at {end['eval_loss']:.3f}"
+    if round(best["eval_loss"], 3) < round(end["eval_loss"], 3):
+        return f"{sentence}, after {best['eval_loss']:.3f} at step {best['step']:,}."
+    return f"{sentence}, its lowest."
+
+
+def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what was planned beside what was measured: `what`, `planned`, `measured` as texts, and their `ratio`.
+
+    What one of the two does not know has no ratio.
+    """
+    planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
+    rows = []
+    for name, (label, template) in PLANNED.items():
+        values: list[Any] = [source.get(name) for source in (planned, metrics)]
+        known = all(values) and all(map(math.isfinite, values))
+        texts = [template.format(value) if value is not None else "not known" for value in values]
+        ratio = values[1] / values[0] if known else None
+        rows.append({"what": label, "planned": texts[0], "measured": texts[1], "ratio": ratio})
+    return rows
+
+
+def draw_plan(rows: Sequence[Mapping[str, Any]]) -> "Figure":
+    """Returns each measurement over its plan on a logarithmic axis; 1 is as planned. `rows` are `compare_plan`'s."""
+    from matplotlib.ticker import LogLocator
+
+    known = [row for row in rows if row["ratio"]]
+    figure, axes = create_axes(figsize=(WIDTH, 0.9 + 0.34 * max(2, len(known))))
+    for place, row in enumerate(known):
+        axes.plot([1, row["ratio"]], [place, place], color="0.6")
+        axes.plot(row["ratio"], place, "o", color=BLUE)
+        text = f"{row['measured']} (planned {row['planned']})"
+        axes.text(1.02, place, text, va="center", fontsize=8, transform=axes.get_yaxis_transform())
+    axes.axvline(1, color=BLACK)
+    ratios = [1.0, *(row["ratio"] for row in known)]
+    label_bars(axes, [row["what"] for row in known], "measured over planned (1: as planned)")
+    if known:
+        axes.set(xscale="log", xlim=(min(ratios) / 1.5, max(ratios) * 1.5))
+        axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter("")
+    alt = "; ".join(f"{row['what']} {row['measured']}, planned {row['planned']}" for row in rows)
+    figure.set_label(f"Points: measured over planned: {alt or 'nothing'}.")
+    return figure
