@@ -101,9 +101,9 @@ text_table(example_fates(table, corpus, seed))
 
 # %% [markdown]
 # ## Topics and titles
-# What do people write about? Topics and titles are not trained on: they may belong to another row. A title that fits its
-# own question no better than another row's is one of those. A rare spelling of a topic is put to the one it varies, so
-# that it parts no dialogue.
+# What do people write about? Topics and titles are not trained on: they may belong to another row. A title that fits
+# its own question no better than another row's is one of those. A rare spelling of a topic is put to the one it varies,
+# so that it parts no dialogue.
 
 # %%
 print(corpus.describe_merged_topics())
