@@ -330,8 +330,8 @@ def test_the_page_says_in_one_sentence_what_it_keeps(served, kept):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("size", [(390, 844), (1280, 900)])
-def test_the_first_screen_has_the_talk_and_the_box(browser, address, model, size):
-    page = browser.new_page(viewport=dict(zip(("width", "height"), size)))
+def test_the_first_screen_has_the_talk_and_the_box(page, address, model, size):
+    page.set_viewport_size(dict(zip(("width", "height"), size)))
     page.goto(address)
     page.wait_for_selector("#message textarea")
     write(page, "মন খারাপ")
@@ -346,18 +346,16 @@ def test_the_first_screen_has_the_talk_and_the_box(browser, address, model, size
     page.click("#help > button")
     page.wait_for_timeout(600)
     assert page.locator("#help").get_by_text("১৪৪১৬").is_visible()
-    page.close()
 
 
 @pytest.mark.browser
-def test_an_empty_conversation_leaves_no_gap_on_a_phone(browser, address):
-    page = browser.new_page(viewport={"width": 390, "height": 844})
+def test_an_empty_conversation_leaves_no_gap_on_a_phone(page, address):
+    page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address)
     page.wait_for_selector("#message textarea")
     page.wait_for_selector("#talk .placeholder")
     assert page.locator("#talk").bounding_box()["height"] < 200
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.close()
 
 
 def test_a_refused_message_is_no_turn(served, model):

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from helpers.__main__ import main
-from helpers.planning.plan import plan_preset, plan_run, plan_table
+from helpers.planning.plan import describe_hours, plan_preset, plan_run, plan_table
 from helpers.runs.files import read_json
 from helpers.runs.record import Run
 from helpers.runs.settings import NOTEBOOKS, resolve_settings
@@ -127,8 +127,17 @@ def test_validations_and_checkpoints_take_hours_as_often_as_due(tmp_path):
     assert best["checkpoints"] == often["checkpoints"] > 0
 
 
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.0, "under 2 seconds"), (0.001, "4 seconds"), (0.25, "15.0 minutes"), (29.312, "29.31 hours")],
+)
+def test_a_short_estimate_is_not_0_hours(hours, text):
+    assert describe_hours(hours) == text
+
+
 def test_the_table_has_the_plan_in_words(tmp_path):
     table = plan_table(plan_of(tmp_path))
+    assert re.match(r"\d+\.\d\d hours: training ", table["estimated time on T4s"])
     assert table["peak memory per GPU"].endswith(" GiB (estimated)")
     assert table["per optimizer step"].startswith("effective batch 2,048 tokens × 4 micro-batches × 2 processes")
     assert plan_table(plan_of(tmp_path, preset="demo"))["peak memory per GPU"].startswith("not estimated")

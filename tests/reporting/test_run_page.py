@@ -237,6 +237,9 @@ def test_a_term_opens_by_tap_and_by_keyboard(run, browser):
     page = context.new_page()
     page.goto((run / "report/index.html").as_uri())
     term, meaning = page.locator("[popovertarget=term-chrf]").first, page.locator("#term-chrf")
+    page.locator("[popovertarget=term-floor]").first.tap()  # of a heading
+    assert page.locator("#term-floor").is_visible()
+    page.keyboard.press("Escape")
     assert not meaning.is_visible()
     term.tap()
     assert meaning.is_visible()

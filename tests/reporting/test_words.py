@@ -9,6 +9,7 @@ import pytest
 from helpers.data.prompts import PROMPTS
 from helpers.evaluation.raters import SCALES
 from helpers.reporting import words as module
+from helpers.reporting.figures import draw_loss, load_pyplot
 from helpers.reporting.tables import LABELS, SPECS
 from helpers.reporting.words import LANGUAGES, Words, read_texts
 
@@ -105,7 +106,16 @@ def test_a_term_is_explained_where_it_stands_first():
     assert words.table_terms(rows) == []
 
 
+def test_a_plot_of_a_bengali_page_is_labelled_in_bengali():
+    log = [{"step": step, "loss": 3.0, "eval_loss": 2.5, "learning_rate": 0.1} for step in (1, 2)]
+    figure = draw_loss(log, [], Words("bn"))
+    above, below = figure.axes
+    for text in (*(line.get_label() for line in above.lines), above.get_ylabel(), below.get_xlabel()):
+        assert not re.search("[a-zA-Z]", text), text
+    load_pyplot().close(figure)
+
+
 def test_no_bengali_text_is_left_in_english():
-    for section in ("verdict", "summary", "page"):
+    for section in ("verdict", "summary", "plot", "page"):
         latin = [key for key, text in BENGALI[section].items() if not re.search("[\u0980-\u09fe]", text)]
         assert [key for key in latin if key not in ("list", "cpu")] == [], section

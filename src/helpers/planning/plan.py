@@ -113,10 +113,21 @@ def make_plan(
     )
 
 
+def describe_hours(hours: float) -> str:
+    """Returns a plan's hours, rounded to thousandths, in the unit that suits them: none is "0.00 hours"."""
+    if hours >= 1:
+        return f"{hours:.2f} hours"
+    if hours * 60 >= 1:
+        return f"{hours * 60:.1f} minutes"
+    return f"{hours * 3600:.0f} seconds" if hours else "under 2 seconds"
+
+
 def plan_table(plan: Plan) -> dict[str, str]:
     """Returns a plan as lines to show: {what: how much}, with the words of plan.yaml."""
     texts = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     gib = plan.peak_memory_gib
     peak = f"{gib:.2f} GiB (estimated)" if gib else "not estimated: the embedded model"
-    facts = asdict(plan) | {"peak": peak, "trainable_share": plan.trainable_parameters / plan.total_parameters}
+    times = {name: describe_hours(hours) for name, hours in plan.hours.items()}
+    share = plan.trainable_parameters / plan.total_parameters
+    facts = asdict(plan) | {"times": times, "peak": peak, "trainable_share": share}
     return {label: text.format(**facts) for label, text in texts.items()}

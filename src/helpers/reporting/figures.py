@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.evaluation.comparison import Score
 from helpers.reporting.results import session_times
 from helpers.reporting.tables import LABELS, SPECS
+from helpers.reporting.words import Words
 from helpers.runs.files import write_bytes
 from helpers.runs.record import Session
 from helpers.runs.stages import STAGES
@@ -23,7 +24,9 @@ COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BLACK)  # t
 
 FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
 
-LOSS_AXIS = "loss, nats per token"
+ENGLISH = Words("en")
+
+LOSS_AXIS = ENGLISH.say("plot.loss")
 
 
 @functools.cache
@@ -73,22 +76,22 @@ def _label_rows(axes: "Axes", names: Sequence[str]) -> None:
     axes.set_ylim(len(names) - 0.5, -0.5)
 
 
-def draw_loss(log: list[dict], sessions: Sequence[Session] = ()) -> "Figure":
+def draw_loss(log: list[dict], sessions: Sequence[Session] = (), words: Words = ENGLISH) -> "Figure":
     """Returns the curves of train/log.jsonl: training and validation loss above, the learning rate below.
 
     A dotted line marks the step at which a later one of the training's `sessions` resumed.
     """
     figure, (above, below) = create_axes(2, 1, figsize=(7, 4.5), sharex=True, height_ratios=[3, 1])
-    _plot_entries(above, log, "step", "loss", label="training", color=BLUE)
-    _plot_entries(above, log, "step", "eval_loss", label="validation", color=ORANGE, marker="o")
+    _plot_entries(above, log, "step", "loss", label=words.say("plot.training"), color=BLUE)
+    _plot_entries(above, log, "step", "eval_loss", label=words.say("plot.validation"), color=ORANGE, marker="o")
     _plot_entries(below, log, "step", "learning_rate", color=BLUE)
     steps = [session.from_step for session in sessions[1:] if session.from_step]
     for place, step in enumerate(steps):
-        above.axvline(step, color=BLACK, linestyle="dotted", label=None if place else "a session resumed")
+        above.axvline(step, color=BLACK, linestyle="dotted", label=None if place else words.say("plot.resumed"))
         below.axvline(step, color=BLACK, linestyle="dotted")
-    above.set(ylabel=LOSS_AXIS)
+    above.set(ylabel=words.say("plot.loss"))
     above.legend()
-    below.set(xlabel="optimizer step", ylabel="learning rate")
+    below.set(xlabel=words.say("plot.step"), ylabel=words.say("plot.rate"))
     return figure
 
 
@@ -103,7 +106,7 @@ def draw_losses(logs: dict[str, list[dict]]) -> "Figure":
     return figure
 
 
-def draw_search(trials: list[dict], best: dict) -> "Figure":
+def draw_search(trials: list[dict], best: dict, words: Words = ENGLISH) -> "Figure":
     """Returns the validation losses of a search by rung, a line per candidate, and how much each setting decides.
 
     `trials` are the rows of tune/trials.csv, `best` the content of tune/best.json. A cross ends a candidate that was
@@ -119,15 +122,15 @@ def draw_search(trials: list[dict], best: dict) -> "Figure":
             curves.plot(*zip(*points), color=line, linewidth=width, zorder=2 + is_best)
             curves.plot(*points[-1], "o" if row["status"] == "finished" else "x", color=end, zorder=2 + is_best)
     curves.set_xticks(range(1, len(names) + 1))
-    curves.set(xlabel="rung (blue: the best; a cross: eliminated)", ylabel=f"validation {LOSS_AXIS}")
+    curves.set(xlabel=words.say("plot.rung"), ylabel=words.say("plot.validation_loss"))
     shares = best["importance"] or {}
     bars.barh([name.rpartition(".")[2] for name in shares], list(shares.values()), color=BLUE)
-    bars.set(xlabel="share of the first rung's variance (η²)", xlim=(0, 1))
+    bars.set(xlabel=words.say("plot.shares"), xlim=(0, 1))
     bars.invert_yaxis()
     return figure
 
 
-def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
+def draw_scores(models: dict[str, dict[str, Score]], words: Words = ENGLISH) -> "Figure":
     """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor."""
     names = [name for name in SPECS["bars"] if all(name in scores for scores in models.values())]
     size = (0.5 + (1.3 + 0.2 * len(models)) * len(names), 3)
@@ -140,11 +143,12 @@ def draw_scores(models: dict[str, dict[str, Score]]) -> "Figure":
                 axes.hlines(score.floor, place - 0.4, place + 0.4, color=BLACK, linewidth=1.5, linestyles="dotted")
         axes.grid(axis="x", visible=False)
         axes.set_xticks(range(len(models)), models, rotation=0 if len(models) < 3 else 45)
-        axes.set_title(f"{LABELS[name][0].split(',')[0]}\n({scores[0].better} is better)", fontsize=8)
+        label, aim = words.name(LABELS[name][0]).split(",")[0], words.of("aim", scores[0].better)
+        axes.set_title(f"{label}\n({aim})", fontsize=8)
     return figure
 
 
-def draw_topics(groups: list[dict]) -> "Figure":
+def draw_topics(groups: list[dict], words: Words = ENGLISH) -> "Figure":
     """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
     name = "chrf" if "chrf" in groups[0]["delta"] else "perplexity"
     figure, axes = create_axes(figsize=(7, 0.9 + 0.3 * len(groups)))
@@ -153,12 +157,12 @@ def draw_topics(groups: list[dict]) -> "Figure":
         colour = BLUE if (delta.value > 0) == (delta.better == "higher") else ORANGE
         axes.errorbar(delta.value, place, xerr=_spread(delta), fmt="o", color=colour, capsize=3)
     axes.axvline(0, color=BLACK)
-    _label_rows(axes, [f"{group['label'][:40]} ({group['n']})" for group in groups])
-    axes.set_xlabel(f"{LABELS[name][0]}, tuned − base (blue: better, orange: worse)")
+    _label_rows(axes, [f"{words.name(group['label'])[:40]} ({group['n']})" for group in groups])
+    axes.set_xlabel(words.say("plot.topics", score=words.name(LABELS[name][0])))
     return figure
 
 
-def draw_sessions(sessions: list[Session]) -> "Figure":
+def draw_sessions(sessions: list[Session], words: Words = ENGLISH) -> "Figure":
     """Returns sessions over time: a bar each, by stage; a killed one, whose end nobody noted, is a cross."""
     times = [session_times(session) for session in sessions]
     moments = [moment for pair in times for moment in pair if moment]
@@ -173,6 +177,6 @@ def draw_sessions(sessions: list[Session]) -> "Figure":
             axes.barh(place, width, left=left, color=colour, edgecolor="white", height=0.6)
         else:
             axes.plot(left, place, "x", color=BLACK)
-    _label_rows(axes, stages)
-    axes.set_xlabel(f"{unit} since the run began (blue: finished, orange: paused or failed, cross: killed)")
+    _label_rows(axes, [words.name(stage) for stage in stages])
+    axes.set_xlabel(words.say(f"plot.{unit}"))
     return figure

@@ -21,7 +21,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
     run.
     """
     results, words = read_results(run), Words(language)
-    content, pictures = report_content(results, samples, words), write_figures(results)
+    content, pictures = report_content(results, samples, words), write_figures(results, words)
     html = write_page("run.html", run / "report" / "index.html", pictures, content, words)
     return {
         "stages": list(results.metrics),
@@ -31,21 +31,23 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
     }
 
 
-def write_figures(results: Results) -> dict[str, bytes]:
+def write_figures(results: Results, words: Words) -> dict[str, bytes]:
     """Writes the figures whose data the run has, and returns them as SVG by name."""
     topics, scores = results.metrics.get("evaluate", {}).get("topics", []), results.scores
     drawn = {}
     if results.log:
         sessions = [session for session in results.record.sessions if session.stage == "train"]
-        drawn["training_loss"] = figures.draw_loss(results.log, sessions)
+        drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
-        drawn["eval_results"] = figures.draw_scores({"base": scores.base, "tuned": scores.tuned})
+        drawn["eval_results"] = figures.draw_scores(
+            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words
+        )
     if len(topics) > 1:
-        drawn["by_topic"] = figures.draw_topics(topics)
+        drawn["by_topic"] = figures.draw_topics(topics, words)
     if results.sessions:
-        drawn["sessions"] = figures.draw_sessions(results.sessions)
+        drawn["sessions"] = figures.draw_sessions(results.sessions, words)
     if "tune" in results.metrics:
-        drawn["search"] = figures.draw_search(results.trials, results.best_trial)
+        drawn["search"] = figures.draw_search(results.trials, results.best_trial, words)
     return {name: figures.save_figure(figure, results.run / "report", name) for name, figure in drawn.items()}
 
 

@@ -209,7 +209,8 @@ def _safety_change(results: Results, shares: list[UnsafeShare]) -> str:
     prompts = results.metrics["evaluate"].get("prompts", {}).get("delta", {})
     deltas = [results.scores.delta if results.scores else {}, {n: Score(**d) for n, d in prompts.items()}]
     verdicts = [delta_verdict(delta["unsafe"]) for delta in deltas if "unsafe" in delta and delta["unsafe"].n > 1]
-    if "worse" in verdicts or any(share.category == CRISIS and share.tuned > share.base for share in shares):
+    crisis = [share for share in shares if share.category == CRISIS and share.base is not None]
+    if "worse" in verdicts or any(share.tuned > (share.base or 0) for share in crisis):
         return "worse"
     return "better" if "better" in verdicts else "same"
 

@@ -224,6 +224,7 @@ class Run:
 
 
 _LOCKS: dict[Path, RunLock] = {}  # run folder: the lock that this process holds
+LATER_SETTINGS = {"page_language": "en"}  # what runs did before the setting was there
 READ_BY_OTHERS = {  # stage: files in its folder
     "train": ["config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
     "tune": ["best.json"],
@@ -264,9 +265,6 @@ def read_record(file: Path) -> RunRecord | None:
 def result_settings(parameters: dict) -> dict:
     """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
     return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
-
-
-LATER_SETTINGS = {"page_language": "en"}  # what runs did before the setting was there
 
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
