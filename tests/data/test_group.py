@@ -6,12 +6,12 @@ import random
 import networkx
 import pandas
 import pytest
-from tables import cleaned
+from tables import cleaned, embedded_table
 
 from helpers.data.clean import clean_table
 from helpers.data.group import group_rows, link_rows, measure_title_agreement
 from helpers.data.leaks import NEAR_WORDS
-from helpers.data.load import load_table, unify_columns
+from helpers.data.load import unify_columns
 from helpers.language.bengali import split_words
 
 
@@ -71,7 +71,7 @@ def test_titles_of_other_rows_do_not_fit_their_own(twin):
 
 
 def test_titles_of_the_embedded_corpus_fit_their_own():
-    agreement = measure_title_agreement(clean_table(load_table("embedded")[0]).kept, 0)
+    agreement = measure_title_agreement(embedded_table(), 0)
     assert agreement["their own"] > agreement["another row's"] + 0.2
 
 
