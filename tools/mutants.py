@@ -20,6 +20,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -44,7 +45,9 @@ MODULES = ROOT / "tools/mutants.yaml"
 RESULTS = ROOT / "outputs/.cache/mutants"
 MEMORY = 24 * 2**30  # bytes of addresses that a mutant may take: some ask for arrays without bounds
 CPU_TIMES, CPU_SECONDS = 3, 5  # a mutant may take three times what the module itself takes, and five seconds
+SEED = 1  # of a sample of mutants
 TIMED_OUT = "timed out"
+IDENTITIES = ("_Eq_Is", "_NotEq_IsNot")  # Python keeps one object of a small number or a word: no test sees a change
 
 
 class Module(NamedTuple):
@@ -53,6 +56,7 @@ class Module(NamedTuple):
     name: str
     path: Path
     tests: tuple[str, ...]  # pytest's arguments
+    sample: int = 0  # so many mutants, drawn by SEED; 0: all
 
     @property
     def import_name(self) -> str:
@@ -80,7 +84,10 @@ class Outcome(NamedTuple):
 def read_modules(path: Path = MODULES, root: Path = ROOT) -> dict[str, Module]:
     """Returns the modules of the YAML file by their name."""
     listed = yaml.safe_load(path.read_text(encoding="utf-8"))["modules"]
-    return {name: Module(name, root / entry["file"], tuple(entry["tests"])) for name, entry in listed.items()}
+    return {
+        name: Module(name, root / entry["file"], tuple(entry["tests"]), entry.get("sample", 0))
+        for name, entry in listed.items()
+    }
 
 
 # ---- what is not counted
@@ -118,8 +125,11 @@ class _Bare(ast.NodeTransformer):
         return node
 
 
-def reason_to_leave_out(source: str, mutated: str) -> str:
+def reason_to_leave_out(source: str, spec: MutationSpec) -> str:
     """Returns why a mutant is not counted, "" when it is."""
+    if spec.operator_name.endswith(IDENTITIES):
+        return "the identity of equal values"
+    mutated = mutate(source, spec)
     try:
         compile(mutated, "mutant", "exec")
     except SyntaxError:
@@ -262,9 +272,11 @@ def run_module(module: Module, again: bool = False) -> None:
     with use_db(module.results, WorkDB.Mode.create) as db:
         if not db.num_work_items:
             init([module.path], db, {})
-        survived = {job for job, result in db.results if result.test_outcome == TestOutcome.SURVIVED} if again else ()
-        items = [*db.pending_work_items, *(item for item in db.work_items if item.job_id in survived)]
-        items = [item for item in items if not _set_left_out(db, module, item)]
+        results = dict(db.results)
+        for item in db.work_items:
+            if item.job_id not in results and (reason := reason_to_leave_out(module.source, item.mutations[0])):
+                db.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED, output=reason))
+        items = [item for item in drawn(db, module) if is_open(results.get(item.job_id), again)]
         if not items:
             return
         seconds = prepare(module)
@@ -295,12 +307,18 @@ def prepare(module: Module) -> float:
     return outcome.seconds
 
 
-def _set_left_out(db: WorkDB, module: Module, item: WorkItem) -> bool:
-    """Notes a mutant that is not counted, and returns whether it is one."""
-    reason = reason_to_leave_out(module.source, mutate(module.source, item.mutations[0]))
-    if reason:
-        db.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED, output=reason))
-    return bool(reason)
+def drawn(db: WorkDB, module: Module) -> list[WorkItem]:
+    """Returns the mutants that count, in an order drawn by SEED: all of them, or the module's sample."""
+    left_out = {job for job, result in db.results if result.worker_outcome == WorkerOutcome.SKIPPED}
+    items = [item for item in db.work_items if item.job_id not in left_out]
+    items.sort(key=lambda item: (item.mutations[0].operator_name, item.mutations[0].occurrence))
+    random.Random(SEED).shuffle(items)
+    return items[: module.sample or None]
+
+
+def is_open(result: WorkResult | None, again: bool) -> bool:
+    """Returns whether a mutant is to be run: it has no result, or it had survived and is run again."""
+    return result is None or (again and result.test_outcome == TestOutcome.SURVIVED)
 
 
 def to_result(outcome: Outcome) -> WorkResult:
