@@ -65,6 +65,14 @@ def test_the_check_fails_when_the_end_token_is_masked(tokenizer, embedded_rows, 
         check_labels(tokenizer, embedded_rows[:1], [example])
 
 
+@pytest.mark.parametrize("pick", [min, max])
+def test_the_check_fails_for_another_end_token(tokenizer, embedded_rows, examples, pick):
+    other = tokenizer.convert_tokens_to_ids(pick(tokenizer.get_vocab()))
+    labels = [*examples[0]["labels"][:-1], other]
+    with pytest.raises(ValueError, match="the last label is .*expected <|eot_id|>"):
+        check_labels(tokenizer, embedded_rows[:1], [{**examples[0], "labels": labels}])
+
+
 def test_the_check_fails_for_a_second_bos(tokenizer, embedded_rows, examples):
     begin = tokenizer.convert_tokens_to_ids(BEGIN)
     doubled = {"input_ids": [begin, *examples[0]["input_ids"]], "labels": [IGNORED, *examples[0]["labels"]]}
@@ -151,11 +159,11 @@ def test_the_embedded_tokenizer_adds_a_bos_as_llamas_does(tokenizer):
 
 
 def test_every_assistant_turn_of_a_dialogue_is_taught(tokenizer):
-    turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর"]
+    turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর", "তৃতীয় প্রশ্ন", "তৃতীয় উত্তর"]
     row = {"id": "x", "messages": [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate(turns)]}
     example = encode_row(tokenizer, row)
     check_labels(tokenizer, [row], [example])
-    assert decode_labels(tokenizer, example) == "প্রথম উত্তর<|eot_id|>দ্বিতীয় উত্তর<|eot_id|>"
+    assert decode_labels(tokenizer, example) == "".join(f"{text}<|eot_id|>" for text in turns[1::2])
     whole = tokenizer(render_chat(tokenizer, row["messages"]), add_special_tokens=False)["input_ids"]
     assert example["input_ids"] == whole
 
