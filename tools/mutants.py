@@ -11,7 +11,6 @@ fork of it. A test that starts a process of its own does not see the mutant, so 
 """
 
 import argparse
-import ast
 import contextlib
 import gc
 import hashlib
@@ -35,10 +34,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_code
-from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from mutant_changes import mutate, reason_to_leave_out
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ROOT / "tools/mutants.yaml"
@@ -47,7 +45,6 @@ MEMORY = 24 * 2**30  # bytes of addresses that a mutant may take: some ask for a
 CPU_TIMES, CPU_SECONDS = 3, 5  # a mutant may take three times what the module itself takes, and five seconds
 SEED = 1  # of a sample of mutants
 TIMED_OUT = "timed out"
-IDENTITIES = ("_Eq_Is", "_NotEq_IsNot")  # Python keeps one object of a small number or a word: no test sees a change
 
 
 class Module(NamedTuple):
@@ -88,64 +85,6 @@ def read_modules(path: Path = MODULES, root: Path = ROOT) -> dict[str, Module]:
         name: Module(name, root / entry["file"], tuple(entry["tests"]), entry.get("sample", 0))
         for name, entry in listed.items()
     }
-
-
-# ---- what is not counted
-
-
-class _Bare(ast.NodeTransformer):
-    """Takes out of a syntax tree what no test can notice or should: annotations in functions, the texts of errors."""
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802
-        node.returns = None
-        for argument in ast.walk(node.args):
-            if isinstance(argument, ast.arg):
-                argument.annotation = None
-        return self._without_annotations(node)
-
-    def visit_Module(self, node: ast.Module) -> ast.AST:  # noqa: N802
-        return self._without_annotations(node)
-
-    def visit_Raise(self, node: ast.Raise) -> ast.AST:  # noqa: N802
-        return self._without_texts(node)
-
-    def visit_Call(self, node: ast.Call) -> ast.AST:  # noqa: N802
-        return self._without_texts(node) if isinstance(node.func, ast.Name) and node.func.id == "print" else node
-
-    def _without_annotations(self, node: Any) -> ast.AST:
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.AnnAssign):  # those of a class are its fields
-                child.annotation = ast.Constant(None)
-        return self.generic_visit(node)
-
-    def _without_texts(self, node: ast.AST) -> ast.AST:
-        for child in ast.walk(node):
-            if isinstance(child, ast.JoinedStr):
-                child.values = []
-        return node
-
-
-def reason_to_leave_out(source: str, spec: MutationSpec) -> str:
-    """Returns why a mutant is not counted, "" when it is."""
-    if spec.operator_name.endswith(IDENTITIES):
-        return "the identity of equal values"
-    mutated = mutate(source, spec)
-    try:
-        compile(mutated, "mutant", "exec")
-    except SyntaxError:
-        return "does not compile"
-    if ast.dump(ast.parse(source)) == ast.dump(ast.parse(mutated)):
-        return "the same program"
-    bare = [ast.dump(_Bare().visit(ast.parse(text))) for text in (source, mutated)]
-    return "an annotation or the text of an error" if bare[0] == bare[1] else ""
-
-
-def mutate(source: str, spec: MutationSpec) -> str:
-    """Returns the source with the one change."""
-    operator: Any = get_operator(spec.operator_name)
-    mutated = mutate_code(source, operator(**spec.operator_args), spec.occurrence)
-    assert mutated is not None, f"{spec.operator_name} has no occurrence {spec.occurrence}: remove {RESULTS}"
-    return mutated
 
 
 # ---- a mutant's process
@@ -190,7 +129,7 @@ def run_tests(module: Module, source: str, folder: str) -> dict[str, Any]:
 
     sys.meta_path.insert(0, MutantFinder(module, source))
     plugin = FirstFailure()
-    arguments = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:cov", "--basetemp", f"{folder}/tmp"]
+    arguments = ["-x", "-q", "-p", "no:cacheprovider", "--assert=plain", "--basetemp", f"{folder}/tmp"]
     code = int(pytest.main([*arguments, *module.tests], plugins=[plugin]))
     return {"code": code, "failed": plugin.failed, "modules": [*sys.modules]}
 
@@ -334,20 +273,28 @@ def to_result(outcome: Outcome) -> WorkResult:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the mutants asked for and writes the page."""
+    from mutants_page import write_page
+
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     modules = read_modules()
     parser.add_argument("names", nargs="*", metavar="MODULE", help=f"of {', '.join(modules)}; all of them by default")
     parser.add_argument("--again", action="store_true", help="runs the survivors once more")
-    parser.add_argument("--page", action="store_true", help="writes the page alone")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--page", action="store_true", help="writes the page alone")
+    only.add_argument("--no-page", action="store_true", help="leaves the page as it is")
     options = parser.parse_args(arguments)
     if unknown := {*options.names} - {*modules}:
         parser.error(f"{', '.join(sorted(unknown))}: expected {', '.join(modules)}")
     os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # a plugin takes time in each mutant
+    sys.dont_write_bytecode = False  # else each mutant compiles its tests anew
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT / "tests/support"))
     warnings.simplefilter("ignore", SyntaxWarning)  # many a mutant compares with `is`
     for name in [] if options.page else options.names or modules:
         run_module(modules[name], options.again)
+    if not options.no_page:
+        write_page(modules.values())
     return 0
 
 
