@@ -46,7 +46,11 @@ def reason_to_leave_out(source: str, spec: MutationSpec) -> str:
     """Returns why a mutant is not counted, "" when it is."""
     if spec.operator_name.endswith(IDENTITIES):
         return "the identity of equal values"
-    mutated = mutate(source, spec)
+    return compare_programs(source, mutate(source, spec))
+
+
+def compare_programs(source: str, mutated: str) -> str:
+    """Returns why no test can notice, or should, that one source became the other, "" when one should."""
     try:
         compile(mutated, "mutant", "exec")
     except SyntaxError:

@@ -6,7 +6,7 @@ python tools/mutants.py --again       the survivors once more, after new tests
 python tools/mutants.py --page        docs/mutants.md alone, from the results there are
 
 The changes are cosmic-ray's, and so is the database that keeps each result as soon as it is known: a run that was
-stopped goes on where it was. For speed, one process imports the libraries that the tests need, and each mutant is a
+stopped is continued. For speed, one process imports the libraries that the tests need, and each mutant is a
 fork of it. A test that starts a process of its own does not see the mutant, so it is of no use here.
 """
 
@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
@@ -182,7 +182,7 @@ def _wait(child: int, folder: Path, cpu_seconds: float) -> Outcome:
 # ---- a module's mutants
 
 
-def preload(module: Module, names: tuple[str, ...]) -> None:
+def preload(module: Module, names: Iterable[str]) -> None:
     """Imports what a mutant's tests will: the libraries, and those files of the project that do not import the module.
 
     No tensor is computed here, so that no thread of torch's is lost in a fork.
@@ -232,18 +232,20 @@ def run_module(module: Module, again: bool = False) -> None:
 
 
 def prepare(module: Module) -> float:
-    """Runs the tests on the module as it is, twice, and preloads what they import; returns the second's CPU seconds."""
-    modules = ()
-    for attempt in range(2):
-        outcome = call_in_fork(lambda folder: run_tests(module, module.source, folder), 600)
-        if outcome.code:
-            raise RuntimeError(f"{module.name}: the tests fail on the module as it is: {outcome.failed}")
-        if outcome.code is None:
-            raise RuntimeError(f"{module.name}: the tests of the module as it is {outcome.failed}")
-        if not attempt:
-            modules = outcome.modules
-            preload(module, modules)
-    return outcome.seconds
+    """Preloads what a module's tests import, runs them on the module as it is, and returns their CPU seconds."""
+    known = RESULTS / f"{module.name}.json"  # what they imported the last time
+    if not known.is_file():
+        known.write_text(json.dumps(run_unchanged(module).modules))
+    preload(module, json.loads(known.read_text()))
+    return run_unchanged(module).seconds
+
+
+def run_unchanged(module: Module) -> Outcome:
+    """Runs the tests on the module as it is. Raises RuntimeError when they fail."""
+    outcome = call_in_fork(lambda folder: run_tests(module, module.source, folder), 600)
+    if outcome.code != 0:
+        raise RuntimeError(f"{module.name}: the tests fail on the module as it is: {outcome.failed}")
+    return outcome
 
 
 def drawn(db: WorkDB, module: Module) -> list[WorkItem]:

@@ -1,6 +1,7 @@
 """docs/mutants.md: what became of the mutants, each survivor with its reason from tools/mutants.yaml."""
 
 import subprocess
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -25,7 +26,7 @@ The changes are those of [cosmic-ray](https://cosmic-ray.readthedocs.io). Not co
 that are the same program, that change an annotation or the text of an error alone, and `==` that becomes `is`. A test
 that starts a process of its own does not see the mutant and is left out, and so are the slowest; the files and the
 names are in `tools/mutants.yaml`. A mutant that takes more than three times the CPU time of the module as it is, and
-five seconds, has timed out: it counts as noticed.
+five seconds, has timed out: it counts as noticed. One that was noticed once is not run again after new tests.
 """
 
 
@@ -170,7 +171,7 @@ def summary(tallies: list[Tally], totals: Counter) -> str:
     sampled = [module.name for module, _, _ in tallies if module.sample]
     survived = f"{totals['survived']} of {totals['mutants']} mutants survived"
     lines = [
-        f"## Results\n\nOf the sources and tests of commit {commit}: {survived}, "
+        f"`make mutants`, on the sources and tests of commit {commit}: {survived}, "
         f"{totals['unjustified']} without a reason."
     ]
     if sampled:
@@ -179,7 +180,8 @@ def summary(tallies: list[Tally], totals: Counter) -> str:
         )
     if totals["not run"]:
         lines.append(f"{totals['not run']} mutants have not been run yet.")
-    return " ".join(lines) + f" {totals['not counted']} more are not counted.\n"
+    lines.append(f"{totals['not counted']} more are not counted.")
+    return "## Results\n\n" + textwrap.fill(" ".join(lines), 118) + "\n"
 
 
 def survivors_section(module: Module, justified: dict, left: list[Survivor]) -> str:

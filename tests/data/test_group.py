@@ -86,7 +86,7 @@ def titled(number):
     )
 
 
-def test_titles_that_share_a_word_with_their_question_are_counted():
+def test_titles_that_share_a_word_with_a_question_are_counted():
     agreement = measure_title_agreement(titled(40), 0)
     assert agreement["their own"] == 0.5
     assert agreement["another row's"] <= 0.1, "the questions are not shuffled"

@@ -61,7 +61,7 @@ def test_the_check_fails_when_pad_is_the_end_token(tokenizer, embedded_rows, exa
 def test_the_check_fails_when_the_end_token_is_masked(tokenizer, embedded_rows, examples):
     end = tokenizer.convert_tokens_to_ids(END)
     example = {**examples[0], "labels": [IGNORED if t == end else t for t in examples[0]["labels"]]}
-    with pytest.raises(ValueError, match="the last label is .*expected <|eot_id|>"):
+    with pytest.raises(ValueError, match=r"the last label is .*, expected <\|eot_id\|>"):
         check_labels(tokenizer, embedded_rows[:1], [example])
 
 
@@ -69,7 +69,7 @@ def test_the_check_fails_when_the_end_token_is_masked(tokenizer, embedded_rows, 
 def test_the_check_fails_for_another_end_token(tokenizer, embedded_rows, examples, pick):
     other = tokenizer.convert_tokens_to_ids(pick(tokenizer.get_vocab()))
     labels = [*examples[0]["labels"][:-1], other]
-    with pytest.raises(ValueError, match="the last label is .*expected <|eot_id|>"):
+    with pytest.raises(ValueError, match=r"the last label is .*, expected <\|eot_id\|>"):
         check_labels(tokenizer, embedded_rows[:1], [{**examples[0], "labels": labels}])
 
 

@@ -31,14 +31,14 @@ def test_a_missing_field_is_named(tmp_path):
 
 
 def test_a_field_of_another_type_is_named_with_its_value(tmp_path):
-    said = message(tmp_path, lambda: Shape.model_validate({"rows": {"train": "many"}}), mend="Make it anew.")
-    assert said.startswith(f"{tmp_path / 'a.json'}: rows.train is 'many': Input should be a valid integer")
-    assert said.endswith(". Make it anew.")
+    text = message(tmp_path, lambda: Shape.model_validate({"rows": {"train": "many"}}), mend="Make it anew.")
+    assert text.startswith(f"{tmp_path / 'a.json'}: rows.train is 'many': Input should be a valid integer")
+    assert text.endswith(". Make it anew.")
 
 
 def test_a_field_that_a_shape_misses_is_named(tmp_path):
-    said = message(tmp_path, lambda: Shape.model_validate({}))
-    assert said == f"{tmp_path / 'a.json'}: rows: Field required. {MEND}"
+    text = message(tmp_path, lambda: Shape.model_validate({}))
+    assert text == f"{tmp_path / 'a.json'}: rows: Field required. {MEND}"
 
 
 def test_an_error_that_names_the_file_is_passed_on(tmp_path):
@@ -49,8 +49,8 @@ def test_an_error_that_names_the_file_is_passed_on(tmp_path):
 
 
 def test_any_other_damage_names_the_file(tmp_path):
-    said = message(tmp_path, lambda: int("ক"))
-    assert said.startswith(f"{tmp_path / 'a.json'} is damaged (ValueError: invalid literal")
+    text = message(tmp_path, lambda: int("ক"))
+    assert text.startswith(f"{tmp_path / 'a.json'} is damaged (ValueError: invalid literal")
 
 
 def test_a_session_at_no_time_makes_no_page(tmp_path):
