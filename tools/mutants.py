@@ -6,8 +6,8 @@ python tools/mutants.py --again       the survivors once more, after new tests
 python tools/mutants.py --page        docs/mutants.md alone, from the results there are
 
 The changes are cosmic-ray's, and so is the database that keeps each result as soon as it is known: a run that was
-stopped is continued. For speed, one process imports the libraries that the tests need, and each mutant is a
-fork of it. A test that starts a process of its own does not see the mutant, so it is of no use here.
+stopped is continued. For speed, one process imports the libraries that the tests need, and each mutant is a fork of
+it. A test that starts a process of its own does not see the mutant, so it is of no use here.
 """
 
 import argparse
@@ -211,7 +211,7 @@ def run_module(module: Module, again: bool = False) -> None:
     with use_db(module.results, WorkDB.Mode.create) as db:
         if not db.num_work_items:
             init([module.path], db, {})
-        results = dict(db.results)
+        results: dict[Any, WorkResult] = dict(db.results)
         for item in db.work_items:
             if item.job_id not in results and (reason := reason_to_leave_out(module.source, item.mutations[0])):
                 db.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED, output=reason))

@@ -108,7 +108,7 @@ def test_a_file_shorter_than_listed_differs(seal):
     assert verify_checkpoint(folder) == "adapter.txt has 7 bytes, expected 9"
 
 
-@pytest.mark.parametrize("content", ["weights 2", "weights 4"])
+@pytest.mark.parametrize("content", [f"weights {number}" for number in (0, 1, 9)])  # of higher and lower hashes
 def test_a_file_with_other_content_differs(seal, content):
     folder = seal(3)
     (folder / "adapter.txt").write_text(content)
@@ -287,6 +287,17 @@ def test_a_checkpoint_is_none_before_its_first_file_goes(seal, tmp_path, monkeyp
     seal(4)
     prune_checkpoints(tmp_path, 1)
     assert seen == [".gone-checkpoint-2"]
+
+
+def test_a_checkpoint_that_cannot_be_removed_stops_nothing(seal, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    seal(2)
+    seal(4)
+    monkeypatch.setattr(os, "unlink", fail)
+    prune_checkpoints(tmp_path, 1)
+    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["checkpoint-4"]
 
 
 @pytest.mark.parametrize(
