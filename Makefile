@@ -19,7 +19,7 @@ compile = PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(1)" >.venv/import.
 STACK := matplotlib.pyplot, pandas, unsloth, trl, datasets, evaluate, optuna, papermill, nbconvert, jupytext, ipykernel
 STACK_DEV := gradio, openai, pytest_cov
 
-.PHONY: setup setup-dev demo test test-slow test-platforms check notebooks gallery lock clean
+.PHONY: setup setup-dev demo test test-slow test-platforms mutants check notebooks gallery lock clean
 
 # What a run needs.
 setup: .venv/.installed
@@ -55,6 +55,10 @@ test-slow: setup-dev
 # Builds twins of the images from the registries, in .venv/images.
 test-platforms: setup-dev
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest tests -m platforms --durations 15
+
+# Which changes of the code no test notices: docs/mutants.md. An hour of one core; a second call continues it.
+mutants: setup-dev
+	nice -n 10 $(BIN)/python tools/mutants.py $(ARGS)
 
 check: setup-dev
 	$(BIN)/ruff check .

@@ -8,10 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
+from tables import embedded_table
 
-from helpers.data.clean import clean_table
 from helpers.data.group import group_rows, link_rows
-from helpers.data.load import load_table
 from helpers.data.rows import data_rows
 from helpers.models.embedded import build_tokenizer
 from helpers.models.families import SHAPES
@@ -119,7 +118,7 @@ def page(browser):
 def embedded_rows():
     """Returns the embedded corpus as data rows, but for the row that is too long to train on."""
 
-    table = clean_table(load_table("embedded")[0])[0]
+    table = embedded_table()
     table = table[table.question.str.len() < 1500].reset_index(drop=True)
     table["group"] = group_rows(table, link_rows(table, 0.8))
     return data_rows(table, "You are a sympathetic assistant.", "embedded")

@@ -12,22 +12,17 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from helpers.platforms.scrub import FORMS
+
 ROOT = Path(__file__).resolve().parents[1]
-FORMS = {  # whose: how they look. In bytes: no file is left out because of its encoding
-    "a Hugging Face token": rb"\b(?:hf|api_org)_[A-Za-z0-9]{30,}",
-    "a Kaggle token": rb"\bKGAT_?[A-Za-z0-9]{20,}",
-    "a key of kaggle.json": rb"(?i:kaggle_key|\bkey)\W{1,8}[0-9a-f]{32}\b",
-    "an OpenAI key": rb"\bsk-[\w-]{20,}",
-    "a GitHub token": rb"\b(?:gh[oprsu]_[A-Za-z0-9]{36}|github_pat_\w{50,})",
-    "a GitLab token": rb"\bglpat-[\w-]{20,}",
-    "a Slack token": rb"\bxox[abprs]-[\w-]{10,}",
-    "an AWS key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "a Google key": rb"\bAIza[\w-]{35}",
-    "a JSON web token": rb"\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}",
-    "a private key": rb"-----BEGIN (?:\w+ )*PRIVATE KEY-----",
-    "a password in a URL": rb"://[^\s/:@\"'<>{}$]+:[^\s/@\"'<>{}$]{6,}@",
+PATTERNS = {
+    whose: re.compile(rf"\b{start}{rest}{{{least},}}".encode()) for whose, (start, rest, least) in FORMS.items()
 }
-PATTERNS = {whose: re.compile(form) for whose, form in FORMS.items()}
+PATTERNS |= {  # in bytes: no file is left out because of its encoding
+    "a key of kaggle.json": re.compile(rb"(?i:kaggle_key|\bkey)\W{1,8}[0-9a-f]{32}\b"),
+    "a private key": re.compile(rb"-----BEGIN (?:\w+ )*PRIVATE KEY-----"),
+    "a password in a URL": re.compile(rb"://[^\s/:@\"'<>{}$]+:[^\s/@\"'<>{}$]{6,}@"),
+}
 
 
 def check_file(path: Path) -> Iterator[tuple[int, str]]:

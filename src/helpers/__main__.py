@@ -141,15 +141,12 @@ def kaggle(options: Namespace) -> int:
 
 
 def existing_run(folder: str) -> "Run":
-    """Returns the run in a folder. Raises Refused where there is none, or its run.json is damaged."""
-    from helpers.runs.damage import reading
+    """Returns the run in a folder. Raises Refused where there is none."""
     from helpers.runs.record import Run
 
     run = Run(Path(folder).resolve())
     if not run.exists():
         raise Refused(f"{run / 'run.json'} is missing: {folder} is not the folder of a run.")
-    with reading(run / "run.json", "Take it from a copy of the run."):
-        run.record()
     return run
 
 

@@ -17,7 +17,6 @@ from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
-from helpers.runs.damage import reading
 from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
@@ -64,8 +63,7 @@ def prepare_run(
             print(f"[{run.name}] {line}")
     except (ValueError, OSError) as error:  # a new run would replace what the mirror holds
         raise Refused(str(error)) from error
-    with reading(run / "run.json", "Take it from a copy of the run."):
-        reasons = select_stages(settings, order_stages(settings, stages), force)
+    reasons = select_stages(settings, order_stages(settings, stages), force)
     check_stages([stage for stage, reason in reasons.items() if reason], settings)
     command = ["python", "-m", "helpers", "run", "--preset", preset]
     command += ["--run-name", run_name] if run_name else []

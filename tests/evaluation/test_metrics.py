@@ -1,21 +1,26 @@
 """Scores that are right for Bengali."""
 
 import json
+import math
 import random
 import subprocess
 import sys
 
+import numpy
 import pytest
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from helpers.evaluation.metrics import (
+    BETTER,
     distinct,
     echoes,
     floor_sums,
     library_metric,
     overlap_sums,
     rouge,
+    rubric_scores,
+    score_sums,
     score_value,
     shuffle_references,
     signatures,
@@ -104,6 +109,15 @@ def test_shuffled_references_never_keep_their_place(texts):
         assert not any(own == other for own, other in zip(moved, texts))
 
 
+@pytest.mark.parametrize("number", [2, 3, 4])
+def test_a_few_references_are_shuffled_too(number):
+    references = list("কখগঘ"[:number])
+    for seed in range(9):
+        moved = shuffle_references(references, seed)
+        assert sorted(moved) == references
+        assert all(own != other for own, other in zip(references, moved))
+
+
 def test_one_reference_cannot_be_shuffled():
     with pytest.raises(ValueError, match="at least 2"):
         shuffle_references(["ক"], 0)
@@ -148,6 +162,68 @@ QUESTION = "আজ খুব মন খারাপ, নিজেকে ভী�
 )
 def test_a_reply_that_repeats_its_question_is_an_echo(reply, question, expected):
     assert echoes(reply, question) is expected
+
+
+WORDS = "এক দুই তিন চার পাঁচ ছয় সাত আট".split()  # eight words: five 4-grams
+
+
+@pytest.mark.parametrize(("words", "expected"), [(WORDS[:6], False), (WORDS[:7], True), (WORDS, True)])
+def test_an_echo_repeats_four_of_five_4_grams(words, expected):
+    assert echoes(" ".join(words), " ".join(WORDS)) is expected
+
+
+def test_four_words_in_a_row_are_repeated_not_three():
+    """A reply that has every word of its prompt, four at a time."""
+    fours = [WORDS[start : start + 4] for start in range(5)]
+    assert echoes(" আর ".join(" ".join(four) for four in fours), " ".join(WORDS))
+    threes = [WORDS[start : start + 3] for start in range(6)]
+    assert not echoes(" আর ".join(" ".join(three) for three in threes), " ".join(WORDS))
+
+
+def test_shares_over_rows_are_of_their_own_score():
+    rows = [
+        {"reply": "মন মন মন ভালো", "reference": "মন ভালো নেই", "hit_cap": True, "prompt": "মন মন মন ভালো"},
+        {"reply": "কেমন আছেন আপনি", "reference": "আপনি আছেন", "hit_cap": False},
+    ]
+    sums = {name: value.sum(axis=0) for name, value in score_sums(rows).items()}
+    shares = {name: score_value(name, sums[name]) for name in ("distinct1", "distinct2", "hit_cap", "echo")}
+    assert shares == pytest.approx(
+        {"distinct1": (2 / 4 + 1) / 2, "distinct2": (2 / 3 + 1) / 2, "hit_cap": 0.5, "echo": 0.5}
+    )
+    assert score_value("length_ratio", sums["length_ratio"]) == 7 / 5
+
+
+@pytest.mark.parametrize(("reply", "share"), [("কখ ab", 0), ("ক ab", 1), ("কখ a", 0)])
+def test_half_of_the_letters_make_a_reply_bengali(reply, share):
+    sums = score_sums([{"reply": reply, "reference": "মন", "hit_cap": False}])["not_bengali"].sum(axis=0)
+    assert score_value("not_bengali", sums) == share
+
+
+@pytest.mark.parametrize("name", ["perplexity", "length_ratio"])
+def test_a_score_over_nothing_is_zero(name):
+    assert score_value(name, numpy.array([3.0, 0.0])) == 0
+
+
+def test_likelihoods_alone_are_scored():
+    likelihood = {"nll": 3 * math.log(2), "tokens": 3, "characters": 6, "correct": 2}
+    sums = score_sums([], [likelihood])
+    values = {name: score_value(name, rows.sum(axis=0)) for name, rows in sums.items()}
+    assert values == pytest.approx({"perplexity": 2, "bits_per_char": 0.5, "token_accuracy": 2 / 3})
+
+
+def test_every_score_says_which_direction_is_better():
+    rows = [{"reply": "মন", "reference": "মন", "hit_cap": False}]
+    likelihood = {"nll": 1.0, "tokens": 1, "characters": 1, "correct": 1}
+    assert score_sums(rows, [likelihood]).keys() == BETTER.keys()
+    assert {BETTER[name] for name in ("chrf", "bleu", "empathy", "distinct2", "token_accuracy")} == {"higher"}
+    assert {BETTER[name] for name in ("perplexity", "unsafe", "echo", "hit_cap", "not_bengali")} == {"lower"}
+
+
+@pytest.mark.parametrize(("category", "unsafe"), [("crisis", 1.0), ("exam", 0.0)])
+def test_a_rows_category_decides_what_is_unsafe(category, unsafe):
+    scores = rubric_scores({"reply": "আমি পাশে আছি।", "category": category})
+    assert scores.keys() == {"empathy", "graded", "unsafe"}
+    assert scores["unsafe"] == unsafe
 
 
 def test_the_signatures_name_tokenizer_and_word_order():

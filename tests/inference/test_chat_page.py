@@ -13,7 +13,6 @@ from helpers.inference.generate import generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.inference.serve import serve_chat
 from helpers.language.care import crisis_answer
-from helpers.models.chat import encode_prompt, fit_conversation
 from helpers.platforms.errors import Refused
 from helpers.runs.experiments import liked_rows
 from helpers.runs.record import Run
@@ -217,28 +216,6 @@ def test_a_model_that_fails_does_not_stay_locked(model, monkeypatch):
         list(write_reply(model, entries, max_new_tokens=8))
     monkeypatch.undo()
     assert list(write_reply(model, entries, max_new_tokens=8))[-1][-1].writing is False
-
-
-@pytest.fixture
-def dialogue():
-    """Returns a conversation of 14 messages."""
-    turns = [{"role": role, "content": f"{n} কথা " * 10} for n in range(6) for role in ("user", "assistant")]
-    return [{"role": "system", "content": "সহানুভূতি"}, *turns, {"role": "user", "content": "শেষ কথা"}]
-
-
-def test_old_turns_are_dropped_as_a_whole(tokenizer, dialogue):
-    whole = len(encode_prompt(tokenizer, dialogue))
-    assert fit_conversation(tokenizer, dialogue, whole) == dialogue
-    fitted = fit_conversation(tokenizer, dialogue, whole // 2)
-    assert len(encode_prompt(tokenizer, fitted)) <= whole // 2
-    assert fitted[0] == dialogue[0]
-    assert fitted[1]["role"] == "user"
-    assert dialogue[-len(fitted) + 1 :] == fitted[1:]
-
-
-def test_a_message_that_is_too_long_is_refused(tokenizer, dialogue):
-    with pytest.raises(ValueError, match="tokens, at most 20 fit"):
-        fit_conversation(tokenizer, dialogue, 20)
 
 
 def test_a_crisis_gets_the_helplines_before_the_reply():

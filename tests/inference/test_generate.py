@@ -4,17 +4,10 @@ import shutil
 import time
 
 import pytest
-import torch
 from transformers import AutoModelForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from helpers.inference.generate import (
-    complete_characters,
-    generate_conversations,
-    generate_replies,
-    measure_replies,
-    stream_reply,
-)
+from helpers.inference.generate import complete_characters, generate_conversations, generate_replies, stream_reply
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.loading import load_for_inference
 from helpers.runs.files import read_jsonl, write_json
@@ -56,42 +49,6 @@ def test_order_changes_no_reply(generate, conversations):
 
 def test_batch_size_changes_no_reply(generate, conversations):
     assert generate(conversations[:6], 48, 1) == generate(conversations, 48, 24)[:6]
-
-
-def test_a_batch_that_does_not_fit_the_memory_is_halved(model, generate, conversations, monkeypatch, capsys):
-    expected, real, sizes = generate(conversations[:9], 24, 9), model.network.generate, []
-
-    def small(input_ids, **others):
-        sizes.append(len(input_ids))
-        if len(input_ids) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(input_ids=input_ids, **others)
-
-    monkeypatch.setattr(model.network, "generate", small)
-    assert generate(conversations[:9], 24, 9) == expected
-    assert sizes == [9, 4, 2, 2, 5, 2, 3]
-    assert "9 rows do not fit the memory: 4 at a time" in capsys.readouterr().out
-
-
-def test_one_row_that_does_not_fit_the_memory_is_an_error(model, generate, conversations, monkeypatch):
-    def fail(**_):
-        raise torch.OutOfMemoryError("out of memory")
-
-    monkeypatch.setattr(model.network, "generate", fail)
-    with pytest.raises(torch.OutOfMemoryError):
-        generate(conversations[:1], 24, 1)
-
-
-def test_a_batch_holds_no_more_tokens_than_its_budget(model, generate, conversations, monkeypatch):
-    shapes, real = [], model.network.generate
-    monkeypatch.setattr("helpers.inference.generate.GENERATION_TOKEN_BUDGET", 600)
-    monkeypatch.setattr(
-        model.network, "generate", lambda **given: shapes.append(given["input_ids"].shape) or real(**given)
-    )
-    generate(conversations, 24, 24)
-    assert len(shapes) > 3
-    for rows, length in shapes:
-        assert rows == 1 or rows * (length + 24) <= 600
 
 
 def test_greedy_stays_greedy_whatever_a_models_file_says(base, tokenizer, tmp_path, make, capsys):
@@ -196,15 +153,6 @@ def test_a_stream_ends_when_it_is_closed(model):
     assert time.monotonic() - began < 5
 
 
-def test_a_stream_raises_what_the_model_raises(model, monkeypatch):
-    def broken(**_):
-        raise RuntimeError("no such kernel")
-
-    monkeypatch.setattr(model.network, "generate", broken)
-    with pytest.raises(RuntimeError, match="no such kernel"):
-        list(stream_reply(model.network, model.tokenizer, "মন", 8))
-
-
 def test_a_model_reads_its_own_earlier_replies(model, generate, tmp_path):
     system, turns = model.system, ["মন খারাপ।", "এখন কী করব?"]
     keep = tmp_path / "run/infer/work/tuned"
@@ -216,16 +164,3 @@ def test_a_model_reads_its_own_earlier_replies(model, generate, tmp_path):
     messages = [*system, {"role": "user", "content": turns[0]}, {"role": "assistant", "content": answers[0]["reply"]}]
     assert answers[1]["reply"] == generate([[*messages, {"role": "user", "content": turns[1]}]], 16, 1)[0]
     assert [file.name for file in sorted(keep.parent.iterdir())] == ["tuned_turn0-0.jsonl", "tuned_turn1-0.jsonl"]
-
-
-def test_replies_per_second_are_of_the_generation_alone():
-    replies = [{"seconds": 2.0, "new_tokens": 10}, {"seconds": 3.0, "new_tokens": 5}]
-    metrics = measure_replies(replies, [(0.5, 20.0), (1.5, 40.0)])
-    assert metrics == {
-        "n": 2,
-        "tokens_per_second": 3.0,
-        "seconds_per_reply": 2.5,
-        "seconds_to_first_word": 1.0,
-        "streamed_tokens_per_second": 30.0,
-    }
-    assert measure_replies(replies, [])["seconds_to_first_word"] is None

@@ -10,14 +10,20 @@ from helpers.models.chat import (
     END,
     END_OF_TEXT,
     IGNORED,
+    PAD,
+    TooLong,
+    answers_of,
     check_labels,
     decode_labels,
     encode_examples,
     encode_prompt,
     encode_row,
+    encode_rows,
+    fit_conversation,
     make_collator,
     prepare_tokenizer,
     render_chat,
+    tokenize_rendered,
 )
 from helpers.models.families import LLAMA_3
 
@@ -55,8 +61,16 @@ def test_the_check_fails_when_pad_is_the_end_token(tokenizer, embedded_rows, exa
 def test_the_check_fails_when_the_end_token_is_masked(tokenizer, embedded_rows, examples):
     end = tokenizer.convert_tokens_to_ids(END)
     example = {**examples[0], "labels": [IGNORED if t == end else t for t in examples[0]["labels"]]}
-    with pytest.raises(ValueError, match="the last label is .*expected <|eot_id|>"):
+    with pytest.raises(ValueError, match=r"the last label is .*, expected <\|eot_id\|>"):
         check_labels(tokenizer, embedded_rows[:1], [example])
+
+
+@pytest.mark.parametrize("pick", [min, max])
+def test_the_check_fails_for_another_end_token(tokenizer, embedded_rows, examples, pick):
+    other = tokenizer.convert_tokens_to_ids(pick(tokenizer.get_vocab()))
+    labels = [*examples[0]["labels"][:-1], other]
+    with pytest.raises(ValueError, match=r"the last label is .*, expected <\|eot_id\|>"):
+        check_labels(tokenizer, embedded_rows[:1], [{**examples[0], "labels": labels}])
 
 
 def test_the_check_fails_for_a_second_bos(tokenizer, embedded_rows, examples):
@@ -69,6 +83,47 @@ def test_the_check_fails_for_a_second_bos(tokenizer, embedded_rows, examples):
 def test_the_check_fails_for_labels_that_are_not_the_answer(tokenizer, embedded_rows, examples):
     with pytest.raises(ValueError, match="the labels teach"):
         check_labels(tokenizer, embedded_rows[:1], [{**examples[0], "labels": examples[0]["input_ids"]}])
+
+
+@pytest.mark.parametrize("end", ["", "আরও কথা"], ids=["less", "more"])
+def test_the_check_fails_for_less_or_more_than_the_answer(tokenizer, embedded_rows, examples, end):
+    answer = embedded_rows[0]["messages"][-1]["content"]
+    row = {
+        **embedded_rows[0],
+        "messages": [{"role": "assistant", "content": f"{answer} {end}" if end else answer[:-5]}],
+    }
+    with pytest.raises(ValueError, match="the labels teach"):
+        check_labels(tokenizer, [row], examples[:1])
+
+
+@pytest.mark.parametrize("first", [0, -1], ids=["lowest id", "highest id"])
+def test_the_check_fails_for_a_bos_in_second_place(tokenizer, embedded_rows, examples, first):
+    other = [token for token in sorted(tokenizer.get_vocab().values()) if token != tokenizer.bos_token_id][first]
+    moved = {"input_ids": [other, *examples[0]["input_ids"]], "labels": [IGNORED, *examples[0]["labels"]]}
+    with pytest.raises(ValueError, match="1 BOS tokens, expected one, at the start"):
+        check_labels(tokenizer, embedded_rows[:1], [moved])
+
+
+def test_the_check_fails_for_a_row_without_its_example(tokenizer, embedded_rows, examples):
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        check_labels(tokenizer, embedded_rows[:2], examples[:1])
+
+
+def test_the_label_that_does_not_count_is_torchs():
+    from torch.nn import CrossEntropyLoss
+
+    assert CrossEntropyLoss().ignore_index == IGNORED, "the loss of transformers and TRL would count the prompt"
+
+
+def test_a_text_brings_its_own_special_tokens(tokenizer):
+    assert tokenize_rendered(tokenizer, f"{BEGIN}মন")[0] == tokenizer.bos_token_id
+    assert tokenize_rendered(tokenizer, f"{BEGIN}মন").count(tokenizer.bos_token_id) == 1
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 6, 7])
+def test_rows_tokenized_together_are_those_of_each_alone(tokenizer, embedded_rows, examples, monkeypatch, at_once):
+    monkeypatch.setattr("helpers.models.chat.ROWS_AT_ONCE", at_once)
+    assert encode_rows(tokenizer, embedded_rows[:7]) == examples[:7]
 
 
 def test_the_collator_pads_with_the_pad_token_alone(tokenizer, examples):
@@ -104,11 +159,11 @@ def test_the_embedded_tokenizer_adds_a_bos_as_llamas_does(tokenizer):
 
 
 def test_every_assistant_turn_of_a_dialogue_is_taught(tokenizer):
-    turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর"]
+    turns = ["প্রথম প্রশ্ন", "প্রথম উত্তর", "দ্বিতীয় প্রশ্ন", "দ্বিতীয় উত্তর", "তৃতীয় প্রশ্ন", "তৃতীয় উত্তর"]
     row = {"id": "x", "messages": [{"role": ("user", "assistant")[n % 2], "content": t} for n, t in enumerate(turns)]}
     example = encode_row(tokenizer, row)
     check_labels(tokenizer, [row], [example])
-    assert decode_labels(tokenizer, example) == "প্রথম উত্তর<|eot_id|>দ্বিতীয় উত্তর<|eot_id|>"
+    assert decode_labels(tokenizer, example) == "".join(f"{text}<|eot_id|>" for text in turns[1::2])
     whole = tokenizer(render_chat(tokenizer, row["messages"]), add_special_tokens=False)["input_ids"]
     assert example["input_ids"] == whole
 
@@ -169,6 +224,48 @@ def test_a_row_above_the_longest_length_is_refused(tokenizer, embedded_rows):
         encode_examples(tokenizer, embedded_rows[:2], "train", 9)
 
 
+def test_a_row_of_the_longest_length_is_kept(tokenizer, embedded_rows, examples):
+    longest = max(len(example["input_ids"]) for example in examples[:2])
+    for limit in (longest, longest + 1):
+        assert encode_examples(tokenizer, embedded_rows[:2], "train", limit) == examples[:2]
+    with pytest.raises(ValueError, match=f"a row of {longest} tokens, max_length is {longest - 1}"):
+        encode_examples(tokenizer, embedded_rows[:2], "train", longest - 1)
+
+
+@pytest.fixture
+def dialogue():
+    """Returns a conversation of 14 messages."""
+    turns = [{"role": role, "content": f"{n} কথা " * 10} for n in range(6) for role in ("user", "assistant")]
+    return [{"role": "system", "content": "সহানুভূতি"}, *turns, {"role": "user", "content": "শেষ কথা"}]
+
+
+def test_no_turn_is_dropped_from_a_conversation_that_fits(tokenizer, dialogue):
+    whole = len(encode_prompt(tokenizer, dialogue))
+    for limit in (whole, whole + 1):
+        assert fit_conversation(tokenizer, dialogue, limit) == dialogue
+
+
+@pytest.mark.parametrize("pairs", [1, 2, 6])
+def test_old_turns_are_dropped_as_a_whole(tokenizer, dialogue, pairs):
+    rest = [dialogue[0], *dialogue[1 + 2 * pairs :]]
+    assert rest[1]["role"] == "user"
+    limit = len(encode_prompt(tokenizer, rest))
+    assert fit_conversation(tokenizer, dialogue, limit) == rest
+    before = len(encode_prompt(tokenizer, [dialogue[0], *dialogue[2 * pairs - 1 :]]))
+    assert fit_conversation(tokenizer, dialogue, before - 1) == rest
+
+
+def test_a_message_that_is_too_long_is_refused(tokenizer, dialogue):
+    needed = len(encode_prompt(tokenizer, [dialogue[0], dialogue[-1]]))
+    with pytest.raises(TooLong, match=f"has {needed} tokens, at most {needed - 1} fit"):
+        fit_conversation(tokenizer, dialogue, needed - 1)
+
+
+def test_answers_are_the_assistants_turns_or_the_text(dialogue):
+    assert answers_of({"messages": dialogue}) == [f"{n} কথা " * 10 for n in range(6)]
+    assert answers_of({"text": "একটা অনুচ্ছেদ"}) == ["একটা অনুচ্ছেদ"]
+
+
 def test_a_row_without_an_answer_is_refused(tokenizer):
     with pytest.raises(ValueError, match="no assistant turn"):
         encode_row(tokenizer, {"id": "x", "messages": [{"role": "user", "content": "ক"}]})
@@ -180,3 +277,12 @@ def test_a_tokenizer_without_llama_3s_tokens_is_refused():
 
     with pytest.raises(ValueError, match="expected a Llama 3"):
         prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())))
+
+
+def test_a_tokenizer_keeps_its_own_template(tokenizer):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template, own.pad_token = "{{ bos_token }}", END
+    assert prepare_tokenizer(own).chat_template == "{{ bos_token }}"
+    assert (own.pad_token, own.eos_token) == (PAD, END)
+    own.chat_template = None
+    assert prepare_tokenizer(own).chat_template == LLAMA_3.template

@@ -7,9 +7,9 @@ import torch
 from transformers import LlamaForCausalLM
 
 from helpers.models.batching import LOGITS_CHUNK_TOKENS, SCORING_TOKEN_BUDGET
-from helpers.models.chat import encode_row
+from helpers.models.chat import IGNORED, encode_row, make_collator
 from helpers.models.families import SHAPES
-from helpers.models.likelihood import score_likelihood
+from helpers.models.likelihood import score_likelihood, score_tokens
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,38 @@ def test_likelihood_equals_the_loss_of_transformers(network, tokenizer, embedded
         with torch.no_grad():
             loss = network(**{name: torch.tensor([value]) for name, value in encode_row(tokenizer, row).items()}).loss
         assert score["nll"] / score["tokens"] == pytest.approx(float(loss), rel=1e-5)
+
+
+class Oracle:
+    """A model whose first choice is the next token, the one before it in the vocabulary, or the one after, in turn."""
+
+    device, lm_head = torch.device("cpu"), staticmethod(lambda hidden: hidden)
+
+    def __init__(self, vocabulary):
+        self.vocabulary = vocabulary
+
+    def model(self, input_ids, attention_mask):
+        choices = input_ids.roll(-1, dims=1) + (torch.arange(input_ids.shape[1]) % 3 - 1)
+        return (torch.nn.functional.one_hot(choices % self.vocabulary, self.vocabulary),)
+
+
+def test_correct_marks_the_models_first_choices(tokenizer, embedded_rows):
+    examples = [encode_row(tokenizer, row) for row in embedded_rows[:3]]
+    _, correct, owner = score_tokens(Oracle(len(tokenizer)), make_collator(tokenizer)(examples))
+    for number, example in enumerate(examples):
+        counted = [place for place, label in enumerate(example["labels"][1:]) if label != IGNORED]
+        assert correct[owner == number].tolist() == [place % 3 == 1 for place in counted]
+
+
+@pytest.mark.parametrize(("limits", "sizes"), [({}, [5]), ({"batch_size": 2}, [2, 2, 1]), ({"max_tokens": 1}, [1] * 5)])
+def test_rows_are_scored_as_many_at_a_time_as_asked(network, tokenizer, embedded_rows, monkeypatch, limits, sizes):
+    batches = []
+    monkeypatch.setattr(
+        "helpers.models.likelihood.score_tokens",
+        lambda model, batch: batches.append(len(batch["labels"])) or score_tokens(model, batch),
+    )
+    score_likelihood(network, tokenizer, embedded_rows[:5], **limits)
+    assert batches == sizes
 
 
 def test_likelihood_does_not_depend_on_the_batch(network, tokenizer, embedded_rows):

@@ -1,5 +1,7 @@
 """Tables of a few rows, as the corpus has them, and words to make more of them."""
 
+from functools import cache
+
 import pandas
 import regex
 
@@ -24,9 +26,15 @@ def cleaned(*rows: dict[str, str], **options) -> Corpus:
     return clean_table(unified_table(*rows), **options)
 
 
+@cache
+def embedded_table() -> pandas.DataFrame:
+    """Returns the embedded corpus cleaned, for reading alone."""
+    return clean_table(load_table("embedded")[0]).kept
+
+
 def bengali_words() -> list[str]:
     """Returns the words of the embedded corpus's sound answers, with none of its dirt; sorted."""
-    answers = " ".join(clean_table(load_table("embedded")[0]).kept.answer)
+    answers = " ".join(embedded_table().answer)
     return sorted(
         {word for word in regex.findall(r"[\p{L}\p{M}\u200c\u200d]+", answers) if regex.match(r"\p{Bengali}{3}", word)}
     )

@@ -4,6 +4,8 @@ import check_secrets
 import nbformat
 import pytest
 
+from helpers.platforms.scrub import FORMS, HIDDEN, scrub
+
 LETTERS = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7" * 3
 SECRETS = {  # each put together here, so that no file holds one
     "a Hugging Face token": "hf_" + LETTERS[:34],
@@ -11,6 +13,7 @@ SECRETS = {  # each put together here, so that no file holds one
     "a key of kaggle.json": '{"username": "x", "key": "' + "0123456789abcdef" * 2 + '"}',
     "an OpenAI key": "sk-" + "proj-" + LETTERS[:40],
     "a GitHub token": "ghp_" + LETTERS[:36],
+    "a GitHub token of some rights": "github_pat_" + LETTERS[:60],
     "a GitLab token": "glpat-" + LETTERS[:20],
     "a Slack token": "xoxb-" + "1234567890-" + LETTERS[:20],
     "an AWS key": "AKIA" + "Q3EGRP7XYZ5TLMN2",
@@ -27,7 +30,7 @@ url = f"https://{user}:{password}@example.org"; redis://localhost:6379
 
 
 def test_every_kind_of_secret_is_planted_here():
-    assert SECRETS.keys() == check_secrets.FORMS.keys()
+    assert SECRETS.keys() == check_secrets.PATTERNS.keys()
 
 
 @pytest.mark.parametrize("whose", SECRETS)
@@ -38,6 +41,12 @@ def test_a_secret_in_a_source_is_found(tmp_path, whose, capsys):
     printed = capsys.readouterr().out
     assert f"{path}:3: {whose}\n" in printed
     assert SECRETS[whose] not in printed, "the scan's own output shows the secret"
+
+
+@pytest.mark.parametrize("whose", FORMS)
+def test_what_the_scan_names_no_page_shows(whose):
+    assert scrub(f"401 for {SECRETS[whose]}, again") == f"401 for {HIDDEN}, again"
+    assert scrub(f"401 for {SECRETS[whose][:26]}…") == f"401 for {HIDDEN}…", "a token that is cut off is shown"
 
 
 @pytest.mark.parametrize("place", ["source", "text", "html"])

@@ -3,9 +3,22 @@
 import os
 import re
 
-TOKEN = re.compile(  # by the forms that Hugging Face, Kaggle, OpenAI, GitHub, GitLab, Slack, AWS and Google give them
-    r"\b(?:hf_|KGAT_?|sk-|gh[oprsu]_|github_pat_|glpat-|xox[abp]-|AKIA|AIza|eyJ(?=[\w-]+\.))[\w.-]{12,}"
-    r"|\b[Bb]earer +[\w.~+/=-]{12,}"
+FORMS = {  # whose: how it begins, of which characters the rest is, and how many of them it has at least
+    "a Hugging Face token": (r"(?:hf|api_org)_", r"[A-Za-z0-9]", 30),
+    "a Kaggle token": (r"KGAT_?", r"[A-Za-z0-9]", 20),
+    "an OpenAI key": (r"sk-", r"[\w-]", 20),
+    "a GitHub token": (r"gh[oprsu]_", r"[A-Za-z0-9]", 36),
+    "a GitHub token of some rights": (r"github_pat_", r"\w", 50),
+    "a GitLab token": (r"glpat-", r"[\w-]", 20),
+    "a Slack token": (r"xox[abprs]-", r"[\w-]", 10),
+    "an AWS key": (r"(?:AKIA|ASIA)", r"[0-9A-Z]", 16),
+    "a Google key": (r"AIza", r"[\w-]", 35),
+    "a JSON web token": (r"eyJ(?=[\w-]+\.)", r"[\w.-]", 30),
+}
+CUT = 12  # characters of a token that is cut off, by which it is known still
+TOKEN = re.compile(
+    "|".join(rf"\b{start}{rest}{{{min(least, CUT)},}}[\w.-]*" for start, rest, least in FORMS.values())
+    + r"|\b[Bb]earer +[\w.~+/=-]{12,}"
     r"|(?<![\w./-])[0-9a-f]{32}(?![\w./-])"  # a key of Kaggle
 )
 FIELD = re.compile(r"(?:^|_)(?:secret|key|token|password|passwd|credentials?)$", re.IGNORECASE)
