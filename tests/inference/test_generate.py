@@ -4,6 +4,7 @@ import shutil
 import time
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
