@@ -49,23 +49,32 @@ page_language: str = "en"  # en or bn
 
 # %% [markdown]
 # ## The verdict
-# Is the tuned model better? A difference counts as better where its 95 % interval is clear of zero and the score is
-# above what shuffled references reach.
+# Is the tuned model better? What the page says first, in plain words.
 
 # %%
 from helpers.planning.checks import start_stage
-from helpers.reporting.figures_scores import describe_verdict, draw_forest, group_verdicts
 from helpers.reporting.results import read_results
-from helpers.reporting.tables import text_table
+from helpers.reporting.summary import summarise_run
+from helpers.reporting.words import Words
 
 run = start_stage("report", globals())
 results = read_results(run)
+summary = summarise_run(results, Words(page_language))
+print(*filter(None, (summary.verdict, summary.warning, *summary.sentences)), sep="\n")
+
+# %% [markdown]
+# Score by score: a difference counts as better where its 95 % interval is clear of zero and the score is above what
+# shuffled references reach.
+
+# %%
+from helpers.reporting.figures_scores import describe_verdict, draw_forest, group_verdicts
+from helpers.reporting.notebook_parts import picture
+from helpers.reporting.tables import text_table
+
 verdicts = group_verdicts(results.scores) if results.scores else {"not evaluated yet": []}
 text_table({verdict: ", ".join(names) for verdict, names in verdicts.items()})
 
 # %%
-from helpers.reporting.notebook_parts import picture
-
 picture(draw_forest(results.scores), describe_verdict(results.scores)) if results.scores else "no scores yet"
 
 # %% [markdown]

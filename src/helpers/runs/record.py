@@ -224,7 +224,6 @@ class Run:
 
 
 _LOCKS: dict[Path, RunLock] = {}  # run folder: the lock that this process holds
-LATER_SETTINGS = {"page_language": "en"}  # what runs did before the setting was there
 READ_BY_OTHERS = {  # stage: files in its folder
     "train": ["config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
     "tune": ["best.json"],
