@@ -224,3 +224,7 @@ def test_plain_texts_of_the_same_words_are_one_group():
 def test_a_similarity_that_is_none_is_refused(near_duplicate):
     with pytest.raises(ValueError, match=f"near_duplicate is {near_duplicate}: expected 0 "):
         link_rows(cleaned({}).kept, near_duplicate)
+
+
+def test_near_duplicates_are_looked_for_when_asked_alone():
+    assert link_rows(cleaned({}).kept).keys() == {"same question", "one dialogue"}

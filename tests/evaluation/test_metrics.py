@@ -11,6 +11,7 @@ import pytest
 from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
 
+from helpers.evaluation import metrics
 from helpers.evaluation.metrics import (
     BETTER,
     distinct,
@@ -229,3 +230,8 @@ def test_a_rows_category_decides_what_is_unsafe(category, unsafe):
 def test_the_signatures_name_tokenizer_and_word_order():
     assert "tok:intl" in signatures()["bleu"]
     assert "nw:2" in signatures()["chrf"]
+
+
+def test_the_signatures_need_no_score_before():
+    metrics._sacrebleu.cache_clear()
+    assert all("nrefs:1|" in signature for signature in signatures().values())

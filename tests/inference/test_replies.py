@@ -123,6 +123,26 @@ def test_sampling_is_by_temperature_and_top_p_alone(tokenizer, conversations):
     assert (settings.do_sample, settings.temperature, settings.top_p, settings.top_k) == (True, 0.5, 0.9, 0)
 
 
+def test_sampling_takes_every_token_unless_told_otherwise(tokenizer, conversations):
+    model, streaming = say(tokenizer, "মন"), Streaming(tokenizer, 2)
+    generate_replies(model, tokenizer, conversations[:1], 9, 1, temperature=0.5)
+    list(stream_reply(streaming, tokenizer, conversations[0], 9, temperature=0.5))
+    assert model.given[0][2].top_p == streaming.given[2].top_p == 1.0
+
+
+def test_a_model_that_leaves_out_a_row_is_an_error(tokenizer, conversations, monkeypatch):
+    model, real = say(tokenizer, "মন"), Scripted.generate
+    monkeypatch.setattr(Scripted, "generate", lambda self, **given: real(self, **given)[:1])
+    with pytest.raises(ValueError, match="shorter"):
+        generate_replies(model, tokenizer, conversations[:2], 9, 2)
+
+
+def test_a_reply_may_begin_with_its_prompts_first_token(tokenizer, conversations):
+    begin = tokenizer.bos_token_id
+    model = Scripted(lambda prompts: torch.tensor([[begin, begin]] * len(prompts)))
+    assert generate_replies(model, tokenizer, conversations[:1], 9, 1)[0]["new_tokens"] == 2
+
+
 def test_samples_are_drawn_by_the_seed(network, tokenizer, conversations):
     def draw(**seed):
         return [r["reply"] for r in generate_replies(network, tokenizer, conversations, 6, 2, temperature=1.0, **seed)]
