@@ -147,6 +147,7 @@ def existing_run(folder: str) -> "Run":
     run = Run(Path(folder).resolve())
     if not run.exists():
         raise Refused(f"{run / 'run.json'} is missing: {folder} is not the folder of a run.")
+    run.record()  # repairs a damaged run.json, and says so
     return run
 
 

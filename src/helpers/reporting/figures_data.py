@@ -3,13 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from helpers.data.clean import FunnelStep
-from helpers.data.leaks import LeakCheck
 from helpers.reporting.figures import BLACK, BLUE, COLOURS, ORANGE, create_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from helpers.data.clean import FunnelStep
+    from helpers.data.leaks import LeakCheck
 
 WIDTH = 5.6  # inches: a phone shows it at two thirds, a notebook on a screen larger than life
 SKY = COLOURS[5]
@@ -52,7 +53,7 @@ def note_empty(axes: "Axes") -> None:
     axes.set_yticks([])
 
 
-def draw_funnel(steps: Sequence[FunnelStep]) -> "Figure":
+def draw_funnel(steps: "Sequence[FunnelStep]") -> "Figure":
     """Returns a bar per cleaning rule: the rows that it dropped, or changed."""
     values = [step.dropped or step.changed for step in steps]
     texts = [f"{step.dropped:,} dropped" if step.dropped else f"{step.changed:,} changed" for step in steps]
@@ -65,7 +66,7 @@ def draw_funnel(steps: Sequence[FunnelStep]) -> "Figure":
     return figure
 
 
-def describe_funnel(steps: Sequence[FunnelStep]) -> str:
+def describe_funnel(steps: "Sequence[FunnelStep]") -> str:
     """Returns in a sentence how many rows were dropped, and which rule took most."""
     rows, dropped = steps[0].rows_in if steps else 0, sum(step.dropped for step in steps)
     most = max(steps, key=lambda step: step.dropped, default=None)
@@ -141,7 +142,7 @@ def draw_group_sizes(sizes: Sequence[int]) -> "Figure":
     return figure
 
 
-def draw_leaks(grouped: LeakCheck, row_wise: LeakCheck) -> "Figure":
+def draw_leaks(grouped: "LeakCheck", row_wise: "LeakCheck") -> "Figure":
     """Returns the share of held-out rows with a twin in another part, by kind of twin: by group, and row by row."""
     names = ["any of them", *row_wise.reasons]
     figure, axes = create_axes(figsize=(WIDTH, 1 + 0.55 * len(names)))

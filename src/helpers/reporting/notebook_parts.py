@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from helpers.models.chat import TokenPiece
 from helpers.reporting.figures import load_pyplot
 from helpers.reporting.render import as_base64, visible_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from helpers.models.chat import TokenPiece
 
 WIDTH = "min(100%, 44rem)"
 BUBBLE = "border-radius: .6rem; margin: .3rem 0; overflow-wrap: anywhere; padding: .5rem .8rem; white-space: pre-wrap; "
@@ -62,7 +63,7 @@ def picture(figure: "Figure", sentence: str = "") -> Part:
     return Part(figure_html, sentence or str(figure.get_label()))
 
 
-def show_trained_tokens(pieces: Sequence[TokenPiece]) -> Part:
+def show_trained_tokens(pieces: "Sequence[TokenPiece]") -> Part:
     """Returns an example as the model reads it: what is trained on is coloured, in a shade of its own per token.
 
     Tokens that share a letter are one piece: no conjunct is torn.
