@@ -163,8 +163,8 @@ def test_a_page_links_what_exists(page):
         assert not anchor or anchor[1:] in [re.sub(r"[^\w -]", "", line).lower().replace(" ", "-") for line in headings]
 
 
-def test_the_readme_names_every_preset():
-    named = set(re.findall(r"^\| `([a-z0-9-]+)` \|", README, re.MULTILINE))
+def test_the_settings_page_names_every_preset():
+    named = set(re.findall(r"^\| `([a-z0-9-]+)` \|", PAGES[ROOT / "docs/settings.md"], re.MULTILINE))
     assert named >= {path.stem for path in (ROOT / "notebooks/presets").glob("*.yaml")}
 
 
