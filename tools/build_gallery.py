@@ -3,6 +3,7 @@
 python tools/build_gallery.py outputs/demo   (`make gallery` makes that run first; needs Chromium)
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ SCREEN = "1280,900"  # CSS pixels
 
 
 def main(run: Path) -> int:
-    """Copies and photographs the report of `run`; returns the exit code."""
+    """Copies the report of `run`, without its links to other pages, and photographs it; returns the exit code."""
     report = run / "report/index.html"
     if not report.is_file():
         print(f"{report} is missing: expected the folder of a finished run. Run: make demo")
@@ -22,7 +23,9 @@ def main(run: Path) -> int:
     if browser is None:
         print("no Chromium is installed: apt-get install chromium")
         return 2
-    shutil.copyfile(report, DOCS / "report.html")
+    page = report.read_text(encoding="utf-8")
+    page = re.sub(r'<a [^>]*href="\.\./[^>]*>(.*?)</a>', r"\1", page)  # the run's other pages are not in docs/
+    (DOCS / "report.html").write_text(page, encoding="utf-8")
     picture = [f"--window-size={SCREEN}", f"--screenshot={DOCS / 'report.png'}", "--hide-scrollbars"]
     command = [browser, "--headless", "--no-sandbox", *picture, f"file://{DOCS / 'report.html'}"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)
