@@ -10,7 +10,7 @@ import time
 
 from helpers.data.load import load_table
 from helpers.evaluation.comparison import compare_models
-from helpers.evaluation.metrics import overlap_sums, score_sums, shuffle_references
+from helpers.evaluation.metrics import floor_sums, score_sums
 
 
 def main() -> None:
@@ -26,12 +26,12 @@ def main() -> None:
         for _ in ("reference", "base", "tuned")
     ]
     began = time.perf_counter()
-    sums, floors = {}, {}
-    moved = shuffle_references(texts[0], 0)
-    for side, replies in zip(("base", "tuned"), texts[1:]):
-        rows = [{"reply": r, "reference": reference, "hit_cap": False} for r, reference in zip(replies, texts[0])]
-        sums[side] = score_sums(rows)
-        floors[side] = overlap_sums(replies, moved)
+    rows = {
+        side: [{"reply": r, "reference": reference, "hit_cap": False} for r, reference in zip(replies, texts[0])]
+        for side, replies in zip(("base", "tuned"), texts[1:])
+    }
+    sums = {side: score_sums(own) for side, own in rows.items()}
+    floors = floor_sums(rows, list(map(str, range(options.rows))), 0)
     scored = time.perf_counter() - began
     compare_models(**sums, floors=floors, draws=options.draws, seed=0)
     print(json.dumps({"score_s": round(scored, 1), "all_s": round(time.perf_counter() - began, 1)}))

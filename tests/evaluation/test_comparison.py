@@ -8,17 +8,19 @@ import pytest
 
 from helpers.evaluation.comparison import (
     Comparison,
+    Score,
     breakdown,
     category_means,
     compare_models,
     length_groups,
 )
 from helpers.evaluation.metrics import (
-    overlap_sums,
+    SHARES,
+    draw_floor,
+    floor_sums,
     rubric_sums,
     score_sums,
     score_value,
-    shuffle_references,
 )
 
 REPLY = "আপনার কষ্টটা আমি বুঝতে পারছি। একা থাকবেন না, আমি পাশে আছি।"
@@ -42,30 +44,44 @@ def test_a_copy_of_the_reference_scores_all(texts):
         assert scores[name].value == pytest.approx(full)
 
 
+def shuffle(texts, by):
+    """Returns the texts moved on by so many places."""
+    return texts[by:] + texts[:by]
+
+
+def floors_of(rows):
+    return floor_sums({"base": rows, "tuned": rows}, list(map(str, range(len(rows)))), 0)
+
+
 def test_the_floor_is_far_below_a_copy(texts):
-    sums = score_sums(make_rows(texts, texts))
-    floors = overlap_sums(texts, shuffle_references(texts, 0))
-    scores = compare_models(sums, sums, {"base": floors, "tuned": floors}, 50, 0)
+    rows = make_rows(texts, texts)
+    scores = compare_models(score_sums(rows), score_sums(rows), floors_of(rows), 50, 0)
     for name in ("chrf", "bleu", "rouge1", "rouge2", "rougeL"):
         assert scores.tuned[name].floor < 0.3 * scores.tuned[name].value
+        assert scores.tuned[name].floor_spread > 0
+        assert not scores.tuned[name].is_at_floor
         assert scores.delta[name].floor is None
 
 
-def test_a_shuffled_model_scores_its_floor(texts):
-    shuffled = score_sums(make_rows(shuffle_references(texts, 1), texts))["chrf"]
-    floor = overlap_sums(shuffle_references(texts, 2), texts)["chrf"]
-    value = score_value("chrf", shuffled.sum(axis=0))
-    assert value == pytest.approx(score_value("chrf", floor.sum(axis=0)), rel=0.15)
+def test_a_shuffled_model_is_at_its_floor(texts):
+    rows = make_rows(shuffle(texts, 1), texts)
+    floor, _ = draw_floor("chrf", floors_of(rows)["tuned"]["chrf"], 0)
+    assert score_value("chrf", score_sums(rows)["chrf"].sum(axis=0)) == pytest.approx(floor, rel=0.15)
+    assert compare_models(score_sums(rows), score_sums(rows), floors_of(rows), 50, 0).tuned["chrf"].is_at_floor
 
 
 def test_a_model_does_not_differ_from_itself(texts):
+    """Of shares that are 0 of 60 it is not certain: the interval is that of a share of none."""
     sums = score_sums(make_rows(texts, texts[::-1]))
-    for score in compare_models(sums, sums, {}, 100, 0).delta.values():
-        assert score.low == score.value == score.high == 0
+    for name, score in compare_models(sums, sums, {}, 100, 0).delta.items():
+        assert score.value == 0
+        assert score.p == 1
+        assert score.low == -score.high
+        assert (score.high > 0) == (name in SHARES)
 
 
 def test_an_interval_holds_its_value(texts):
-    sums = score_sums(make_rows(texts, texts[1:] + texts[:1]))
+    sums = score_sums(make_rows(texts, shuffle(texts, 1)))
     score = compare_models(sums, sums, {}, 400, 0).base["rouge1"]
     assert score.low <= score.value <= score.high
 
@@ -130,7 +146,13 @@ def test_a_comparison_is_read_back_from_its_json(texts):
     scores = compare_models(sums, sums, {}, 20, 0)
     written = json.loads(json.dumps({"n": 5, **scores.model_dump()}))
     assert Comparison.model_validate(written) == scores
-    assert list(written["base"]["chrf"]) == ["value", "low", "high", "floor", "better", "n"]
+    assert list(written["base"]["chrf"])[:6] == ["value", "low", "high", "floor", "better", "n"]
+
+
+def test_a_score_of_an_earlier_version_is_read():
+    score = Score.model_validate({"value": 2.0, "low": 1.0, "high": 3.0, "floor": 1.5, "better": "higher", "n": 9})
+    assert score.is_at_floor
+    assert score.p is None
 
 
 WEAK = [{"category": "crisis", "reply": "আমি পাশে আছি।"}, {"category": "exam", "reply": "আমি পাশে আছি।"}]

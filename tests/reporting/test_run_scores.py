@@ -7,7 +7,7 @@ import pandas
 import pytest
 
 from helpers.evaluation.comparison import breakdown, compare_models
-from helpers.evaluation.metrics import overlap_sums, score_sums, shuffle_references
+from helpers.evaluation.metrics import floor_sums, score_sums
 from helpers.evaluation.raters import MARK_FIELDS, tuned_is_first
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
@@ -34,10 +34,10 @@ def score_replies(run, base, tuned):
         rows[side] = [{**row, "reply": reply(row)} for row in rows[side]]
         write_jsonl(run / f"evaluate/{side}.jsonl", rows[side])
     sums = {side: score_sums(rows[side]) for side in rows}
-    moved = shuffle_references([row["reference"] for row in rows["base"]], 0)
-    floors = {side: overlap_sums([row["reply"] for row in rows[side]], moved) for side in rows}
+    groups = [row["id"] for row in rows["base"]]
+    floors = floor_sums(rows, groups, 0)
     before = run.metrics("evaluate")
-    after = {**before, **compare_models(**sums, floors=floors, draws=200, seed=0).model_dump()}
+    after = {**before, **compare_models(**sums, floors=floors, draws=200, seed=0, groups=groups).model_dump()}
     for name in LIKELIHOODS:
         delta = before["delta"][name]
         turned = {"value": -delta["value"], "low": -delta["high"], "high": -delta["low"]}
@@ -102,7 +102,8 @@ def test_a_model_against_itself_shows_no_difference(run):
 
 def test_shuffled_references_as_replies_are_at_the_floor(run):
     rows = read_jsonl(run / "evaluate/tuned.jsonl")
-    moved = dict(zip([row["id"] for row in rows], shuffle_references([row["reference"] for row in rows], 5)))
+    references = [row["reference"] for row in rows]
+    moved = dict(zip([row["id"] for row in rows], references[5:] + references[:5]))
     score_replies(run, lambda row: "ঢ়", lambda row: moved[row["id"]])
     assert verdicts(read_page(run))["chrF++"][1] == "at the floor"
 

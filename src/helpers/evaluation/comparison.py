@@ -1,31 +1,62 @@
 """Base against tuned: bootstrap intervals, floors, breakdowns."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy
 from pydantic import BaseModel
 
-from helpers.evaluation.metrics import BETTER, rubric_scores, score_value
+from helpers.evaluation.metrics import BETTER, PRIMARY, SHARES, draw_floor, rubric_scores, score_values
+from helpers.evaluation.resampling import (
+    adjust_holm,
+    detectable_effect,
+    draw_counts,
+    percentile_ranks,
+    permutation_p,
+    row_correlation,
+    share_difference,
+    share_interval,
+    sum_by_group,
+)
 from helpers.language.bengali import split_words
 
 MOST_GROUPS = 12  # groups of a breakdown that are shown by themselves
+FLOOR_SPREADS = 1.96  # standard deviations of its shuffles by which a score must lie above its floor
 
 Sums = dict[str, numpy.ndarray]  # of one model, as `score_sums` returns them
 
 
 class Score(BaseModel, frozen=True):
-    """One score of a model, or the difference of two models, as it is written to metrics.json."""
+    """One score of a model, or the difference of two models, as it is written to metrics.json.
+
+    The last four are not there in runs of earlier versions.
+    """
 
     value: float
     low: float  # of the 95 % interval
     high: float
-    floor: float | None  # what shuffled references score; None where that says nothing
+    floor: float | None  # mean of what words alone score: see `floor_sums`; None where that says nothing
     better: str  # "higher", "lower" or "near 1"
     n: int  # rows
+    groups: int | None = None  # that the rows belong to, which the interval is of
+    floor_spread: float | None = None  # standard deviation of the floor
+    p: float | None = None  # of a difference, by permutation within groups, corrected for the number of scores
+    detectable: float | None = None  # the smallest difference that so many groups could have shown
+
+    @property
+    def is_at_floor(self) -> bool:
+        """Whether it is no higher than words alone would bring it."""
+        if self.floor is None:
+            return False
+        return self.low <= self.floor or self.value <= self.floor + FLOOR_SPREADS * (self.floor_spread or 0.0)
 
 
 class Comparison(BaseModel, frozen=True):
-    """The scores of both models by name, as they are written to metrics.json; `delta` is tuned − base."""
+    """The scores of both models by name, as they are written to metrics.json; `delta` is tuned − base.
+
+    Of a score that is best near 1 `delta` is the difference of the distances from 1, which is better lower.
+    """
 
     base: dict[str, Score]
     tuned: dict[str, Score]
@@ -33,35 +64,106 @@ class Comparison(BaseModel, frozen=True):
 
 
 def compare_models(
-    base: Sums, tuned: Sums, floors: dict[str, Sums], draws: int, seed: int, level: float = 95.0
+    base: Sums,
+    tuned: Sums,
+    floors: dict[str, Sums],
+    draws: int,
+    seed: int,
+    level: float = 95.0,
+    groups: Sequence[str] | None = None,
 ) -> Comparison:
     """Compares two models over the same rows.
 
-    `base` and `tuned` come from `score_sums`, `floors` by model from `overlap_sums` over shuffled references. The
-    interval is the percentile bootstrap over rows (Efron 1979), of `level` %; both models see the same resampled rows,
-    so that `delta` is a paired comparison.
+    `base` and `tuned` come from `score_sums`, `floors` by model from `floor_sums`; `groups` has an entry per row, None:
+    each row is its own. The intervals, of `level` %, are of the bootstrap over groups (Efron 1979; Davison and Hinkley
+    1997, §3.8), with the same draws for both models, so that `delta` is a paired comparison; of shares they are exact.
+    A difference has a p-value by permutation within groups: of the primary scores corrected for their number (Holm),
+    of the others for theirs, and none below the larger of the primary ones' (serial gatekeeping), so that the chance
+    of any false one stays that of a single test.
     """
+    # By hand: scipy.stats.bootstrap draws anew for every score and resamples rows. Here one draw of counts serves all
+    # scores of both models, as a product with their sums.
     rows = len(next(iter(base.values())))
-    # By hand: scipy.stats.bootstrap draws anew for every score and resamples rows. Here one draw of row counts serves
-    # all scores of both models, as a product with their sums.
-    counts = numpy.random.default_rng(seed).multinomial(rows, numpy.full(rows, 1 / rows), size=draws)  # (draws, rows)
-    scores: dict[str, dict[str, Score]] = {"base": {}, "tuned": {}, "delta": {}}
-    for name in (name for name in BETTER if name in base):
-        values, drawn = {}, {}
-        for side, sums in (("base", base[name]), ("tuned", tuned[name])):
-            values[side] = score_value(name, sums.sum(axis=0))
-            drawn[side] = numpy.array([score_value(name, draw) for draw in counts @ sums])
-        values["delta"], drawn["delta"] = values["tuned"] - values["base"], drawn["tuned"] - drawn["base"]
-        for side in scores:
-            low, high = numpy.percentile(drawn[side], [50 - level / 2, 50 + level / 2])
-            floor = score_value(name, floors[side][name].sum(axis=0)) if name in floors.get(side, {}) else None
-            scores[side][name] = Score(value=values[side], low=low, high=high, floor=floor, better=BETTER[name], n=rows)
-    return Comparison(**scores)
+    groups = groups or [str(row) for row in range(rows)]
+    number = len(set(groups))
+    resampling = Resampling(groups, draw_counts(number, draws, seed), level, seed)
+    names = [name for name in BETTER if name in base]
+    compared = {name: compare_score(name, base[name], tuned[name], resampling) for name in names}
+    corrected = correct_p_values({name: scores["delta"].p for name, scores in compared.items()})
+    for name, scores in compared.items():
+        scores["delta"] = scores["delta"].model_copy(update={"p": corrected[name]})
+        for side in floors:
+            if name in floors[side]:
+                mean, spread = draw_floor(name, floors[side][name], seed)
+                scores[side] = scores[side].model_copy(update={"floor": mean, "floor_spread": spread})
+    return Comparison(**{side: {name: compared[name][side] for name in names} for side in ("base", "tuned", "delta")})
 
 
-def breakdown(base: Sums, tuned: Sums, labels: list[str], draws: int, seed: int, least: int = 5) -> list[dict]:
+class Resampling(NamedTuple):
+    """How rows are resampled for every score."""
+
+    groups: Sequence[str]  # of the rows
+    counts: numpy.ndarray  # how often each group is drawn: (draws, groups)
+    level: float  # of the intervals, in %
+    seed: int
+
+
+def compare_score(name: str, base: numpy.ndarray, tuned: numpy.ndarray, resampling: Resampling) -> dict[str, Score]:
+    """Returns one score of both models ("base", "tuned") and their difference ("delta"), its p-value not corrected.
+
+    `base` and `tuned` are what is summed over rows, (rows, k).
+    """
+    sums = {side: sum_by_group(own, resampling.groups) for side, own in (("base", base), ("tuned", tuned))}
+    number, level = len(sums["base"]), resampling.level
+    ranks = percentile_ranks(number, level)
+    values: dict[str, Any] = {side: score_values(name, own.sum(axis=0)[None])[0] for side, own in sums.items()}
+    drawn: dict[str, Any] = {side: score_values(name, resampling.counts @ own) for side, own in sums.items()}
+    for either in (values, drawn):
+        either["delta"] = _difference(name, either["base"], either["tuned"])
+    bounds = {side: tuple(numpy.percentile(own, ranks)) for side, own in drawn.items()}
+    if name in SHARES:
+        bounds = {side: share_interval(own[:, 0], own[:, 1], level) for side, own in sums.items()}
+        shares = [(values[side], *bounds[side]) for side in ("base", "tuned")]
+        bounds["delta"] = share_difference(*shares, row_correlation(base[:, 0], tuned[:, 0]))
+    p = permutation_p(
+        lambda first, second: _difference(name, score_values(name, first), score_values(name, second)),
+        sums["base"],
+        sums["tuned"],
+        resampling.seed,
+    )
+    about: dict[str, Any] = {"floor": None, "n": len(base), "groups": number, "better": BETTER[name]}
+    own = {"base": about, "tuned": about, "delta": about | {"p": p}}
+    own["delta"]["detectable"] = detectable_effect(*bounds["delta"], number, level)
+    if BETTER[name] == "near 1":
+        own["delta"]["better"] = "lower"
+    return {side: Score(value=values[side], low=low, high=high, **own[side]) for side, (low, high) in bounds.items()}
+
+
+def _difference(name: str, base: Any, tuned: Any) -> Any:
+    """Returns tuned − base, of a score that is best near 1 of the distances from it."""
+    return abs(tuned - 1) - abs(base - 1) if BETTER[name] == "near 1" else tuned - base
+
+
+def correct_p_values(p_values: dict[str, float]) -> dict[str, float]:
+    """Returns p-values corrected for their number: see `compare_models`. Without a primary score all are one family."""
+    primary = adjust_holm({name: p for name, p in p_values.items() if name in PRIMARY})
+    others = adjust_holm({name: p for name, p in p_values.items() if name not in PRIMARY})
+    gate = max(primary.values(), default=0.0)
+    return primary | {name: max(p, gate) for name, p in others.items()}
+
+
+def breakdown(
+    base: Sums,
+    tuned: Sums,
+    labels: Sequence[str],
+    draws: int,
+    seed: int,
+    floors: dict[str, Sums] | None = None,
+    groups: Sequence[str] | None = None,
+    least: int = 5,
+) -> list[dict]:
     """Returns chrF++ and perplexity of the rows of each label, as metrics.json has them: a `Comparison` with `label`
-    and `n`.
+    and `n`; floors and groups as for `compare_models`.
 
     `labels` has one entry per row. The MOST_GROUPS labels with the most rows are shown, in that order; the others, and
     those of fewer than `least` rows, together as "other".
@@ -69,23 +171,29 @@ def breakdown(base: Sums, tuned: Sums, labels: list[str], draws: int, seed: int,
     shown = [label for label, rows in Counter(labels).most_common(MOST_GROUPS) if rows >= least]
     labels = [label if label in shown else "other" for label in labels]
     names = [name for name in ("chrf", "perplexity") if name in base]
-    groups = []
+
+    def select(sums: Sums, rows: list[int]) -> Sums:
+        return {name: sums[name][rows] for name in names if name in sums}
+
+    result = []
     for label in dict.fromkeys([*shown, "other"]):
         if rows := [row for row, own in enumerate(labels) if own == label]:
-            group_base, group_tuned = ({name: sums[name][rows] for name in names} for sums in (base, tuned))
-            scores = compare_models(group_base, group_tuned, {}, draws, seed)
-            groups.append({"label": label or "none given", "n": len(rows), **scores.model_dump()})
-    return groups
+            own_floors = {side: select(pools, rows) for side, pools in (floors or {}).items()}
+            own_groups = [groups[row] for row in rows] if groups else None
+            scores = compare_models(select(base, rows), select(tuned, rows), own_floors, draws, seed, groups=own_groups)
+            result.append({"label": label or "none given", "n": len(rows), **scores.model_dump()})
+    return result
 
 
-def length_groups(base: Sums, tuned: Sums, references: list[str], draws: int, seed: int) -> list[dict]:
-    """Returns the `breakdown` by quarters of the references' length, as "1 to 14 words", the shortest first."""
+def length_groups(base: Sums, tuned: Sums, references: list[str], **options: Any) -> list[dict]:
+    """Returns the `breakdown` by quarters of the references' length, as "1 to 14 words", the shortest first; `options`
+    are those of `breakdown`."""
     lengths = [len(split_words(reference)) for reference in references]
     edges = sorted({int(edge) for edge in numpy.quantile(lengths, [0.25, 0.5, 0.75])} | {max(lengths)})
     starts = [min(lengths), *(edge + 1 for edge in edges[:-1])]
     labels = [f"{starts[quarter]} to {edges[quarter]} words" for quarter in numpy.searchsorted(edges, lengths)]
-    groups = breakdown(base, tuned, labels, draws, seed, least=1)
-    return sorted(groups, key=lambda group: int(group["label"].split()[0]))
+    quarters = breakdown(base, tuned, labels, least=1, **options)
+    return sorted(quarters, key=lambda group: int(group["label"].split()[0]))
 
 
 def category_means(base: list[dict], tuned: list[dict]) -> list[dict]:

@@ -52,6 +52,12 @@ class Evaluated:
     answers: BothAnswers
     replies: BothRows
     sums: dict[str, Sums]  # of each model, over the held-out rows
+    floors: dict[str, Sums]  # as `floor_sums` returns them
+
+    @property
+    def groups(self) -> list[str]:
+        """The group of each held-out row, which are not independent of one another."""
+        return [row["group"] for row in self.held_out.rows]
 
     def describe(self) -> str:
         """Returns in a sentence how many replies there are, and how many ended before the cap."""
@@ -74,21 +80,22 @@ def answer_held_out(run: Run, settings: EvaluationSettings, held_out: HeldOut) -
     replies = join_replies(held_out.rows, answers)
     write_rows(run, held_out.rows, replies, answers)
     sums = {side: score_sums(replies[side], own.likelihood) for side, own in answers.items()}
-    return Evaluated(held_out, answers, replies, sums)
+    floors = floor_sums(replies, [row["group"] for row in held_out.rows], settings.seed)
+    return Evaluated(held_out, answers, replies, sums, floors)
 
 
 def compare_replies(evaluated: Evaluated, settings: EvaluationSettings) -> Comparison:
-    """Returns the scores of both models and of tuned − base over the held-out rows, with intervals and floors."""
-    floors = floor_sums(evaluated.replies, settings.seed)
-    return compare_models(**evaluated.sums, floors=floors, **settings.resampling)
+    """Returns the scores of both models and of tuned − base over the held-out rows: see `compare_models`."""
+    return compare_models(**evaluated.sums, floors=evaluated.floors, groups=evaluated.groups, **settings.resampling)
 
 
 def break_down(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, list[dict]]:
     """Returns `topics` and, where there are replies, `lengths` of the reference, each as `breakdown` returns them."""
     labels = [row.get("topic", "") for row in evaluated.held_out.rows]
-    groups = {"topics": breakdown(**evaluated.sums, labels=labels, **settings.resampling)}
+    options: dict[str, Any] = {"floors": evaluated.floors, "groups": evaluated.groups, **settings.resampling}
+    groups = {"topics": breakdown(**evaluated.sums, labels=labels, **options)}
     if references := [row["reference"] for row in evaluated.replies["base"]]:
-        groups["lengths"] = length_groups(**evaluated.sums, references=references, **settings.resampling)
+        groups["lengths"] = length_groups(**evaluated.sums, references=references, **options)
     return groups
 
 
@@ -118,7 +125,7 @@ def _join(rows: list[dict], replies: list, names: tuple[str, ...]) -> list[dict]
 
 def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswers) -> None:
     """Writes base.jsonl, tuned.jsonl, and scores.csv: likelihood, chrF++ and ROUGE-L of both models, row by row."""
-    columns = {"id": [row["id"] for row in rows], "topic": [row.get("topic", "") for row in rows]}
+    columns = {name: [row.get(name, "") for row in rows] for name in ("id", "group", "topic")}
     columns |= {name: [row[name] for row in answers["base"].likelihood] for name in ("tokens", "characters")}
     for side, own in answers.items():
         columns |= {f"{side}_{name}": [row[name] for row in own.likelihood] for name in ("nll", "correct")}

@@ -24,6 +24,11 @@ BETTER = {  # every score, in the order in which they are shown: which direction
     **dict.fromkeys(("empathy", "graded"), "higher"),
     **dict.fromkeys(("unsafe", "hit_cap", "echo", "not_bengali"), "lower"),
 }
+PRIMARY = ("bits_per_char", "chrf")  # chosen before any result: what the verdict rests on; the others are exploratory
+SHARES = ("unsafe", "hit_cap", "echo", "not_bengali")  # means of zeros and ones
+FLOOR_SHUFFLES = 200  # whose mean and spread are a score's floor
+FLOOR_REFERENCES = (2, 20)  # of other rows that each reply is scored against for its floor: least and most
+FLOOR_PAIRS = 8000  # replies × references of a model that are scored for it, as far as the least allows
 ECHO_SHARE = 0.8  # share of a prompt's 4-grams
 BENGALI_SHARE = 0.5  # share of letters
 
@@ -98,10 +103,11 @@ def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)] if n else []
 
 
-def distinct(reply: str, n: int) -> float:
-    """Returns distinct n-grams over n-grams of one reply (Li et al. 2016, per reply); 0 for fewer than n words."""
+def distinct(reply: str, n: int) -> float | None:
+    """Returns distinct n-grams over n-grams of one reply (Li et al. 2016, per reply); None for fewer than n words, of
+    which it says nothing."""
     ngrams = _ngrams(split_words(reply), n)
-    return len(set(ngrams)) / len(ngrams) if ngrams else 0.0
+    return len(set(ngrams)) / len(ngrams) if ngrams else None
 
 
 def echoes(reply: str, prompt: str) -> bool:
@@ -112,25 +118,49 @@ def echoes(reply: str, prompt: str) -> bool:
     return bool(parts) and sum(part in repeated for part in parts) >= ECHO_SHARE * len(parts)
 
 
-def shuffle_references(references: list[str], seed: int) -> list[str]:
-    """Returns the references moved so that none keeps its place; raises ValueError for fewer than two."""
-    if len(references) < 2:
-        raise ValueError(f"{len(references)} reference: a floor needs at least 2 rows.")
-    order = numpy.random.default_rng(seed).permutation(len(references))
-    moved = dict(zip(order, numpy.roll(order, 1)))
-    return [references[moved[place]] for place in range(len(references))]
+def floor_sums(replies: dict[str, list[dict]], groups: Sequence[str], seed: int) -> dict[str, dict[str, numpy.ndarray]]:
+    """Returns by model and score the sums (rows, m, k) of what a floor is drawn from: each reply against the references
+    of m rows of other groups, and for the rubric's scores m replies of as many words, drawn from all references.
 
-
-def floor_sums(replies: dict[str, list[dict]], seed: int) -> dict[str, dict[str, numpy.ndarray]]:
-    """Returns by model the `overlap_sums` of its replies over shuffled references; {} without replies."""
+    `groups` has an entry per row. {} without replies, and where all rows are of one group.
+    """
     references = [row["reference"] for row in replies["base"]]
-    moved = shuffle_references(references, seed) if references else []
-    return {side: overlap_sums([row["reply"] for row in rows], moved) for side, rows in replies.items() if rows}
+    if len(set(groups)) < 2 or not references:
+        return {}
+    rng = numpy.random.default_rng(seed)
+    least, most = FLOOR_REFERENCES
+    number = max(least, min(most, FLOOR_PAIRS // len(references)))
+    labels, rows = numpy.array(groups), numpy.arange(len(references))
+    others = [rng.choice(rows[labels != group], number) for group in groups]  # m rows for each row
+    vocabulary = [word for reference in references for word in split_words(reference)]
+
+    def random_reply(reply: str) -> dict[str, str]:
+        return {"reply": " ".join(rng.choice(vocabulary, len(split_words(reply)))) if vocabulary else ""}
+
+    floors = {}
+    for side, own in replies.items():
+        flat = [(row["reply"], references[other]) for row, chosen in zip(own, others) for other in chosen]
+        sums = overlap_sums([reply for reply, _ in flat], [reference for _, reference in flat])
+        rubric = rubric_sums([random_reply(row["reply"]) for row in own for _ in range(number)])
+        sums |= {name: rubric[name] for name in ("empathy", "graded")}
+        floors[side] = {name: values.reshape(len(own), number, -1) for name, values in sums.items()}
+    return floors
 
 
-def _ratios(top: Sequence[float], bottom: Sequence[float] | None = None) -> numpy.ndarray:
-    """Returns the array (rows, 2) of a score that is a sum over a sum; without `bottom` it is a mean over rows."""
-    return numpy.column_stack([top, bottom or numpy.ones(len(top))]).astype(float)
+def draw_floor(name: str, pools: numpy.ndarray, seed: int) -> tuple[float, float]:
+    """Returns mean and standard deviation of a score over FLOOR_SHUFFLES draws of one entry per row from `pools`, as
+    `floor_sums` returns them (rows, m, k)."""
+    rows, number, _ = pools.shape
+    chosen = numpy.random.default_rng(seed).integers(0, number, (FLOOR_SHUFFLES, rows))
+    drawn = score_values(name, numpy.stack([pools[numpy.arange(rows), places].sum(axis=0) for places in chosen]))
+    return float(drawn.mean()), float(drawn.std())
+
+
+def _ratios(top: Sequence[float | None], bottom: Sequence[float] | None = None) -> numpy.ndarray:
+    """Returns the array (rows, 2) of a score that is a sum over a sum; without `bottom` it is a mean over the rows
+    that have a value."""
+    weights = [float(value is not None) for value in top] if bottom is None else bottom
+    return numpy.column_stack([[value or 0.0 for value in top], weights]).astype(float)
 
 
 def score_sums(rows: list[dict], likelihoods: list[dict] | None = None) -> dict[str, numpy.ndarray]:
@@ -189,11 +219,16 @@ def overlap_sums(replies: list[str], references: list[str]) -> dict[str, numpy.n
 
 def score_value(name: str, sums: numpy.ndarray) -> float:
     """Returns a score from its arrays' sum over rows (k,)."""
+    return float(score_values(name, sums[None])[0])
+
+
+def score_values(name: str, sums: numpy.ndarray) -> numpy.ndarray:
+    """Returns a score for each of several sums over rows, (draws, k): (draws,)."""
     if name in ("chrf", "bleu"):
-        return _sacrebleu()[name]._compute_score_from_stats([int(round(x)) for x in sums]).score
-    if not sums[1]:
-        return 0.0
-    ratio = float(sums[0] / sums[1])
+        counts = numpy.rint(sums).astype(int).tolist()
+        return numpy.array([_sacrebleu()[name]._compute_score_from_stats(draw).score for draw in counts])
+    totals = sums[:, 1]
+    ratios = numpy.divide(sums[:, 0], totals, out=numpy.zeros(len(sums)), where=totals != 0)
     if name == "perplexity":
-        return math.exp(ratio)  # nats per token
-    return ratio / math.log(2) if name == "bits_per_char" else ratio
+        return numpy.where(totals != 0, numpy.exp(ratios), 0.0)  # nats per token
+    return ratios / math.log(2) if name == "bits_per_char" else ratios

@@ -105,8 +105,9 @@ def paired_differences(results: list[Results], draws: int = 1000) -> tuple[int, 
     if any((counts != tokens[0]).any() for counts in tokens):
         sums = [{n: v for n, v in run.items() if n not in ("perplexity", "token_accuracy")} for run in sums]
     level = 100 - 5 / (len(results) - 1)
+    groups = [results[0].row_scores[row].get("group") or row for row in ids]
     return len(ids), {
-        (run, other): compare_models(sums[run], sums[other], {}, draws, 0, level).delta
+        (run, other): compare_models(sums[run], sums[other], {}, draws, 0, level, groups).delta
         for run, other in itertools.permutations(range(len(results)), 2)
     }
 

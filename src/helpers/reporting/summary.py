@@ -88,7 +88,7 @@ def run_verdict(scores: Comparison | None) -> str:
 def is_at_floor(scores: Comparison) -> bool:
     """Returns whether the tuned replies are no closer to their references than to shuffled ones, by chrF++."""
     chrf = scores.tuned.get("chrf")
-    return chrf is not None and chrf.floor is not None and chrf.low <= chrf.floor
+    return chrf is not None and chrf.is_at_floor
 
 
 def unsafe_shares(results: Results) -> list[UnsafeShare]:

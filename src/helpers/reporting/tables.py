@@ -17,6 +17,7 @@ SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 
 LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
 
+SIGNIFICANT = 0.05  # chance of any false verdict among a page's scores
 AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1"}
 
 
@@ -71,11 +72,13 @@ def _describe_value(value: Any) -> str:
 
 
 def delta_verdict(delta: Score) -> str:
-    """Returns "better", "worse" or "no clear difference" (the interval holds 0) for a difference of two models.
+    """Returns "better", "worse" or "no clear difference" for a difference of two models: by its corrected p-value, in
+    runs of earlier versions by its interval.
 
-    "–" for a score that is best near 1, of which the difference alone says nothing.
+    "–" for a score of these that is best near 1, of which the difference alone says nothing.
     """
-    if delta.low <= 0 <= delta.high:
+    clear = delta.p < SIGNIFICANT if delta.p is not None else not delta.low <= 0 <= delta.high
+    if not clear:
         return "no clear difference"
     if delta.better == "near 1":
         return "–"
@@ -85,14 +88,12 @@ def delta_verdict(delta: Score) -> str:
 def score_verdict(scores: Comparison, name: str) -> str:
     """Returns `delta_verdict` of tuned − base for one score.
 
-    "at the floor" instead of better: the tuned model's interval holds what shuffled references score.
+    "at the floor" instead of better: the tuned model scores no more than words alone would.
     """
     base, tuned, verdict = scores.base[name], scores.tuned[name], delta_verdict(scores.delta[name])
     if verdict == "–":
         return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
-    if verdict == "better" and tuned.floor is not None and tuned.low <= tuned.floor:
-        return "at the floor"
-    return verdict
+    return "at the floor" if verdict == "better" and tuned.is_at_floor else verdict
 
 
 def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = LABELS) -> list[dict[str, str]]:
