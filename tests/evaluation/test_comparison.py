@@ -184,7 +184,7 @@ def test_small_groups_are_shown_together(texts):
 
 def test_length_groups_are_quarters_in_order(texts):
     sums = score_sums(make_rows(texts, texts))
-    groups = length_groups(sums, sums, texts, 20, 0)
+    groups = length_groups(sums, sums, texts, draws=20, seed=0)
     starts = [int(group["label"].split()[0]) for group in groups]
     assert starts == sorted(starts)
     assert sum(group["n"] for group in groups) == len(texts)

@@ -38,10 +38,15 @@ def test_sums_are_added_within_each_group():
 
 
 def test_few_groups_widen_the_interval_as_students_t_does():
-    low, high = percentile_ranks(16, 95)
+    low, high = percentile_ranks(numpy.full(16, 3.0), 95)
     assert low == pytest.approx(100 - high)
     assert stats.norm.ppf(low / 100) == pytest.approx((16 / 15) ** 0.5 * stats.t.ppf(0.025, 15))
-    assert percentile_ranks(10**6, 95)[0] == pytest.approx(2.5, abs=0.001)
+    assert percentile_ranks(numpy.ones(10**6), 95)[0] == pytest.approx(2.5, abs=0.001)
+
+
+def test_groups_of_unequal_size_count_for_fewer():
+    equal, unequal = (percentile_ranks(numpy.array(sizes), 95)[0] for sizes in ([4.0] * 8, [25.0] + [1.0] * 7))
+    assert unequal < equal
 
 
 @pytest.mark.parametrize(("groups", "spread"), [(16, 1.0), (16, 0.3), (60, 1.0)])
@@ -180,9 +185,9 @@ def test_one_group_has_no_floor():
 def test_a_length_ratio_is_compared_by_its_distance_from_one():
     ones = numpy.ones(40)
     base = {"length_ratio": numpy.column_stack([1.5 * ones, ones])}
-    tuned = {"length_ratio": numpy.column_stack([0.4 * ones, ones])}
+    tuned = {"length_ratio": numpy.column_stack([0.9 * ones, ones])}
     delta = compare_models(base, tuned, {}, 50, 0).delta["length_ratio"]
-    assert delta.value == pytest.approx(0.1)
+    assert delta.value == pytest.approx(-0.4)
     assert delta.better == "lower"
     assert delta.p < 0.05
 

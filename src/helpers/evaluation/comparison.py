@@ -115,7 +115,7 @@ def compare_score(name: str, base: numpy.ndarray, tuned: numpy.ndarray, resampli
     """
     sums = {side: sum_by_group(own, resampling.groups) for side, own in (("base", base), ("tuned", tuned))}
     number, level = len(sums["base"]), resampling.level
-    ranks = percentile_ranks(number, level)
+    ranks = percentile_ranks(sum_by_group(numpy.ones(len(base)), resampling.groups), level)
     values: dict[str, Any] = {side: score_values(name, own.sum(axis=0)[None])[0] for side, own in sums.items()}
     drawn: dict[str, Any] = {side: score_values(name, resampling.counts @ own) for side, own in sums.items()}
     for either in (values, drawn):

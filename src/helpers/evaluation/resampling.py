@@ -26,17 +26,19 @@ def draw_counts(groups: int, draws: int, seed: int) -> numpy.ndarray:
     return numpy.random.default_rng(seed).multinomial(groups, numpy.full(groups, 1 / groups), size=draws)
 
 
-def percentile_ranks(groups: int, level: float) -> tuple[float, float]:
-    """Returns the percentiles of the bootstrap's draws that bound an interval of `level` %.
+def percentile_ranks(sizes: numpy.ndarray, level: float) -> tuple[float, float]:
+    """Returns the percentiles of the bootstrap's draws that bound an interval of `level` %, for groups of these sizes.
 
     They lie further out for few groups, by Student's distribution and the bootstrap's too small variance: the expanded
-    percentile interval (Hesterberg 2015, "What Teachers Should Know about the Bootstrap", §4.3).
+    percentile interval (Hesterberg 2015, "What Teachers Should Know about the Bootstrap", §4.3), with the degrees of
+    freedom of as many groups of equal size (Carter, Schnepel and Steigerwald 2017).
     """
     from scipy.stats import norm, t
 
-    tail = (100 - level) / 200
+    tail, groups = (100 - level) / 200, len(sizes)
     if groups > 1:
-        tail = float(norm.cdf(math.sqrt(groups / (groups - 1)) * t.ppf(tail, groups - 1)))
+        freedom = float(sizes.sum()) ** 2 / float((sizes**2).sum()) - 1
+        tail = float(norm.cdf(math.sqrt(groups / (groups - 1)) * t.ppf(tail, max(freedom, 1.0))))
     return 100 * tail, 100 * (1 - tail)
 
 

@@ -107,9 +107,14 @@ def paired_differences(results: list[Results], draws: int = 1000) -> tuple[int, 
     level = 100 - 5 / (len(results) - 1)
     groups = [results[0].row_scores[row].get("group") or row for row in ids]
     return len(ids), {
-        (run, other): compare_models(sums[run], sums[other], {}, draws, 0, level, groups).delta
+        (run, other): _correct(compare_models(sums[run], sums[other], {}, draws, 0, level, groups).delta, len(sums) - 1)
         for run, other in itertools.permutations(range(len(results)), 2)
     }
+
+
+def _correct(deltas: Scores, comparisons: int) -> Scores:
+    """Returns differences whose p-values are corrected for so many comparisons too (Bonferroni)."""
+    return {n: delta.model_copy(update={"p": min(1.0, (delta.p or 0.0) * comparisons)}) for n, delta in deltas.items()}
 
 
 def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] | None:
@@ -132,6 +137,8 @@ def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list
         label, digits = LABELS[name]
         best, is_sure = best_of(name, scores, pairs) or (None, False)
         winner = None if best is None else names[best] if is_sure else "no clear winner"
+        if best is not None and scores[best][name].is_at_floor:
+            winner = "none above the floor"
         rows.append({"label": label, "digits": digits, "runs": [run[name] for run in scores], "best": winner})
     return build_table({"score": "{label}", "aim": "{runs[0].better}", **cells, "best": "{best}"}, rows)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from helpers.evaluation.comparison import Comparison, Score
+from helpers.evaluation.metrics import PRIMARY
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -101,7 +102,8 @@ def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = 
     rows = []
     for name in [name for name in names if name in scores.base and name in scores.tuned]:
         base, tuned, delta = scores.base[name], scores.tuned[name], scores.delta[name]
-        words = {"label": LABELS[name][0], "aim": AIMS[delta.better], "verdict": score_verdict(scores, name)}
+        words = {"label": LABELS[name][0], "aim": base.better, "verdict": score_verdict(scores, name)}
+        words |= {"aim in words": AIMS[base.better], "chosen": "primary" if name in PRIMARY else "exploratory"}
         rows.append({**words, "digits": LABELS[name][1], "base": base, "tuned": tuned, "delta": delta})
     return build_table(spec, rows)
 
