@@ -26,7 +26,7 @@ REFERENCES = ["ভালো থাকুন।", "আপনার কষ্ট �
 def make_row(place):
     turns = [("system", "S"), ("user", f"প্রশ্ন {place}"), ("assistant", REFERENCES[place])]
     messages = [{"role": role, "content": content} for role, content in turns]
-    return {"id": f"r{place}", "topic": "শোক" if place < 5 else "$x_2", "messages": messages}
+    return {"id": f"r{place}", "group": f"g{place}", "topic": "শোক" if place < 5 else "$x_2", "messages": messages}
 
 
 def make_reply(text, hit_cap=False):

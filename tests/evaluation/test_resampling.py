@@ -119,6 +119,12 @@ def test_a_score_is_only_clear_once_the_primary_ones_are():
     assert corrected == {"chrf": 0.2, "bits_per_char": 0.002, "empathy": 0.2, "graded": 0.5}
 
 
+def test_unsafe_replies_are_not_corrected_away():
+    corrected = correct_p_values({"chrf": 0.9, "bits_per_char": 0.9, "unsafe": 0.03, "echo": 0.03})
+    assert corrected["unsafe"] == 0.03
+    assert corrected["echo"] == 0.9
+
+
 def test_a_share_of_none_has_an_upper_bound():
     """Of single rows it is Clopper and Pearson's: 0 of 33 is at most 10.6 %."""
     low, high = share_interval(numpy.zeros(33), numpy.ones(33), 95)

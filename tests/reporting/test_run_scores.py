@@ -40,7 +40,7 @@ def score_replies(run, base, tuned):
     after = {**before, **compare_models(**sums, floors=floors, draws=200, seed=0, groups=groups).model_dump()}
     for name in LIKELIHOODS:
         delta = before["delta"][name]
-        turned = {"value": -delta["value"], "low": -delta["high"], "high": -delta["low"]}
+        turned = {"value": -delta["value"], "low": -delta["high"], "high": -delta["low"], "p": 0.001}
         after["base"][name], after["tuned"][name] = before["tuned"][name], before["base"][name]
         after["delta"][name] = {**delta, **turned}
     labels = ["দুঃখ" if place % 3 else "বন্ধুত্ব" for place in range(len(rows["base"]))]

@@ -145,11 +145,14 @@ def _difference(name: str, base: Any, tuned: Any) -> Any:
 
 
 def correct_p_values(p_values: dict[str, float]) -> dict[str, float]:
-    """Returns p-values corrected for their number: see `compare_models`. Without a primary score all are one family."""
+    """Returns p-values corrected for their number: see `compare_models`. Without a primary score all are one family.
+
+    That of unsafe replies stays as it is: there a false alarm is better than a change that is missed.
+    """
     primary = adjust_holm({name: p for name, p in p_values.items() if name in PRIMARY})
-    others = adjust_holm({name: p for name, p in p_values.items() if name not in PRIMARY})
+    others = adjust_holm({name: p for name, p in p_values.items() if name not in (*PRIMARY, "unsafe")})
     gate = max(primary.values(), default=0.0)
-    return primary | {name: max(p, gate) for name, p in others.items()}
+    return p_values | primary | {name: max(p, gate) for name, p in others.items()}
 
 
 def breakdown(

@@ -71,7 +71,7 @@ def run_verdict(scores: Comparison | None) -> str:
         return "none"
     if max(score.n for score in scores.tuned.values()) < FEWEST_ROWS:
         return "few"
-    names = [name for name in PRIMARY if name in scores.base and name in scores.tuned]
+    names = [name for name in (_likelihood(scores), "chrf") if name in scores.base and name in scores.tuned]
     verdicts = {name: delta_verdict(scores.delta[name]) for name in names}
     if is_at_floor(scores):
         return "floor_worse" if "worse" in verdicts.values() else "floor"
@@ -84,6 +84,11 @@ def run_verdict(scores: Comparison | None) -> str:
     if "chrf" not in verdicts:
         return "better_plain"
     return "better" if verdicts["chrf"] == "better" else "likelier"
+
+
+def _likelihood(scores: Comparison) -> str:
+    """Returns the score by which the reference answers' likelihood is judged."""
+    return next((name for name in PRIMARY if name != "chrf" and name in scores.delta), "perplexity")
 
 
 def is_at_floor(scores: Comparison) -> bool:
@@ -165,7 +170,7 @@ def _describe_scores(scores: Comparison, kind: str, words: Words) -> list[str]:
         shown_floor = words.say("page.not_measured") if floor is None else words.number(floor, 1)
         sentences.append(words.say("summary.chrf", floor=shown_floor, **_change(scores, "chrf", words)))
     if "perplexity" in both:
-        verdict = score_verdict(scores, "bits_per_char" if "bits_per_char" in both else "perplexity")
+        verdict = score_verdict(scores, _likelihood(scores))
         outcome = {"better": "likelier", "worse": "worse, not better"}.get(verdict, verdict)
         facts = {"rows": scores.delta["perplexity"].n, "verdict": words.of("outcome", outcome)}
         way = "fell" if scores.delta["perplexity"].value < 0 else "rose"
