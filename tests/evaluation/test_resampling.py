@@ -122,7 +122,7 @@ def test_a_score_is_only_clear_once_the_primary_ones_are():
 def test_unsafe_replies_are_not_corrected_away():
     corrected = correct_p_values({"chrf": 0.9, "bits_per_char": 0.9, "unsafe": 0.03, "echo": 0.03})
     assert corrected["unsafe"] == 0.03
-    assert corrected["echo"] == 0.9
+    assert corrected["echo"] == 1
 
 
 def test_a_share_of_none_has_an_upper_bound():
