@@ -215,14 +215,14 @@ def test_models_that_are_the_same_rarely_get_a_verdict(embedded_rows):
     rng, pairs = numpy.random.default_rng(5), []
     for shift in (3, 11):
         moved = references[shift:] + references[:shift]
-        made = [
+        rows_of_one = [
             {"reply": f"{own[: len(own) // 3]} {other}", "reference": own, "hit_cap": False, "prompt": ""}
             for own, other in zip(references, moved)
         ]
         likelihoods = [
-            {"nll": rng.gamma(4, 5), "tokens": 20, "correct": rng.integers(3, 9), "characters": 60} for _ in made
+            {"nll": rng.gamma(4, 5), "tokens": 20, "correct": rng.integers(3, 9), "characters": 60} for _ in rows_of_one
         ]
-        pairs.append(score_sums(made, likelihoods))
+        pairs.append(score_sums(rows_of_one, likelihoods))
     groups, wrong = [row["group"] for row in rows], 0
     for number in range(500):
         swapped = {group: rng.random() < 0.5 for group in dict.fromkeys(groups)}

@@ -89,7 +89,7 @@ def compare_models(
     resampling = Resampling(groups, draw_counts(number, draws, seed), level, seed)
     names = [name for name in BETTER if name in base]
     compared = {name: compare_score(name, base[name], tuned[name], resampling) for name in names}
-    corrected = correct_p_values({name: scores["delta"].p for name, scores in compared.items()})
+    corrected = correct_p_values({name: scores["delta"].p or 0.0 for name, scores in compared.items()})
     for name, scores in compared.items():
         scores["delta"] = scores["delta"].model_copy(update={"p": corrected[name]})
         for side in floors:
@@ -120,11 +120,14 @@ def compare_score(name: str, base: numpy.ndarray, tuned: numpy.ndarray, resampli
     drawn: dict[str, Any] = {side: score_values(name, resampling.counts @ own) for side, own in sums.items()}
     for either in (values, drawn):
         either["delta"] = _difference(name, either["base"], either["tuned"])
-    bounds = {side: tuple(numpy.percentile(own, ranks)) for side, own in drawn.items()}
+    bounds: dict[str, tuple[float, float]] = {}
+    for side, own in drawn.items():
+        low, high = numpy.percentile(own, ranks)
+        bounds[side] = float(low), float(high)
     if name in SHARES:
         bounds = {side: share_interval(own[:, 0], own[:, 1], level) for side, own in sums.items()}
-        shares = [(values[side], *bounds[side]) for side in ("base", "tuned")]
-        bounds["delta"] = share_difference(*shares, row_correlation(base[:, 0], tuned[:, 0]))
+        ends = {side: (float(values[side]), *bounds[side]) for side in ("base", "tuned")}
+        bounds["delta"] = share_difference(ends["base"], ends["tuned"], row_correlation(base[:, 0], tuned[:, 0]))
     p = permutation_p(
         lambda first, second: _difference(name, score_values(name, first), score_values(name, second)),
         sums["base"],
@@ -132,11 +135,11 @@ def compare_score(name: str, base: numpy.ndarray, tuned: numpy.ndarray, resampli
         resampling.seed,
     )
     about: dict[str, Any] = {"floor": None, "n": len(base), "groups": number, "better": BETTER[name]}
-    own = {"base": about, "tuned": about, "delta": about | {"p": p}}
-    own["delta"]["detectable"] = detectable_effect(*bounds["delta"], number, level)
+    facts = {"base": about, "tuned": about, "delta": about | {"p": p}}
+    facts["delta"]["detectable"] = detectable_effect(*bounds["delta"], number, level)
     if BETTER[name] == "near 1":
-        own["delta"]["better"] = "lower"
-    return {side: Score(value=values[side], low=low, high=high, **own[side]) for side, (low, high) in bounds.items()}
+        facts["delta"]["better"] = "lower"
+    return {side: Score(value=values[side], low=low, high=high, **facts[side]) for side, (low, high) in bounds.items()}
 
 
 def _difference(name: str, base: Any, tuned: Any) -> Any:
