@@ -7,7 +7,7 @@ from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
-from helpers.reporting.summary import describe_worst, summarise_run, unsafe_shares
+from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.settings import default_settings
@@ -40,10 +40,10 @@ def write_figures(results: Results, words: Words) -> dict[str, bytes]:
         drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
         drawn["eval_results"] = figures.draw_scores(
-            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words
+            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words, (figures.GREY, figures.BLUE)
         )
     if len(topics) > 1:
-        drawn["by_topic"] = figures.draw_topics(topics, words)
+        drawn["by_topic"] = figures.draw_topics(topics, words, bool(scores) and is_at_floor(scores))
     if results.sessions:
         drawn["sessions"] = figures.draw_sessions(results.sessions, words)
     if "tune" in results.metrics:
@@ -61,6 +61,10 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "summary": summarise_run(results, words),
         "scores": results.scores,
+        "different": different_replies(results),
+        "fixed": describe_fixed(results.replies, results.record.stages["infer"].parameters, words)
+        if results.replies and "infer" in results.record.stages
+        else "",
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
         "pages": [
@@ -73,6 +77,12 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "tables": rows,
     }
+
+
+def different_replies(results: Results) -> dict[str, int]:
+    """Returns how many different replies each model gave to the held-out rows, and to how many; {} without any."""
+    counts = {side: len({row["reply"] for row in getattr(results, side)}) for side in ("base", "tuned")}
+    return {**counts, "rows": len(results.tuned)} if results.tuned else {}
 
 
 def training_losses(results: Results, words: Words) -> str:
@@ -96,7 +106,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         "scores": tables.score_rows(results.scores) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
-        "categories": tables.build_table("categories", prompts.get("categories", [])),
+        "categories": tables.category_rows(prompts.get("categories", [])),
         "people": tables.rating_rows(results.ratings),
         "judge": tables.rating_rows(evaluation.get("judge", {})),
         "speed": tables.metric_rows(speed),

@@ -111,6 +111,12 @@ def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:
     return build_table("breakdown" if has_replies else "breakdown of plain text", groups)
 
 
+def category_rows(categories: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the fixed prompts by category as rows of text; unsafe replies are counts of so few prompts."""
+    sides = ("base unsafe", "tuned unsafe")
+    return build_table("categories", [{**row, **{s: round(row[s] * row["n"]) for s in sides}} for row in categories])
+
+
 def rating_rows(summary: dict) -> list[dict[str, str]]:
     """Returns a summary of ratings, by people or by a language model, as rows of text, one per scale."""
     return build_table("ratings", [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
