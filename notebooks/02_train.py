@@ -117,7 +117,7 @@ show_trained_tokens(split_into_pieces(tokenizer, example))
 # %% [markdown]
 # ## Training
 # The first lines give the dtype with its reason, and the effective batch as a product. A run that was paused or killed
-# resumes from its newest valid checkpoint. Run by hand, the loss grows below while it trains.
+# resumes from its newest valid checkpoint. Run by hand, the loss curve is drawn below while it trains.
 
 # %%
 from helpers.reporting.live import show_progress

@@ -8,6 +8,7 @@ from helpers.data.clean import FunnelStep
 from helpers.data.leaks import LeakCheck
 from helpers.evaluation.comparison import Comparison
 from helpers.models.families import SHAPES, count_parameters
+from helpers.reporting.figures import BLACK, BLUE, GREY
 from helpers.reporting.figures_data import (
     describe_funnel,
     describe_lengths,
@@ -179,10 +180,38 @@ def test_the_course_of_a_training_has_three_panels():
     picture(figure)
 
 
-def test_a_rising_validation_loss_is_said():
-    validated = [{"step": 4, "eval_loss": 1.25}, {"step": 8, "eval_loss": 1.5}]
-    assert describe_training([*LOG, *validated]).endswith("validation loss ended at 1.500, after 1.250 at step 4.")
-    assert describe_training([*LOG, validated[0]]).endswith("ended at 1.250, its lowest.")
+@pytest.mark.parametrize(
+    ("losses", "ending"),
+    [
+        ((1.5, 1.25, 1.5), "it had risen again when the training stopped."),
+        ((1.255, 1.25, 1.2505), "hardly helped on held-out rows."),
+        ((2.0, 1.5, 1.25), "still improving when it stopped."),
+        ((2.0, 1.25, 1.25), "no longer improving when it stopped."),
+        ((2.0,), "whether it would have improved further cannot be told."),
+    ],
+)
+def test_the_course_of_the_validation_loss_is_said(losses, ending):
+    log = [*LOG, *({"step": 2 + 3 * place, "eval_loss": loss} for place, loss in enumerate(losses))]
+    assert describe_training(log).endswith(ending)
+
+
+def test_the_best_validation_is_named_with_its_step():
+    log = [*LOG, *({"step": step, "eval_loss": loss} for step, loss in ((2, 5.689), (5, 5.65469), (8, 5.65523)))]
+    assert "5.689 at first (step 2), 5.655 at best (step 5) and 5.655 at the end (step 8)" in describe_training(log)
+
+
+def test_the_training_loss_is_a_mean_of_several_steps():
+    log = [{"step": step, "epoch": step / 4, "loss": float(step)} for step in range(1, 13)]
+    assert describe_training(log).startswith(
+        "The training loss went from 3.000 (mean of the first 5 logged steps) to 10.500 nats per token (mean of the last"
+    )
+
+
+def test_the_last_validation_is_told_once():
+    log = [*LOG, {"step": 4, "eval_loss": 1.5}, *[{"step": 8, "eval_loss": 1.25}] * 2]
+    figure = draw_training(log)
+    assert "validation loss 1.500, 1.250;" in figure.get_label()
+    picture(figure)
 
 
 def test_what_was_not_measured_has_no_ratio():
@@ -222,6 +251,17 @@ def test_a_group_that_got_worse_is_named():
         "By chrF++ the tuned model is clearly better in 1 of 3 groups, clearly worse in 1; least gain: ভয়, -2.00."
     )
     assert describe_breakdown(groups) == expected
+
+
+def test_a_group_is_not_better_by_a_score_at_its_floor():
+    groups = [make_group("শোক"), make_group("ভয়", chrf=(-1, -2, 0.5))]
+    assert describe_breakdown(groups, at_floor=True) == (
+        "chrF++ rose in 1 of 2 groups, but as a whole its interval reaches down to its floor: this shows nothing."
+    )
+    figure = draw_breakdown(groups, at_floor=True)
+    colours = [{line.get_color() for line in axes.lines} - {BLACK} for axes in figure.axes]
+    assert colours == [{GREY}, {BLUE}], "chrF++ shows nothing, perplexity has no floor"
+    picture(figure)
 
 
 def test_the_rows_that_lost_are_counted():

@@ -128,6 +128,33 @@ def test_the_verdict_comes_first_then_pictures_then_tables(run):
     assert places[0] < 100
 
 
+def test_the_note_on_the_embedded_model_follows_the_verdict(run):
+    html = read_page(run).html
+    order = [html.index(part) for part in ('<div class="verdict', "The embedded model is a small Llama", 'class="lead"')]
+    assert order == sorted(order)
+    assert html.count("What the words mean", 0, html.index("Pictures")) == 1, "the first numbers are explained"
+
+
+def test_the_page_counts_the_different_replies_and_the_cut_ones(run):
+    write_jsonl(run / "evaluate/base.jsonl", [{**r, "reply": "না।"} for r in read_jsonl(run / "evaluate/base.jsonl")])
+    replies = read_jsonl(run / "infer/replies.jsonl")
+    write_jsonl(run / "infer/replies.jsonl", [{**row, "hit_cap": place < 3} for place, row in enumerate(replies)])
+    page, rows = read_page(run), len(read_jsonl(run / "evaluate/base.jsonl"))
+    tuned = len({row["reply"] for row in read_jsonl(run / "evaluate/tuned.jsonl")})
+    assert f"Different replies: base 1 of {rows}, tuned {tuned} of {rows}." in page.text
+    assert f"3 of {len(replies)} of the tuned model's replies cut at 96 tokens." in page.text
+    assert page.text.count("cut at the limit") == 3, "a cut reply is not marked"
+
+
+def test_the_scores_show_the_interval_that_the_floor_is_held_against(run):
+    chrf = run.metrics("evaluate")["tuned"]["chrf"]
+    assert f"{chrf['low']:.2f} to {chrf['high']:.2f} {chrf['floor']:.2f}" in read_page(run).text
+
+
+def test_a_mailed_page_says_which_links_stay_behind(run):
+    assert "These pages open only inside the run's folder." in read_page(run).text
+
+
 def test_every_term_of_a_table_is_explained_once(run):
     html = read_page(run).html
     targets = re.findall(r'popovertarget="([^"]+)"', html)
@@ -220,7 +247,7 @@ def test_a_phone_shows_every_column_of_the_scores(run, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto((run / "report/index.html").as_uri())
     cells = page.locator("table.stacked").first.locator("tbody tr").first.locator("td")
-    assert cells.count() == 7
+    assert cells.count() == 8
     for place in range(cells.count()):
         box = cells.nth(place).bounding_box()
         assert box["x"] >= 0

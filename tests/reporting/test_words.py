@@ -23,6 +23,7 @@ def placeholders(text):
 
 def test_both_languages_have_the_same_keys():
     assert {*BENGALI} - {*ENGLISH} == {"names"}
+    assert {*ENGLISH["marks"]} <= {*ENGLISH["terms"]}
     for section, texts in ENGLISH.items():
         assert list(texts) == list(BENGALI[section]), section
 
@@ -98,6 +99,12 @@ def test_a_bengali_page_has_bengali_digits():
     assert words.cell("95 % interval", "-1.5 to +2.0", True) == "-১.৫ থেকে +২.০"
     assert words.cell("group", "1 to 14 words", False) == "১ থেকে ১৪ শব্দ"
     assert words.cell("commit", "4e37c0e", False) == "4e37c0e"
+
+
+def test_a_term_in_a_sentence_is_marked_once():
+    pieces = Words().mark_terms("Perplexity fell; the floor, perplexity again.")
+    assert [(piece, term.key) for piece, term in pieces if term] == [("Perplexity", "perplexity"), ("floor", "floor")]
+    assert "".join(piece for piece, _ in pieces) == "Perplexity fell; the floor, perplexity again."
 
 
 def test_a_term_is_explained_where_it_stands_first():

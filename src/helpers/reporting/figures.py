@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Of Okabe and Ito's palette, and a grey: blue is the tuned model, grey the base one, orange what is worse or failed
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072b2", "#d55e00", "#009e73", "#666666", "#222222"
+PALE = "#a0a0a0"  # bars of the base model, on which an interval is seen
 
 COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", BLACK)  # the same palette, for several runs
 

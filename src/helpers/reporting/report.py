@@ -40,7 +40,7 @@ def write_figures(results: Results, words: Words) -> dict[str, bytes]:
         drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
         drawn["eval_results"] = figures.draw_scores(
-            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words, (figures.GREY, figures.BLUE)
+            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words, (figures.PALE, figures.BLUE)
         )
     if len(topics) > 1:
         drawn["by_topic"] = figures.draw_topics(topics, words, bool(scores) and is_at_floor(scores))
