@@ -123,6 +123,6 @@ def test_a_plot_of_a_bengali_page_is_labelled_in_bengali():
 
 
 def test_no_bengali_text_is_left_in_english():
-    for section in ("verdict", "summary", "plot", "page"):
+    for section in ("verdict", "summary", "plot", "page", "compare"):
         latin = [key for key, text in BENGALI[section].items() if not re.search("[\u0980-\u09fe]", text)]
         assert [key for key in latin if key not in ("list", "cpu")] == [], section

@@ -98,13 +98,13 @@ def draw_loss(log: list[dict], sessions: Sequence[Session] = (), words: Words = 
     return figure
 
 
-def draw_losses(logs: dict[str, list[dict]]) -> "Figure":
+def draw_losses(logs: dict[str, list[dict]], words: Words = ENGLISH) -> "Figure":
     """Returns the training and validation losses of several runs, {name: entries of train/log.jsonl}, over epochs."""
     figure, axes = create_axes(figsize=(7, 3.5))
     for (name, log), colour in zip(logs.items(), COLOURS):
         _plot_entries(axes, log, "epoch", "loss", color=colour, alpha=0.35)
         _plot_entries(axes, log, "epoch", "eval_loss", color=colour, label=name, marker="o")
-    axes.set(xlabel="epoch (pale: training loss, dots: validation loss)", ylabel=LOSS_AXIS)
+    axes.set(xlabel=words.say("plot.epoch"), ylabel=words.say("plot.loss"))
     axes.legend()
     return figure
 
