@@ -62,6 +62,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "summary": summarise_run(results, words),
         "scores": results.scores,
         "different": different_replies(results),
+        "has_gpu": has_gpu(results),
         "fixed": describe_fixed(results.replies, results.record.stages["infer"].parameters, words)
         if results.replies and "infer" in results.record.stages
         else "",
@@ -111,11 +112,11 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         "judge": tables.rating_rows(evaluation.get("judge", {})),
         "speed": tables.metric_rows(speed),
         "search": search_rows(results.trials) if "tune" in results.metrics else [],
-        "plan": plan_rows(training, hours.get("evaluate"), words) if "plan" in training else [],
+        "plan": plan_rows(training, hours.get("evaluate"), has_gpu(results), words) if "plan" in training else [],
         "training": tables.metric_rows(training, hours=words.duration(training.get("hours"))),
         "cleaning": tables.build_table("cleaning", data.get("funnel", [])),
-        "rows": tables.metric_rows(data),
-        "sessions": tables.build_table("sessions", map(vars, results.sessions)),
+        "rows": tables.metric_rows(data, **row_facts(data, words)),
+        "sessions": tables.build_table("sessions", map(with_times, map(vars, results.sessions))),
         "settings": changed_settings(results),
         "hashes": tables.list_values(data.get("sha256", {})),
     }
@@ -136,12 +137,30 @@ def stage_rows(results: Results, words: Words) -> list[dict[str, str]]:
         elif status == "paused" and facts.paused:
             why = words.say("page.paused_at", **facts.paused)
         machine = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
-        rows.append({**vars(facts), "stage": stage, "status": status, "why": why, **machine})
+        rows.append({**with_times(vars(facts)), "stage": stage, "status": status, "why": why, **machine})
     return tables.build_table("stages", rows)
 
 
-def plan_rows(training: dict, evaluation_hours: float | None, words: Words) -> list[dict[str, str]]:
-    """Returns the plan in train/metrics.json beside what was measured, as rows of text."""
+def with_times(facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stage or a session with its times to the minute."""
+    return {**facts, **{name: tables.show_time(facts[name]) for name in ("started", "ended")}}
+
+
+def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
+    """Returns what data/metrics.json has as lists and objects, in words."""
+    merged = "; ".join(f"{topic['from']} → {topic['to']} ({topic['rows']:,})" for topic in data.get("merged_topics", []))
+    facts = {"merged_topics": merged or words.name("none")}
+    return facts | ({"tokens": words.say("page.token_facts", **data["tokens"])} if "p99" in data.get("tokens", {}) else {})
+
+
+def has_gpu(results: Results) -> bool:
+    """Returns whether the training ran on a GPU: only then can it be held against a plan for T4s."""
+    return "train" in results.record.stages and bool(results.record.stages["train"].gpu)
+
+
+def plan_rows(training: dict, evaluation_hours: float | None, gpu: bool, words: Words) -> list[dict[str, str]]:
+    """Returns the plan in train/metrics.json beside what was measured, as rows of text; without a GPU, what depends on
+    one is left out."""
     hours = training["plan"]["hours"]
     sides = {"planned": training["plan"] | {"hours": hours["train"]}, "actual": training}
     spent = {"planned": hours["evaluate"], "actual": evaluation_hours}
@@ -149,7 +168,8 @@ def plan_rows(training: dict, evaluation_hours: float | None, words: Words) -> l
         times = {"time": words.duration(facts.get("hours")), "evaluation_time": words.duration(spent[side])}
         sides[side] = facts | times
     known = {name: value for name, value in sides["planned"].items() if value is not None}
-    return tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
+    rows = tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
+    return [row for row in rows if gpu or row["what"] not in tables.SPECS["of the GPU"]]
 
 
 def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:

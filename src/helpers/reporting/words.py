@@ -14,6 +14,8 @@ from helpers.reporting.tables import LABELS
 
 LANGUAGES = ("en", "bn")
 
+COPIED = ("commit", "here", "notebook")  # headings of values that a reader may have to type
+
 BENGALI_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 
 SCORES = {label: score for score, (label, _) in LABELS.items()}  # by its English label
@@ -107,6 +109,8 @@ class Words:
         if length := re.fullmatch(r"(\d+) to (\d+) words", text):
             low, high = map(int, length.groups())
             return self.say("page.word_range", low=low, high=high)
+        if heading not in COPIED and re.fullmatch(r"[-+\d][-\d,.:]*%?( [\d:]+ UTC)?", text):
+            return in_digits(text, self.language)
         if not numbers or not re.match(r"[-+–\d]", text):
             return self.name(text)
         return in_digits(text.replace(" to ", f" {self.say('page.to')} "), self.language)
