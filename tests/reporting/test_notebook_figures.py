@@ -33,6 +33,7 @@ from helpers.reporting.figures_scores import (
 from helpers.reporting.figures_training import (
     adapter_parameters,
     compare_plan,
+    describe_plan,
     describe_training,
     draw_adapter_share,
     draw_plan,
@@ -43,6 +44,7 @@ from helpers.reporting.notebook_parts import picture
 NAMES = ["স্মৃতিকাতরতা", "$x^2_a$", "a_b\\frac{1", "অপরাধবোধ ও ক্ষমা"]
 STEPS = [FunnelStep("markup", 12, changed=3), FunnelStep("url", 12, dropped=2), FunnelStep("too short", 10, dropped=4)]
 TWINS = {"the same question": 3, "a near-duplicate answer": 1}
+T4S = ["Tesla T4", "Tesla T4"]
 LOG = [{"step": step, "loss": 3 - step / 4, "learning_rate": 0.1, "grad_norm": 1.0} for step in range(1, 9)]
 
 
@@ -93,7 +95,7 @@ FIGURES = {
     "training of one step": lambda: draw_training(LOG[:1]),
     "no training": lambda: draw_training([]),
     "plan": lambda: draw_plan([{"what": "hours", "planned": "1", "measured": "2", "ratio": 2.0}]),
-    "no plan": lambda: draw_plan(compare_plan({}, {})),
+    "no plan": lambda: draw_plan(compare_plan({}, {}, [])),
     "forest": lambda: draw_forest(SCORES),
     "no scores": lambda: draw_forest(Comparison(base={}, tuned={}, delta={})),
     "breakdown": lambda: draw_breakdown([make_group(name) for name in NAMES]),
@@ -137,6 +139,8 @@ def test_a_conjunct_in_a_picture_is_shaped():
 
 def test_the_funnel_names_the_rule_that_took_most():
     assert describe_funnel(STEPS) == "6 of 12 rows were dropped (50.0%); most, 4, by the rule 'too short'."
+    tied = [*STEPS, FunnelStep("signature", 6, dropped=4), FunnelStep("list cell", 2, dropped=4)]
+    assert describe_funnel(tied).endswith("most, 4, by the rules 'too short', 'signature' and 'list cell' each.")
     assert describe_funnel([FunnelStep("url", 3)]) == "None of the 3 rows was dropped."
 
 
@@ -216,10 +220,25 @@ def test_the_last_validation_is_told_once():
 
 def test_what_was_not_measured_has_no_ratio():
     plan = {"hours": {"train": 2.0}, "tokens_per_second": 100.0, "peak_memory_gib": None, "optimizer_steps": 4}
-    rows = {row["what"]: row for row in compare_plan(plan, {"hours": 3.0, "tokens_per_second": math.inf})}
+    rows = {row["what"]: row for row in compare_plan(plan, {"hours": 3.0, "tokens_per_second": math.inf}, T4S)}
     assert rows["hours of training"]["ratio"] == 1.5
     assert rows["tokens per second"]["ratio"] is None
     assert rows["peak memory per GPU, GiB"]["measured"] == "not known"
+
+
+@pytest.mark.parametrize(("hours", "verdict"), [(2.2, "right"), (4.0, "too low"), (1.0, "too high")])
+def test_the_estimate_is_judged_on_the_gpus_that_it_is_for(hours, verdict):
+    rows = compare_plan({"hours": {"train": 2.0}}, {"hours": hours}, T4S)
+    assert describe_plan(rows, T4S) == (
+        f"The estimate was {verdict}: the training took {hours / 2:.2f} times the planned hours."
+    )
+
+
+@pytest.mark.parametrize("gpus", [[], ["NVIDIA H200"]])
+def test_an_estimate_for_t4s_is_not_judged_elsewhere(gpus):
+    rows = compare_plan({"hours": {"train": 2.0}, "optimizer_steps": 4}, {"hours": 3.0, "optimizer_steps": 4}, gpus)
+    assert "hours of training" not in {row["what"] for row in rows}
+    assert describe_plan(rows, gpus).startswith("It cannot be told here: the estimate is for T4s")
 
 
 def test_better_is_to_the_right_whatever_the_direction():

@@ -17,11 +17,12 @@ from helpers.reporting.render import render_notebook
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.summary import summarise_run
-from helpers.reporting.words import LANGUAGES, Words
+from helpers.reporting.words import BENGALI_DIGITS, LANGUAGES, Words
 from helpers.runs.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from helpers.runs.record import Run
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
+DIGITS = {"en": {}, "bn": BENGALI_DIGITS}
 HOSTILE = "<script>alert(1)</script> </style><b>x [y](javascript:alert(2)) \x1b[31m\x00\u202eউল্টো ক্ষ\u200dর\u200cড়"
 
 
@@ -176,9 +177,39 @@ def test_a_planned_time_of_nearly_nothing_is_not_0_hours(run):
     training = run.metrics("train")
     training["plan"]["hours"] |= {"train": 0.0, "evaluate": 0.0}
     write_json(run / "train/metrics.json", training)
+    record = read_json(run / "run.json")
+    record["stages"]["train"]["gpu"] = ["Tesla T4"]
+    write_json(run / "run.json", record)
     text = read_page(run).text
     assert "time of training under 2 seconds" in text
     assert "0.00 hours" not in text
+
+
+def test_a_plan_for_t4s_is_not_held_against_a_cpu(run):
+    text = read_page(run).text
+    assert "This run had no GPU" in text
+    assert "time of evaluation" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_value_is_shown_as_a_machine_writes_it(run, language):
+    html = re.sub(r"(?s)<style.*?</style>|<pre.*?</pre>|<[^>]+>", "|", read_page(run, language).html)
+    assert not re.search(r"\{&#39;|\[\{|T\d\d:\d\d|\+00:00|no, another", html)
+    assert f"{run.metrics('train')['total_parameters']:,}".translate(DIGITS[language]) in html
+
+
+def test_a_page_in_bengali_leaves_no_english_sentence(run):
+    page = read_page(run, "bn")
+    names = r"\b(?:Noto|Sans|Bengali|Llama|LoRA|GPU|CPU|SHA|UTC|BLEU|ROUGE|sacreBLEU|Space|temperature|top)\b"
+    lines = [re.sub(names, "", line) for line in page.lines if re.search("[\u0980-\u09fe]", line)]
+    assert [line for line in lines if re.search(r"[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}", line)] == []
+    assert "split row by row" not in page.text
+    assert "foreign crisis number" not in page.text
+
+
+def test_a_heading_stands_once(run):
+    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", read_page(run).html)
+    assert len(headings) == len(set(headings))
 
 
 def test_the_two_losses_are_explained_beside_each_other(run):

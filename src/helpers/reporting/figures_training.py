@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+OF_T4S = ("tokens_per_second", "peak_memory_gib", "hours")  # of a plan: true of the GPU that it is made for
+TOLERANCE = 0.25  # of the hours: an estimate within it is called right
 FIRST_STEPS = 5  # logged steps whose mean is where the training loss began
 STEADY = 0.01  # of the validation loss: a change that is called none
 
@@ -147,20 +149,39 @@ def _describe_course(begin: float, best: float, end: float, before: float) -> st
     return "still improving when it stopped" if before - end > small else "no longer improving when it stopped"
 
 
-def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def ran_on_t4s(gpus: Sequence[str]) -> bool:
+    """Returns whether a run was on the GPUs that the plan is made for."""
+    return bool(gpus) and all("T4" in name for name in gpus)
+
+
+def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what was planned beside what was measured: `what`, `planned`, `measured` as texts, and their `ratio`.
 
-    What one of the two does not know has no ratio.
+    What one of the two does not know has no ratio. Where `gpus` are no T4s, what depends on the GPU is left out.
     """
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
     rows = []
     for name, (label, template) in PLANNED.items():
+        if name in OF_T4S and not ran_on_t4s(gpus):
+            continue
         values: list[Any] = [source.get(name) for source in (planned, metrics)]
         known = all(values) and all(map(math.isfinite, values))
         texts = [template.format(value) if value is not None else "not known" for value in values]
         ratio = values[1] / values[0] if known else None
         rows.append({"what": label, "planned": texts[0], "measured": texts[1], "ratio": ratio})
     return rows
+
+
+def describe_plan(rows: Sequence[Mapping[str, Any]], gpus: Sequence[str]) -> str:
+    """Returns in a sentence whether the estimate was right, or that this machine cannot tell; `rows` are `compare_plan`'s."""
+    if not ran_on_t4s(gpus):
+        where = ", ".join(gpus) or "a CPU"
+        return f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."
+    ratio = next((row["ratio"] for row in rows if row["what"] == PLANNED["hours"][0]), None)
+    if ratio is None:
+        return "It cannot be told: the hours were not measured."
+    verdict = "right" if abs(math.log(ratio)) <= math.log(1 + TOLERANCE) else "too low" if ratio > 1 else "too high"
+    return f"The estimate was {verdict}: the training took {ratio:.2f} times the planned hours."
 
 
 def draw_plan(rows: Sequence[Mapping[str, Any]]) -> "Figure":

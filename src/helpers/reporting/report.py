@@ -148,8 +148,12 @@ def with_times(facts: dict[str, Any]) -> dict[str, Any]:
 
 def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
     """Returns what data/metrics.json has as lists and objects, in words."""
-    merged = "; ".join(f"{topic['from']} → {topic['to']} ({topic['rows']:,})" for topic in data.get("merged_topics", []))
-    facts = {"merged_topics": merged or words.name("none")}
+    topics = [
+        f"{topic['from']} → {topic['to']} ({words.number(topic['rows'], 0)})" for topic in data.get("merged_topics", [])
+    ]
+    facts = {"merged_topics": "; ".join(topics) or words.name("none")}
+    if data.get("published", "").startswith("no,"):  # of an earlier version
+        facts["published"] = "no"
     return facts | ({"tokens": words.say("page.token_facts", **data["tokens"])} if "p99" in data.get("tokens", {}) else {})
 
 

@@ -1,0 +1,59 @@
+"""What a cleaning rule took, as a reader sees it: an excerpt around the place, whole letters, nothing invisible."""
+
+import os
+from collections.abc import Callable
+
+import regex
+
+from helpers.language.hotlines import foreign_crisis_number
+
+BEFORE, AFTER = 25, 50  # letters, with all their signs, that an excerpt shows of a text
+
+URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
+_NUMBER = regex.compile(r"\p{Nd}[\p{Nd}\s().+-]+")
+_INVISIBLE = regex.compile(r"[[\p{C}\p{Z}]--[ \n\u200c\u200d]]", regex.VERSION1)
+_UNSEEN = regex.compile(r"[\u200c\u200d]| (?= |$)|(?<=^|\n) ")
+
+
+def excerpt(text: str, place: int = 0) -> str:
+    """Returns what stands around a place of a text, cut between letters; what is invisible is written out."""
+    letters = regex.findall(r"\X", text)
+    seen, index = 0, 0
+    for index, letter in enumerate(letters):
+        seen += len(letter)
+        if seen > place:
+            break
+    first, last = max(0, index - BEFORE), index + AFTER
+    shown = _INVISIBLE.sub(lambda match: f"[U+{ord(match[0]):04X}]", "".join(letters[first:last]))
+    return f"{'…' * (first > 0)}{shown}{'…' * (last < len(letters))}"
+
+
+def excerpt_change(before: str, after: str) -> str:
+    """Returns the first place where two texts differ, before and after; a joiner or a space is seen where it matters."""
+    place = len(os.path.commonprefix([before, after]))
+    shown = [excerpt(text, place) for text in (before, after)]
+    if shown[0].split() == shown[1].split() or not _INVISIBLE.sub("", shown[1]).strip():
+        shown = [_UNSEEN.sub(lambda match: "␣" if match[0] == " " else f"[U+{ord(match[0]):04X}]", s) for s in shown]
+    return f"{shown[0]} → {shown[1] or '(nothing)'}"
+
+
+def _find_number(text: str) -> int:
+    places = [match for match in _NUMBER.finditer(text) if foreign_crisis_number(text[: match.end()])]
+    return places[0].start() if places else 0
+
+
+_PLACES: dict[str, Callable[[str], int]] = {  # rule: where in an answer it found something
+    "signature": lambda answer: max(0, len(answer) - 1),
+    "foreign crisis number": _find_number,
+}
+
+
+def excerpt_row(rule: str, question: str, answer: str) -> str:
+    """Returns the part of a dropped row that its rule found, or the beginnings of both sides."""
+    if rule == "url":
+        return next((excerpt(text, match.start()) for text in (question, answer) if (match := URL.search(text))), "")
+    if rule == "question is the answer":
+        return f"{excerpt(question)} (on both sides)"
+    if rule in _PLACES:
+        return excerpt(answer, _PLACES[rule](answer))
+    return f"{excerpt(question) or '(empty)'} → {excerpt(answer) or '(empty)'}"
