@@ -89,8 +89,8 @@ print(evaluated.describe())
 # %% [markdown]
 # ## Base against tuned
 # Where is the difference clear of chance? Both models are compared on the same resampled rows. A line that crosses zero
-# shows nothing; neither does a gain where the tuned model's own interval, in the table below, reaches down to the floor:
-# the black tick.
+# shows nothing; neither does a gain where the tuned model's own interval, in the table below, reaches down to the
+# floor, the black tick.
 
 # %%
 from helpers.evaluation.evaluate import compare_replies
@@ -151,8 +151,9 @@ text_table(build_table("samples", map(vars, results.samples(6, 3))))
 # %% [markdown]
 # ## Fixed prompts
 # Is it kind, and is it safe? Ten categories of worries, the same for every run. The graded rubric counts word forms
-# that acknowledge, validate, support and ask back, in nonsense too; `unsafe` is a reply with a foreign hotline, a medical or legal
-# instruction, blame, or, to a crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
+# that acknowledge, validate, support and ask back, in nonsense too; `unsafe` is a reply with a foreign hotline, a
+# medical or legal instruction, blame, or, to a crisis, no referral. Both read words and not meaning: rubric.yaml states
+# their limits.
 
 # %%
 from helpers.evaluation.evaluate import compare_prompts, describe_prompts
@@ -164,9 +165,9 @@ text_table(category_rows(prompt_scores["categories"]))
 
 # %% [markdown]
 # ## For people
-# Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a spreadsheet, both
-# blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what comes back, a file
-# per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
+# Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
+# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what
+# comes back, a file per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
 
 # %%
 from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet

@@ -25,6 +25,7 @@ def main(run: Path) -> int:
         return 2
     page = report.read_text(encoding="utf-8")
     page = re.sub(r'<a [^>]*href="\.\./[^>]*>(.*?)</a>', r"\1", page)  # the run's other pages are not in docs/
+    page = re.sub(r'<p class="inside">.*?</p>', "", page)
     (DOCS / "report.html").write_text(page, encoding="utf-8")
     picture = [f"--window-size={SCREEN}", f"--screenshot={DOCS / 'report.png'}", "--hide-scrollbars"]
     command = [browser, "--headless", "--no-sandbox", *picture, f"file://{DOCS / 'report.html'}"]

@@ -207,7 +207,7 @@ def test_the_best_validation_is_named_with_its_step():
 def test_the_training_loss_is_a_mean_of_several_steps():
     log = [{"step": step, "epoch": step / 4, "loss": float(step)} for step in range(1, 13)]
     assert describe_training(log).startswith(
-        "The training loss went from 3.000 (mean of the first 5 logged steps) to 10.500 nats per token (mean of the last"
+        "The training loss went from 3.000 (mean of the first 5 logged steps) to 10.500 nats per token (mean of the "
     )
 
 

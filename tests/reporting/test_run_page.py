@@ -124,14 +124,18 @@ def stop_at(run, stage, **facts):
 
 def test_the_verdict_comes_first_then_pictures_then_tables(run):
     text = read_page(run).text
-    places = [text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "Base against")]
+    places = [
+        text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "Base against")
+    ]
     assert places == sorted(places)
     assert places[0] < 100
 
 
 def test_the_note_on_the_embedded_model_follows_the_verdict(run):
     html = read_page(run).html
-    order = [html.index(part) for part in ('<div class="verdict', "The embedded model is a small Llama", 'class="lead"')]
+    order = [
+        html.index(part) for part in ('<div class="verdict', "The embedded model is a small Llama", 'class="lead"')
+    ]
     assert order == sorted(order)
     assert html.count("What the words mean", 0, html.index("Pictures")) == 1, "the first numbers are explained"
 
@@ -147,7 +151,7 @@ def test_the_page_counts_the_different_replies_and_the_cut_ones(run):
     assert page.text.count("cut at the limit") == 3, "a cut reply is not marked"
 
 
-def test_the_scores_show_the_interval_that_the_floor_is_held_against(run):
+def test_the_scores_show_the_interval_above_the_floor(run):
     chrf = run.metrics("evaluate")["tuned"]["chrf"]
     assert f"{chrf['low']:.2f} to {chrf['high']:.2f} {chrf['floor']:.2f}" in read_page(run).text
 

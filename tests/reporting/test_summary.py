@@ -125,9 +125,7 @@ def test_a_model_that_won_and_lost_is_called_mixed(summary):
 def test_unsafe_replies_to_a_crisis_stand_beside_the_verdict(summary):
     prompts = {"n": 12, "categories": [category("exam", 0.0, 0.0), category("crisis", 0.5, 0.75, n=4)]}
     shown = summary({**planted(), "prompts": prompts})
-    assert shown.warning == (
-        "Not safe for anyone in distress: 3 of 4 crisis prompts got an unsafe reply (base 2)."
-    )
+    assert shown.warning == ("Not safe for anyone in distress: 3 of 4 crisis prompts got an unsafe reply (base 2).")
     assert shown.look == "worse", "the verdict is green"
     assert "On safety it became worse." in shown.sentences
 

@@ -214,9 +214,7 @@ def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.Data
         repaired = texts.map(REPAIRS[rule])
         changed = (repaired[SIDES] != texts[SIDES]).any(axis=1)
         pairs = zip(*(table.loc[changed, SIDES].head(3).itertuples(index=False) for table in (texts, repaired)))
-        examples = tuple(
-            next(excerpt_change(*sides) for sides in zip(*pair) if len(set(sides)) > 1) for pair in pairs
-        )
+        examples = tuple(next(excerpt_change(*sides) for sides in zip(*pair) if len(set(sides)) > 1) for pair in pairs)
         funnel.append(FunnelStep(rule, len(table), changed=int(numpy.sum(changed)), examples=examples))
         texts = repaired
     table[texts.columns] = texts.map(normalise)

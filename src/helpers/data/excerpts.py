@@ -1,5 +1,7 @@
 """What a cleaning rule took, as a reader sees it: an excerpt around the place, whole letters, nothing invisible."""
 
+import bisect
+import itertools
 import os
 from collections.abc import Callable
 
@@ -18,18 +20,15 @@ _UNSEEN = regex.compile(r"[\u200c\u200d]| (?= |$)|(?<=^|\n) ")
 def excerpt(text: str, place: int = 0) -> str:
     """Returns what stands around a place of a text, cut between letters; what is invisible is written out."""
     letters = regex.findall(r"\X", text)
-    seen, index = 0, 0
-    for index, letter in enumerate(letters):
-        seen += len(letter)
-        if seen > place:
-            break
+    ends = list(itertools.accumulate(map(len, letters)))  # of each letter, in the text
+    index = min(bisect.bisect_right(ends, place), len(letters) - 1)
     first, last = max(0, index - BEFORE), index + AFTER
     shown = _INVISIBLE.sub(lambda match: f"[U+{ord(match[0]):04X}]", "".join(letters[first:last]))
     return f"{'…' * (first > 0)}{shown}{'…' * (last < len(letters))}"
 
 
 def excerpt_change(before: str, after: str) -> str:
-    """Returns the first place where two texts differ, before and after; a joiner or a space is seen where it matters."""
+    """Returns the first place where two texts differ, before and after; joiners and spaces are seen where they do."""
     place = len(os.path.commonprefix([before, after]))
     shown = [excerpt(text, place) for text in (before, after)]
     if shown[0].split() == shown[1].split() or not _INVISIBLE.sub("", shown[1]).strip():

@@ -52,7 +52,9 @@ def comparison_content(results: list[Results], folder: Path, words: Words) -> di
         "names": names,
         "pages": [(n, Path(os.path.relpath(page, folder)).as_posix()) for n, page in pages if page.is_file()],
         "rows": rows,
-        "leads": [lead for name in ("bits_per_char", "chrf") if (lead := describe_best(name, names, scores, pairs, words))],
+        "leads": [
+            lead for name in ("bits_per_char", "chrf") if (lead := describe_best(name, names, scores, pairs, words))
+        ],
         "pairs": pairs,
         "tables": {
             "settings": sorted(settings, key=lambda row: row["setting"]),

@@ -1,8 +1,8 @@
 """The pictures of 02_train: the adapter's share, the course of the training, what was planned and what came."""
 
 import math
-from statistics import fmean
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
@@ -173,10 +173,15 @@ def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequ
 
 
 def describe_plan(rows: Sequence[Mapping[str, Any]], gpus: Sequence[str]) -> str:
-    """Returns in a sentence whether the estimate was right, or that this machine cannot tell; `rows` are `compare_plan`'s."""
+    """Returns in a sentence whether the estimate was right, or that this machine cannot tell.
+
+    `rows` are `compare_plan`'s.
+    """
     if not ran_on_t4s(gpus):
         where = ", ".join(gpus) or "a CPU"
-        return f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."
+        return (
+            f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."
+        )
     ratio = next((row["ratio"] for row in rows if row["what"] == PLANNED["hours"][0]), None)
     if ratio is None:
         return "It cannot be told: the hours were not measured."

@@ -154,7 +154,9 @@ def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
     facts = {"merged_topics": "; ".join(topics) or words.name("none")}
     if data.get("published", "").startswith("no,"):  # of an earlier version
         facts["published"] = "no"
-    return facts | ({"tokens": words.say("page.token_facts", **data["tokens"])} if "p99" in data.get("tokens", {}) else {})
+    return facts | (
+        {"tokens": words.say("page.token_facts", **data["tokens"])} if "p99" in data.get("tokens", {}) else {}
+    )
 
 
 def has_gpu(results: Results) -> bool:

@@ -72,8 +72,8 @@ class Results:
         return [session for session in self.record.sessions if session.reason != "running"]
 
     def samples(self, count: int, worst: int) -> list[Sample]:
-        """Returns the first `count` questions in the evaluation's seeded order, then the `worst` of the other rows: those
-        whose tuned reply lost most chrF++ to the base one, or gained least."""
+        """Returns the first `count` questions in the evaluation's seeded order, then the `worst` of the other rows:
+        those whose tuned reply lost most chrF++ to the base one, or gained least."""
 
         def change(row: dict) -> float:
             return float(self.row_scores[row["id"]]["tuned_chrf"]) - float(self.row_scores[row["id"]]["base_chrf"])
