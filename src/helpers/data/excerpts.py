@@ -12,7 +12,6 @@ from helpers.language.hotlines import foreign_crisis_number
 BEFORE, AFTER = 25, 50  # letters, with all their signs, that an excerpt shows of a text
 
 URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
-_NUMBER = regex.compile(r"\p{Nd}[\p{Nd}\s().+-]+")
 _INVISIBLE = regex.compile(r"[[\p{C}\p{Z}]--[ \n\u200c\u200d]]", regex.VERSION1)
 _UNSEEN = regex.compile(r"[\u200c\u200d]| (?= |$)|(?<=^|\n) ")
 
@@ -31,14 +30,14 @@ def excerpt_change(before: str, after: str) -> str:
     """Returns the first place where two texts differ, before and after; joiners and spaces are seen where they do."""
     place = len(os.path.commonprefix([before, after]))
     shown = [excerpt(text, place) for text in (before, after)]
-    if shown[0].split() == shown[1].split() or not _INVISIBLE.sub("", shown[1]).strip():
+    if len({_UNSEEN.sub("", text) for text in shown}) == 1:
         shown = [_UNSEEN.sub(lambda match: "␣" if match[0] == " " else f"[U+{ord(match[0]):04X}]", s) for s in shown]
     return f"{shown[0]} → {shown[1] or '(nothing)'}"
 
 
 def _find_number(text: str) -> int:
-    places = [match for match in _NUMBER.finditer(text) if foreign_crisis_number(text[: match.end()])]
-    return places[0].start() if places else 0
+    words = regex.finditer(r"\S+", text)  # the first with which the text so far names a number
+    return next((word.start() for word in words if foreign_crisis_number(text[: word.end()])), 0)
 
 
 _PLACES: dict[str, Callable[[str], int]] = {  # rule: where in an answer it found something

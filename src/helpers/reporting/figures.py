@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREEN, GREY, BLACK = "#0072b2", "#d55e00", "#009e73", "#666666", "#222222"
 PALE = "#a0a0a0"  # bars of the base model, on which an interval is seen
 
-COLOURS = (BLUE, ORANGE, GREEN, "#cc79a7", "#e69f00", "#56b4e9", BLACK)  # the same palette, for several runs
+SKY = "#56b4e9"  # what was changed
+
+COLOURS = (BLUE, GREEN, "#cc79a7", "#e69f00", SKY, BLACK)  # of several runs
 
 FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
 

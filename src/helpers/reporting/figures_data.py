@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from helpers.reporting.figures import BLACK, BLUE, COLOURS, GREY, ORANGE, create_axes
+from helpers.reporting.figures import BLACK, BLUE, GREY, ORANGE, SKY, create_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from helpers.data.leaks import LeakCheck
 
 WIDTH = 5.6  # inches: a phone shows it at two thirds, a notebook on a screen larger than life
-SKY = COLOURS[5]
 GROUP_SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 10**9))  # rows of a group, from and to
 PERCENTILES = (50, 95, 99)
 
