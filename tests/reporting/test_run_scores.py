@@ -69,7 +69,7 @@ def test_a_worse_tuned_model_is_reported_as_worse_in_words(run, worse):
     page = read_page(run)
     assert "worse, not better" in page
     assert "Worse than the base model, and it does not answer the question" in page
-    assert "Perplexity of the reference answers rose" in page
+    assert "of the reference answers rose" in page
 
 
 def test_a_worse_score_has_the_colour_of_worse(run, worse):

@@ -7,6 +7,7 @@ from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
+from helpers.reporting.shapes import TokenFacts
 from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
 from helpers.runs.record import Run, StageRecord
@@ -63,9 +64,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "scores": results.scores,
         "different": different_replies(results),
         "has_gpu": has_gpu(results),
-        "fixed": describe_fixed(results.replies, results.record.stages["infer"].parameters, words)
-        if results.replies and "infer" in results.record.stages
-        else "",
+        "fixed": fixed_replies(results, words),
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
         "pages": [
@@ -78,6 +77,14 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "tables": rows,
     }
+
+
+def fixed_replies(results: Results, words: Words) -> str:
+    """Returns how the fixed messages were answered; "" where the run does not say."""
+    stage = results.record.stages.get("infer", StageRecord(status="not begun"))
+    known = {name: stage.parameters.get(name) for name in ("temperature", "top_p", "max_new_tokens")}
+    is_known = results.replies and all(isinstance(value, int | float) for value in known.values())
+    return describe_fixed(results.replies, known, words) if is_known else ""
 
 
 def different_replies(results: Results) -> dict[str, int]:
@@ -154,9 +161,9 @@ def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
     facts = {"merged_topics": "; ".join(topics) or words.name("none")}
     if data.get("published", "").startswith("no,"):  # of an earlier version
         facts["published"] = "no"
-    return facts | (
-        {"tokens": words.say("page.token_facts", **data["tokens"])} if "p99" in data.get("tokens", {}) else {}
-    )
+    if TokenFacts.model_fields.keys() <= (tokens := data.get("tokens", {})).keys():
+        facts["tokens"] = words.say("page.token_facts", **tokens)
+    return facts
 
 
 def has_gpu(results: Results) -> bool:
