@@ -147,7 +147,7 @@ def test_the_page_counts_the_different_replies_and_the_cut_ones(run):
     page, rows = read_page(run), len(read_jsonl(run / "evaluate/base.jsonl"))
     tuned = len({row["reply"] for row in read_jsonl(run / "evaluate/tuned.jsonl")})
     assert f"Different replies: base 1 of {rows}, tuned {tuned} of {rows}." in page.text
-    assert f"3 of {len(replies)} of the tuned model's replies cut at 96 tokens." in page.text
+    assert f"of the tuned model's {len(replies)} replies, 3 cut at 96 tokens." in page.text
     assert page.html.count('lang="en">cut at the limit<') == 3, "a cut reply is not marked"
 
 

@@ -210,7 +210,7 @@ def test_the_fixed_replies_say_how_they_were_decoded_and_cut():
     replies = [{"hit_cap": place < 3} for place in range(8)]
     decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 96}
     assert describe_fixed(replies, decoding, Words()) == (
-        "Sampled, temperature 0.7, top-p 0.9; 3 of 8 of the tuned model's replies cut at 96 tokens."
+        "Sampled, temperature 0.7, top-p 0.9; of the tuned model's 8 replies, 3 cut at 96 tokens."
     )
     assert describe_fixed(replies, {**decoding, "temperature": 0.0}, Words()).startswith("Greedy")
 
