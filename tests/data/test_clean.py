@@ -149,7 +149,7 @@ def test_one_mirrored_row_of_a_sorted_file_costs_itself(titled):
     assert rules_by_number(*rows) == {151: "question is the answer"}
 
 
-def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
+def test_misspelt_topics_are_merged_into_the_common_one(twin):
     assert twin.raw.Topics.nunique() > 50
     kept = twin.corpus.kept
     assert list(kept.topic) == list(twin.truth.topic[kept.number])
