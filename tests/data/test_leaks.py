@@ -177,8 +177,8 @@ def test_what_was_looked_for_is_said():
 
 
 def test_the_share_of_the_same_question_is_told_apart():
-    found = LeakCheck(40, 30, {"the same question": 7, "an adjacent row of the same topic": 28})
-    sentence = describe_leaks(LeakCheck(40, 0, {}), found, 0.8, 24, 0)
+    by_row = LeakCheck(40, 30, {"the same question": 7, "an adjacent row of the same topic": 28})
+    sentence = describe_leaks(LeakCheck(40, 0, {}), by_row, 0.8, 24, 0)
     assert "it would be 75.0%, dialogue turns included, and 17.5% for the same question alone." in sentence
 
 
