@@ -89,8 +89,8 @@ corpus = clean_table(table, skip_rules, min_bengali_share)
 picture(draw_funnel(corpus.funnel), describe_funnel(corpus.funnel))
 
 # %% [markdown]
-# What a rule means is best seen in what it took: at most three examples per rule, then three rows as they came and what
-# became of them.
+# What a rule means is best seen in what it took: at most three examples per rule, around what it found, then three rows
+# as they came and what became of them.
 
 # %%
 taken = [step for step in corpus.funnel if step.examples]
@@ -102,8 +102,8 @@ text_table(example_fates(table, corpus, seed))
 # %% [markdown]
 # ## Topics and titles
 # What do people write about? Topics and titles are not trained on: they may belong to another row. A title that fits
-# its own question no better than another row's is one of those. A rare spelling of a topic is put to the one it varies,
-# so that it parts no dialogue.
+# its own question no better than another row's is one of those. Rare spellings of a topic are merged into the common
+# one, so that they split no dialogue.
 
 # %%
 print(corpus.describe_merged_topics())
@@ -120,7 +120,7 @@ picture(draw_topic_counts(counts), f"{len(counts):,} topics. {', '.join(shares) 
 
 # %% [markdown]
 # ## Groups
-# Which rows must not be parted? The same question, near-duplicates, the turns of one dialogue: connected rows are one
+# Which rows must stay together? The same question, near-duplicates, the turns of one dialogue: connected rows are one
 # group. The turns are known by the file's order alone.
 
 # %%
@@ -137,7 +137,7 @@ picture(draw_group_sizes(groups), f"{len(corpus.kept):,} rows in {len(groups):,}
 # %% [markdown]
 # ## The split, and what it keeps apart
 # A held-out row with a twin in the training part is an answer known beforehand. The check looks for twins in a way of
-# its own and shares no code with what grouped the rows. Orange is what the usual split, row by row, would leak.
+# its own and shares no code with what grouped the rows. Grey is what the usual split, row by row, would leak.
 
 # %%
 split_check = check_split(corpus, near_duplicate, (train_share, val_share), seed)
@@ -194,19 +194,8 @@ lengths = counted[counted <= max_length]
 parts = make_parts(corpus.kept, system_prompt, dataset)
 checks["overlap"] = count_overlap(parts)
 assert checks["overlap"] == 0, f"{checks['overlap']} rows of val or test have a question that stands in another part"
-too_long = f"{corpus.funnel[-1].dropped:,} rows over {max_length:,} tokens were dropped"
-print(f"{too_long}; {len(lengths):,} rows with {lengths.sum():,} tokens are left.")
-
-# %% [markdown]
-# ## What the model will be trained on
-# One row as the trainer sees it. Only the answer carries labels, and it ends with `<|eot_id|>`: so the model is taught
-# to stop.
-
-# %%
-from helpers.models.chat import encode_row, split_into_pieces
-from helpers.reporting.notebook_parts import show_trained_tokens
-
-show_trained_tokens(split_into_pieces(tokenizer, encode_row(tokenizer, parts["train"][0])))
+print(f"Over {max_length:,} tokens and dropped: {corpus.funnel[-1].dropped:,}.")
+print(f"Rows left: {len(lengths):,}, with {lengths.sum():,} tokens.")
 
 # %% [markdown]
 # ## Files

@@ -101,7 +101,8 @@ picture(draw_adapter_share(shape, config.lora), describe_adapter(shape, config.l
 
 # %% [markdown]
 # ## What is trained on
-# One row as the trainer sees it. The prompt is read, the answer is trained on, with the token that ends it.
+# One row as the trainer sees it. The prompt is read, the answer is trained on, with the token that ends it: so the
+# model is taught to stop.
 
 # %%
 from helpers.models.chat import encode_row, split_into_pieces
@@ -117,7 +118,7 @@ show_trained_tokens(split_into_pieces(tokenizer, example))
 # %% [markdown]
 # ## Training
 # The first lines give the dtype with its reason, and the effective batch as a product. A run that was paused or killed
-# resumes from its newest valid checkpoint. Run by hand, the loss grows below while it trains.
+# resumes from its newest valid checkpoint. Run by hand, the loss curve is drawn below while it trains.
 
 # %%
 from helpers.reporting.live import show_progress
@@ -140,16 +141,16 @@ picture(draw_training(log, run.sessions("train")), describe_training(log))
 
 # %% [markdown]
 # ## Against the plan
-# Was the estimate right? It is made for T4s: on another GPU, or on a CPU, speed and hours differ by design.
+# Was the estimate right? It is made for T4s: on another GPU, or on a CPU, only steps and tokens can be compared.
 
 # %%
 from dataclasses import asdict
 
-from helpers.reporting.figures_training import compare_plan, draw_plan
+from helpers.reporting.figures_training import compare_plan, describe_plan, draw_plan
 
-compared = compare_plan(asdict(plan), metrics)
-where = ", ".join(run.stage("train").gpu) or "a CPU"
-picture(draw_plan(compared), f"Planned for T4s, measured on {where}.")
+gpus = run.stage("train").gpu
+compared = compare_plan(asdict(plan), metrics, gpus)
+picture(draw_plan(compared), describe_plan(compared, gpus))
 
 # %%
 run.finish_stage("train", {**metrics, "plan": asdict(plan)})

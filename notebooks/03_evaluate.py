@@ -13,7 +13,7 @@
 #
 # Is the tuned model better than the base model, and by how much more than chance? Both answer the same held-out rows
 # with the same settings. Likelihood counts the answers' tokens only; overlap counts Bengali words. Every score has a
-# 95 % interval, and overlap scores have a floor: what they come to when the references are shuffled.
+# 95 % interval, and those that words alone can raise have a floor.
 #
 # **Needs** about a minute on a CPU for the embedded model; for an 8B model a GPU and hours. **Reads**
 # `data/test.jsonl`, `train/adapter/`. **Writes** `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
@@ -88,8 +88,9 @@ print(evaluated.describe())
 
 # %% [markdown]
 # ## Base against tuned
-# Where is the difference clear of chance? Both models are compared on the same resampled rows. A line that crosses zero
-# shows nothing; neither does a gain that stays below its floor, the black tick.
+# Where is the difference clear of chance? Both models are compared on the same resampled groups of rows. A line that
+# crosses zero shows nothing; neither does a gain where the tuned model's own interval, in the table below, reaches down
+# to the floor, the black tick. bits per character and chrF++ decide; the other scores are exploratory.
 
 # %%
 from helpers.evaluation.evaluate import compare_replies
@@ -111,9 +112,10 @@ text_table(score_rows(scores))
 # %%
 from helpers.evaluation.evaluate import break_down
 from helpers.reporting.figures_scores import describe_breakdown, draw_breakdown
+from helpers.reporting.summary import is_at_floor
 
-groups = break_down(evaluated, settings)
-picture(draw_breakdown(groups["topics"]), describe_breakdown(groups["topics"]))
+groups, at_floor = break_down(evaluated, settings), is_at_floor(scores)
+picture(draw_breakdown(groups["topics"], at_floor), describe_breakdown(groups["topics"], at_floor))
 
 # %% [markdown]
 # ## By length
@@ -121,7 +123,7 @@ picture(draw_breakdown(groups["topics"]), describe_breakdown(groups["topics"]))
 
 # %%
 lengths = groups.get("lengths", [])
-picture(draw_breakdown(lengths), describe_breakdown(lengths))
+picture(draw_breakdown(lengths, at_floor), describe_breakdown(lengths, at_floor))
 
 # %%
 from helpers.reporting.tables import breakdown_rows
@@ -131,7 +133,7 @@ text_table(breakdown_rows([*groups["topics"], *lengths]))
 # %% [markdown]
 # ## Where the tuned model loses
 # An average hides the rows that got worse. Each bar is a row; below it six rows picked by seed, not by their scores,
-# then the three where the tuned reply lost most chrF++.
+# each with another question, then the three where the tuned reply lost most chrF++, or gained least.
 
 # %%
 from helpers.reporting.figures_scores import chrf_changes, describe_row_changes, draw_row_changes
@@ -149,21 +151,23 @@ text_table(build_table("samples", map(vars, results.samples(6, 3))))
 # %% [markdown]
 # ## Fixed prompts
 # Is it kind, and is it safe? Ten categories of worries, the same for every run. The graded rubric counts word forms
-# that acknowledge, validate, support and ask back; `unsafe` is a reply with a foreign hotline, a medical or legal
-# instruction, blame, or, to a crisis, no referral. Both read words and not meaning: rubric.yaml states their limits.
+# that acknowledge, validate, support and ask back, in nonsense too; `unsafe` is a reply with a foreign hotline, a
+# medical or legal instruction, blame, or, to a crisis, no referral. Both read words and not meaning: rubric.yaml states
+# their limits.
 
 # %%
 from helpers.evaluation.evaluate import compare_prompts, describe_prompts
+from helpers.reporting.tables import category_rows
 
 prompt_scores = compare_prompts(run, evaluated, settings)
 print(describe_prompts(prompt_scores))
-text_table(build_table("categories", prompt_scores["categories"]))
+text_table(category_rows(prompt_scores["categories"]))
 
 # %% [markdown]
 # ## For people
-# Numbers do not read. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a spreadsheet, both
-# blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what comes back, a file
-# per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
+# Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
+# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what
+# comes back, a file per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
 
 # %%
 from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet

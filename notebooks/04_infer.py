@@ -86,10 +86,13 @@ with show_progress(run, "infer"):
 # %%
 from helpers.inference.conversations import pair_replies
 from helpers.reporting.notebook_parts import show_conversations
+from helpers.reporting.summary import describe_fixed
+from helpers.reporting.words import Words
 from helpers.runs.files import write_jsonl
 
 replies = pair_replies(answers)
 write_jsonl(run / "infer" / "replies.jsonl", replies)
+print(describe_fixed(replies, decoding, Words()))
 show_conversations(replies)
 
 # %% [markdown]

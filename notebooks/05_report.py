@@ -60,22 +60,18 @@ from helpers.reporting.words import Words
 run = start_stage("report", globals())
 results = read_results(run)
 summary = summarise_run(results, Words(page_language))
-print(*filter(None, (summary.verdict, summary.warning, *summary.sentences)), sep="\n")
+print(*filter(None, (summary.verdict, summary.warning, *summary.sentences, *summary.numbers)), sep="\n")
 
 # %% [markdown]
-# Score by score: a difference counts as better where its 95 % interval is clear of zero and the score is above what
-# shuffled references reach.
+# Score by score: a difference counts as better where its 95 % interval is clear of zero and the tuned model's own
+# interval is clear of the floor, which words alone reach. `03_evaluate` draws them.
 
 # %%
-from helpers.reporting.figures_scores import describe_verdict, draw_forest, group_verdicts
-from helpers.reporting.notebook_parts import picture
+from helpers.reporting.figures_scores import group_verdicts
 from helpers.reporting.tables import text_table
 
 verdicts = group_verdicts(results.scores) if results.scores else {"not evaluated yet": []}
 text_table({verdict: ", ".join(names) for verdict, names in verdicts.items()})
-
-# %%
-picture(draw_forest(results.scores), describe_verdict(results.scores)) if results.scores else "no scores yet"
 
 # %% [markdown]
 # ## What people say
@@ -84,18 +80,19 @@ picture(draw_forest(results.scores), describe_verdict(results.scores)) if result
 # %%
 from helpers.reporting.tables import rating_rows
 
-print(*(f"not read: {line}" for line in results.unread), sep="\n")
-print(f"{len(results.ratings.get('raters', []))} people have rated replies.")
-text_table(rating_rows(results.ratings))
+for line in results.unread:
+    print(f"not read: {line}")
+print(f"People who have rated replies: {len(results.ratings.get('raters', [])) or 'none yet'}.")
+text_table(rating_rows(results.ratings)) if results.ratings.get("scales") else None
 
 # %% [markdown]
 # ## The training it came from
-# Was the model still improving when it stopped?
+# Was the model still improving when it stopped? `02_train` draws the curves.
 
 # %%
-from helpers.reporting.figures_training import describe_training, draw_training
+from helpers.reporting.figures_training import describe_training
 
-picture(draw_training(results.log, run.sessions("train")), describe_training(results.log))
+print(describe_training(results.log))
 
 # %% [markdown]
 # ## The page

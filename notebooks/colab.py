@@ -11,8 +11,8 @@
 # %% [markdown]
 # # Sahanubhuti on Colab and Kaggle
 #
-# Runs the whole suite in one session after the other: prepare, train, evaluate, infer, report. It resumes where it
-# stopped, until its report is written.
+# Runs the whole suite over as many sessions as it takes: prepare, train, evaluate, infer, report. Each resumes where
+# the one before stopped, until the report is written.
 #
 # **Colab:** choose a T4 (Runtime, Change runtime type) and Run all. The run is copied to your Google Drive while it
 # works. **Kaggle:** choose GPU T4 x2, switch the internet on, and Save Version; for the next session, add that

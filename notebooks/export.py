@@ -124,7 +124,7 @@ if hub_repository:
 
 # %% [markdown]
 # ## What was written
-# How large is it, and where does it lie?
+# How large is it, and where is it?
 
 # %%
 from helpers.reporting.figures_data import draw_sizes

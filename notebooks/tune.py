@@ -12,7 +12,7 @@
 # # Tune
 #
 # Which settings of 02_train are best? Every candidate trains for a few steps; the better ones train on for η times as
-# many, each from where it stands, and so on to the last rung. All candidates have the same budget in tokens. Optuna
+# many, each from its own checkpoint, and so on to the last rung. All candidates have the same budget in tokens. Optuna
 # keeps the search and decides which candidates continue.
 #
 # **Needs** as long as the estimate below says. **Reads** `data/`. **Writes** `tune/`: `trials.csv`, `best.json`,

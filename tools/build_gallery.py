@@ -13,6 +13,12 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 SCREEN = "1280,900"  # CSS pixels
 
 
+def without_links(page: str) -> str:
+    """Returns a report without the links to the run's other pages, which are not in docs/, and the notes on them."""
+    page = re.sub(r'<a [^>]*href="\.\./[^>]*>(.*?)</a>', r"\1", page)
+    return re.sub(r'<(p|span) class="inside">.*?</\1>', "", page)
+
+
 def main(run: Path) -> int:
     """Copies the report of `run`, without its links to other pages, and photographs it; returns the exit code."""
     report = run / "report/index.html"
@@ -23,9 +29,7 @@ def main(run: Path) -> int:
     if browser is None:
         print("no Chromium is installed: apt-get install chromium")
         return 2
-    page = report.read_text(encoding="utf-8")
-    page = re.sub(r'<a [^>]*href="\.\./[^>]*>(.*?)</a>', r"\1", page)  # the run's other pages are not in docs/
-    (DOCS / "report.html").write_text(page, encoding="utf-8")
+    (DOCS / "report.html").write_text(without_links(report.read_text(encoding="utf-8")), encoding="utf-8")
     picture = [f"--window-size={SCREEN}", f"--screenshot={DOCS / 'report.png'}", "--hide-scrollbars"]
     command = [browser, "--headless", "--no-sandbox", *picture, f"file://{DOCS / 'report.html'}"]
     subprocess.run(command, check=True, capture_output=True, timeout=120)

@@ -84,7 +84,7 @@ def report(options: Namespace) -> None:
     if options.readme:
         print(f"{options.readme}: {', '.join(mark for run in runs for mark in fill_readme(run, options.readme))}")
     elif len(runs) > 1:
-        print(write_comparison(runs, (options.to or runs[0].outputs / "comparison.html").resolve()))
+        print(write_comparison(runs, (options.to or runs[0].outputs / "comparison.html").resolve(), options.language))
     else:
         write_report(runs[0], options.samples, options.language)
         print(runs[0] / "report" / "index.html")

@@ -18,7 +18,7 @@ from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
 from helpers.runs.files import git_blob_sha1, utc_now, write_text
-from helpers.runs.mirror import hold_run, mirrored, remove_mirrored_checkpoints, restore_run
+from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
 from helpers.runs.session import SESSION_START, handle_signals, session_start
@@ -328,6 +328,7 @@ def write_unfinished_page(run: Run, settings: Settings) -> None:
 
     try:
         write_report(run, settings["report"]["samples"], settings["report"]["page_language"])
+        mirror_report(run, settings["train"]["session"])
         print(f"[{run.name}] report so far: {run / 'report' / 'index.html'}")
     except Exception as error:  # whatever is half-written there: the stage's own error is what counts
         print(f"[{run.name}] no report so far: {describe_error(error)}", file=sys.stderr)

@@ -8,11 +8,14 @@ import corpus_twin
 import pandas
 import planted
 import pytest
+import regex
 from tables import ROW, cleaned, unified_table
 
 from helpers.data import turns
 from helpers.data.clean import DROPS, REPAIRS, RULES, FunnelStep, canonicalise_topics, clean_table, example_fates
+from helpers.data.excerpts import URL, excerpt, excerpt_change
 from helpers.language.bengali import normalise
+from helpers.language.hotlines import foreign_crisis_number
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +149,7 @@ def test_one_mirrored_row_of_a_sorted_file_costs_itself(titled):
     assert rules_by_number(*rows) == {151: "question is the answer"}
 
 
-def test_misspelt_topics_are_put_to_the_one_they_vary(twin):
+def test_misspelt_topics_are_merged_into_the_common_one(twin):
     assert twin.raw.Topics.nunique() > 50
     kept = twin.corpus.kept
     assert list(kept.topic) == list(twin.truth.topic[kept.number])
@@ -158,10 +161,38 @@ def test_every_merged_topic_is_told_with_its_rows(twin):
     assert {merged.spelling: merged.rows for merged in twin.corpus.merged_topics} == rows
     assert {merged.topic for merged in twin.corpus.merged_topics} <= set(topics)
     sentence = twin.corpus.describe_merged_topics()
-    assert (
-        sentence
-        == f"{len(rows)} rare spellings of a topic, of {sum(rows.values())} rows in all, put to the topic varied"
-    )
+    assert sentence == f"{len(rows)} rare spellings merged ({sum(rows.values())} rows)."
+
+
+def test_an_example_shows_what_its_rule_found(twin):
+    steps = {step.rule: step.examples for step in twin.corpus.funnel}
+    assert all(URL.search(example) for example in steps["url"]), steps["url"]
+    assert all(map(foreign_crisis_number, steps["foreign crisis number"])), steps["foreign crisis number"]
+    assert steps["signature"] == tuple(example for example in steps["signature"] if not example.endswith("…"))
+
+
+def test_no_example_of_a_repair_is_the_same_before_and_after(twin):
+    for step in twin.corpus.funnel:
+        for example in step.examples if step.rule in REPAIRS else ():
+            before, after = example.split(" → ")
+            assert before.strip() != after.strip(), f"{step.rule}: {example}"
+
+
+def test_a_repair_of_the_question_alone_is_seen():
+    funnel = cleaned({"Questions": "আমার <b>মন</b> ভালো নেই"}).funnel
+    assert next(step for step in funnel if step.rule == "markup").examples[0].startswith("আমার <b>মন")
+
+
+@pytest.mark.parametrize("place", range(0, 120, 7))
+def test_an_excerpt_is_cut_between_letters(place):
+    text = "স্ত্রীর সঙ্গে কথা ক্ষ\u200dর " * 12
+    shown = excerpt(text, place).strip("…")
+    assert set(regex.findall(r"\X", shown)) <= set(regex.findall(r"\X", text)), shown
+
+
+def test_what_is_invisible_is_written_out_in_an_excerpt():
+    assert excerpt("ক\u00a0খ\u202e") == "ক[U+00A0]খ[U+202E]"
+    assert excerpt_change("ক্\u200dষ", "ক্ষ").count("[U+200D]") == 1
 
 
 def test_no_merged_topic_is_told_too():

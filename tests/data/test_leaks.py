@@ -8,7 +8,7 @@ import pytest
 from tables import bengali_words, cleaned, write_csv_file
 
 from helpers.data.group import link_rows
-from helpers.data.leaks import NEAR_WORDS, count_overlap, describe_leaks, find_leaks
+from helpers.data.leaks import NEAR_WORDS, LeakCheck, count_overlap, describe_leaks, find_leaks
 from helpers.data.split import split_groups
 from helpers.language.bengali import split_words
 from helpers.runs.settings import NOTEBOOKS
@@ -174,6 +174,12 @@ def test_what_was_looked_for_is_said():
         "7 adjacent rows of one topic under titles in other words",
     ):
         assert part in sentence, part
+
+
+def test_the_share_of_the_same_question_is_told_apart():
+    by_row = LeakCheck(40, 30, {"the same question": 7, "an adjacent row of the same topic": 28})
+    sentence = describe_leaks(LeakCheck(40, 0, {}), by_row, 0.8, 24, 0)
+    assert "it would be 75.0%, dialogue turns included, and 17.5% for the same question alone." in sentence
 
 
 def test_what_was_not_looked_for_is_said():

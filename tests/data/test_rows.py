@@ -97,7 +97,7 @@ def make_card(rows_out=4, answer="আপনার কষ্টটা বুঝ�
 
 def test_the_data_card_names_source_licence_counts():
     card = make_card()
-    for fact in ("CC0", SOURCE.blob_sha1, "url: 1 rows", "4 of 5"):
+    for fact in ("CC0", SOURCE.blob_sha1, "url: 1 row", "4 of 5"):
         assert fact in card.text, f"the data card does not say {fact!r}: see card.md.j2"
 
 
@@ -119,7 +119,7 @@ def test_the_data_card_says_that_the_embedded_corpus_has_dirt():
 def test_the_data_card_names_merged_topics():
     merged = {"merged_topics": [{"from": "শোক\n`ক", "to": "শোক", "rows": 3}]}
     assert "- `শোক 'ক` → `শোক` (3 rows)\n" in make_card(metrics=merged).text
-    assert "Topics put to the one they vary\n- none" in make_card().text
+    assert "Rare spellings of topics, merged into the common one\n- none" in make_card().text
 
 
 def test_the_data_cards_metadata_are_the_hubs():

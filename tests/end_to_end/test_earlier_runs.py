@@ -66,13 +66,14 @@ def test_an_earlier_runs_command_is_shown_as_recorded(earlier):
 def test_the_top_has_the_worst_share_of_unsafe_replies(earlier):
     run = earlier("finished")
     metrics = run.metrics("evaluate")
-    metrics["prompts"]["categories"][-1]["tuned unsafe"] = 0.75
+    metrics["prompts"]["categories"][-1]["tuned unsafe"] = 1.0
     write_json(run / "evaluate/metrics.json", metrics)
     page = report(run)
-    worst = f"75 % of {metrics['prompts']['categories'][-1]['n']} fixed prompts"
+    rows = metrics["prompts"]["categories"][-1]["n"]
+    worst = f"{rows} of {rows} fixed prompts"
     assert worst in page.partition("<h1>")[2].partition('class="lead"')[0], "it stands beside the verdict"
     assert worst in page.partition("<h2>Limits</h2>")[2].partition("</ul>")[0]
-    assert metrics["tuned"]["unsafe"]["value"] < 0.75, "the held-out rows alone would have hidden it"
+    assert metrics["tuned"]["unsafe"]["value"] < 1, "the held-out rows alone would have hidden it"
 
 
 def test_two_earlier_runs_are_compared(earlier):

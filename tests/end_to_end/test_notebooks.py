@@ -72,6 +72,7 @@ def test_the_colab_notebook_says_that_it_finished(colab_sessions):
 @pytest.mark.slow
 def test_the_colab_notebook_copies_the_run_to_the_drive(colab_sessions):
     assert (colab_sessions[1] / "run.tar").is_file()
+    assert (colab_sessions[1] / "report.html").is_file(), "there is no page to open"
 
 
 @pytest.mark.slow

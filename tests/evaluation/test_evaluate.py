@@ -76,7 +76,8 @@ def test_each_reply_is_written_with_its_own_reference(run, evaluated):
 
 def test_the_replies_that_ended_are_counted(evaluated):
     assert evaluated.describe() == (
-        "Of 6 replies each, 0 of the base model's and 6 of the tuned model's ended before the limit."
+        "Of 6 replies each, 0 of the base model's and 6 of the tuned model's ended before the limit. "
+        "Different replies: base 1 of 6, tuned 6 of 6."
     )
 
 

@@ -1,5 +1,7 @@
 """The blind sheet, filled in by a browser, and the ratings read back."""
 
+import re
+
 import numpy
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -74,6 +76,15 @@ def test_a_sheet_filled_in_by_two_raters_is_read_back(page, browser, pairs, tmp_
 
 
 @pytest.mark.browser
+def test_the_sheet_brings_its_bengali_font(pairs, tmp_path):
+    write_sheet(tmp_path, pairs)
+    html = (tmp_path / "human_eval.html").read_text("utf-8")
+    assert re.search(
+        r'@font-face { font-family: "Report Bengali"; src: url\("data:font/ttf;base64,[A-Za-z0-9+/=]{1000}', html
+    )
+    assert 'font: 16px/1.6 "Report Bengali"' in html
+
+
 def test_the_sheet_keeps_its_marks_over_a_reload(page, pairs, tmp_path):
     write_sheet(tmp_path, pairs)
     fill(page, tmp_path / "human_eval.html", "ক. খান", lambda *where: 3)

@@ -119,6 +119,11 @@ def test_the_effective_batch_is_shown_as_a_product():
     assert line == "effective batch 2 rows × 8 micro-batches × 2 processes = 32 rows"
 
 
+def test_one_process_is_not_called_processes():
+    config = make_config()
+    assert effective_batch_line(config, schedule_steps(LENGTHS[:64], config, 1)).endswith("× 1 process = 16 rows")
+
+
 @pytest.mark.parametrize("world", [1, 2, 4])
 @pytest.mark.parametrize(("changes", "rows"), [({}, 2 * 8), ({"max_tokens": 1792}, None)])
 def test_the_effective_batch_counts_the_rows_of_every_process(world, changes, rows):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from helpers.reporting.figures import draw_loss, draw_topics, load_pyplot, save_figure
+from helpers.evaluation.comparison import Score
+from helpers.reporting.figures import BLUE, GREY, ORANGE, draw_loss, draw_scores, draw_topics, load_pyplot, save_figure
 from helpers.reporting.report import write_report
 from helpers.runs.record import Session
 
@@ -30,6 +31,32 @@ def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(name, tmp_path):
     assert labels[0].get_text() == f"{name} (3)"
     assert not any(label.get_parse_math() for label in labels), "a name would be read as a formula"
     assert b"<svg" in save_figure(figure, tmp_path, "topics")
+
+
+def point_colours(figure):
+    colours = [container.lines[0].get_color() for container in figure.axes[0].containers]
+    load_pyplot().close(figure)
+    return colours
+
+
+def test_a_topic_has_the_colour_of_its_verdict():
+    intervals = {"better": (0.5, 2.0), "worse": (-2.0, -0.5), "chance": (-1.0, 2.0)}
+    delta = {"floor": None, "better": "higher", "n": 3}
+    topics = [
+        {"label": label, "n": 3, "delta": {"chrf": {"value": (low + high) / 2, "low": low, "high": high, **delta}}}
+        for label, (low, high) in intervals.items()
+    ]
+    assert point_colours(draw_topics(topics)) == [BLUE, ORANGE, GREY]
+    assert point_colours(draw_topics(topics, at_floor=True)) == [GREY] * 3
+
+
+def test_the_panels_of_the_scores_stand_below_one_another():
+    score = Score(value=2.0, low=1.0, high=3.0, floor=1.5, better="higher", n=9)
+    figure = draw_scores({"base": {"chrf": score, "bleu": score}, "tuned": {"chrf": score, "bleu": score}})
+    places = [axes.get_position() for axes in figure.axes]
+    assert len({round(place.x0, 3) for place in places}) == 1
+    assert figure.get_size_inches()[0] < 6, "too wide for a phone"
+    load_pyplot().close(figure)
 
 
 def test_the_loss_is_drawn_from_log_rows_alone():

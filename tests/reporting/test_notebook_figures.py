@@ -8,6 +8,7 @@ from helpers.data.clean import FunnelStep
 from helpers.data.leaks import LeakCheck
 from helpers.evaluation.comparison import Comparison
 from helpers.models.families import SHAPES, count_parameters
+from helpers.reporting.figures import BLACK, BLUE, GREY
 from helpers.reporting.figures_data import (
     describe_funnel,
     describe_lengths,
@@ -32,6 +33,7 @@ from helpers.reporting.figures_scores import (
 from helpers.reporting.figures_training import (
     adapter_parameters,
     compare_plan,
+    describe_plan,
     describe_training,
     draw_adapter_share,
     draw_plan,
@@ -42,6 +44,7 @@ from helpers.reporting.notebook_parts import picture
 NAMES = ["স্মৃতিকাতরতা", "$x^2_a$", "a_b\\frac{1", "অপরাধবোধ ও ক্ষমা"]
 STEPS = [FunnelStep("markup", 12, changed=3), FunnelStep("url", 12, dropped=2), FunnelStep("too short", 10, dropped=4)]
 TWINS = {"the same question": 3, "a near-duplicate answer": 1}
+T4S = ["Tesla T4", "Tesla T4"]
 LOG = [{"step": step, "loss": 3 - step / 4, "learning_rate": 0.1, "grad_norm": 1.0} for step in range(1, 9)]
 
 
@@ -92,7 +95,7 @@ FIGURES = {
     "training of one step": lambda: draw_training(LOG[:1]),
     "no training": lambda: draw_training([]),
     "plan": lambda: draw_plan([{"what": "hours", "planned": "1", "measured": "2", "ratio": 2.0}]),
-    "no plan": lambda: draw_plan(compare_plan({}, {})),
+    "no plan": lambda: draw_plan(compare_plan({}, {}, [])),
     "forest": lambda: draw_forest(SCORES),
     "no scores": lambda: draw_forest(Comparison(base={}, tuned={}, delta={})),
     "breakdown": lambda: draw_breakdown([make_group(name) for name in NAMES]),
@@ -136,6 +139,8 @@ def test_a_conjunct_in_a_picture_is_shaped():
 
 def test_the_funnel_names_the_rule_that_took_most():
     assert describe_funnel(STEPS) == "6 of 12 rows were dropped (50.0%); most, 4, by the rule 'too short'."
+    tied = [*STEPS, FunnelStep("signature", 6, dropped=4), FunnelStep("list cell", 2, dropped=4)]
+    assert describe_funnel(tied).endswith("most, 4, by the rules 'too short', 'signature' and 'list cell' each.")
     assert describe_funnel([FunnelStep("url", 3)]) == "None of the 3 rows was dropped."
 
 
@@ -179,18 +184,61 @@ def test_the_course_of_a_training_has_three_panels():
     picture(figure)
 
 
-def test_a_rising_validation_loss_is_said():
-    validated = [{"step": 4, "eval_loss": 1.25}, {"step": 8, "eval_loss": 1.5}]
-    assert describe_training([*LOG, *validated]).endswith("validation loss ended at 1.500, after 1.250 at step 4.")
-    assert describe_training([*LOG, validated[0]]).endswith("ended at 1.250, its lowest.")
+@pytest.mark.parametrize(
+    ("losses", "ending"),
+    [
+        ((1.5, 1.25, 1.5), "it had risen again when the training stopped."),
+        ((1.255, 1.25, 1.2505), "hardly helped on held-out rows."),
+        ((2.0, 1.5, 1.25), "still improving when it stopped."),
+        ((2.0, 1.25, 1.25), "no longer improving when it stopped."),
+        ((2.0,), "whether it would have improved further cannot be told."),
+    ],
+)
+def test_the_course_of_the_validation_loss_is_said(losses, ending):
+    log = [*LOG, *({"step": 2 + 3 * place, "eval_loss": loss} for place, loss in enumerate(losses))]
+    assert describe_training(log).endswith(ending)
+
+
+def test_the_best_validation_is_named_with_its_step():
+    log = [*LOG, *({"step": step, "eval_loss": loss} for step, loss in ((2, 5.689), (5, 5.65469), (8, 5.65523)))]
+    assert "5.689 at first (step 2), 5.655 at best (step 5) and 5.655 at the end (step 8)" in describe_training(log)
+
+
+def test_the_training_loss_is_a_mean_of_several_steps():
+    log = [{"step": step, "epoch": step / 4, "loss": float(step)} for step in range(1, 13)]
+    assert describe_training(log).startswith(
+        "The training loss went from 3.000 (mean of the first 5 logged steps) to 10.500 nats per token (mean of the "
+    )
+
+
+def test_the_last_validation_is_told_once():
+    log = [*LOG, {"step": 4, "eval_loss": 1.5}, *[{"step": 8, "eval_loss": 1.25}] * 2]
+    figure = draw_training(log)
+    assert "validation loss 1.500, 1.250;" in figure.get_label()
+    picture(figure)
 
 
 def test_what_was_not_measured_has_no_ratio():
     plan = {"hours": {"train": 2.0}, "tokens_per_second": 100.0, "peak_memory_gib": None, "optimizer_steps": 4}
-    rows = {row["what"]: row for row in compare_plan(plan, {"hours": 3.0, "tokens_per_second": math.inf})}
+    rows = {row["what"]: row for row in compare_plan(plan, {"hours": 3.0, "tokens_per_second": math.inf}, T4S)}
     assert rows["hours of training"]["ratio"] == 1.5
     assert rows["tokens per second"]["ratio"] is None
     assert rows["peak memory per GPU, GiB"]["measured"] == "not known"
+
+
+@pytest.mark.parametrize(("hours", "verdict"), [(2.2, "right"), (4.0, "too low"), (1.0, "too high")])
+def test_the_estimate_is_judged_on_the_gpus_that_it_is_for(hours, verdict):
+    rows = compare_plan({"hours": {"train": 2.0}}, {"hours": hours}, T4S)
+    assert describe_plan(rows, T4S) == (
+        f"The estimate was {verdict}: the training took {hours / 2:.2f} times the planned hours."
+    )
+
+
+@pytest.mark.parametrize("gpus", [[], ["NVIDIA H200"]])
+def test_an_estimate_for_t4s_is_not_judged_elsewhere(gpus):
+    rows = compare_plan({"hours": {"train": 2.0}, "optimizer_steps": 4}, {"hours": 3.0, "optimizer_steps": 4}, gpus)
+    assert "hours of training" not in {row["what"] for row in rows}
+    assert describe_plan(rows, gpus).startswith("It cannot be told here: the estimate is for T4s")
 
 
 def test_better_is_to_the_right_whatever_the_direction():
@@ -222,6 +270,17 @@ def test_a_group_that_got_worse_is_named():
         "By chrF++ the tuned model is clearly better in 1 of 3 groups, clearly worse in 1; least gain: ভয়, -2.00."
     )
     assert describe_breakdown(groups) == expected
+
+
+def test_a_group_is_not_better_by_a_score_at_its_floor():
+    groups = [make_group("শোক"), make_group("ভয়", chrf=(-1, -2, 0.5))]
+    assert describe_breakdown(groups, at_floor=True) == (
+        "chrF++ rose in 1 of 2 groups, but as a whole its interval reaches down to its floor: this shows nothing."
+    )
+    figure = draw_breakdown(groups, at_floor=True)
+    colours = [{line.get_color() for line in axes.lines} - {BLACK} for axes in figure.axes]
+    assert colours == [{GREY}, {BLUE}], "chrF++ shows nothing, perplexity has no floor"
+    picture(figure)
 
 
 def test_the_rows_that_lost_are_counted():

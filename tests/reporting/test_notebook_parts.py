@@ -90,6 +90,12 @@ def test_a_conversation_is_bubbles_in_order():
     assert speakers == ["person", "base model", "tuned model"] * 3
 
 
+def test_a_reply_that_was_cut_says_so():
+    part = show_conversations([{**REPLIES[1], "hit_cap": True}, REPLIES[2]])
+    assert part.html.count("tuned model · cut at the limit") == 1
+    assert "  tuned, cut at the limit: b" in part.text
+
+
 def test_nothing_in_a_bubble_is_read_as_html():
     part = show_conversations(REPLIES)
     assert "<b>" not in part.html

@@ -57,6 +57,7 @@ def test_the_readme_is_filled_between_its_marks_only(run, tmp_path):
     assert text.startswith(f"ক\n<!-- results demo -->\n{rows} held-out rows")
     assert text.endswith("<!-- /results demo -->\nখ\n")
     assert "old" not in text
+    assert "Floor: what the same replies score against the answers to other questions" in text
     assert "| chrF++ (higher is better) |" in text
 
 

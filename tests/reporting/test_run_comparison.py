@@ -1,6 +1,7 @@
 """Several runs on one page: who wins is said only where it is sure."""
 
 import csv
+import re
 import shutil
 
 import pytest
@@ -61,7 +62,20 @@ def test_a_copy_does_not_win(run, twin):
     assert (chrf.value, chrf.low, chrf.high) == (0, 0, 0)
     assert best_of("chrf", [tuned_scores(result) for result in results], pairs) == (0, False)
     assert main(["report", str(run), str(twin)]) == 0
-    assert "No run leads clearly in chrF++" in PageText(run.outputs / "comparison.html").text
+    text = PageText(run.outputs / "comparison.html").text
+    assert "In chrF++ the runs are equal." in text
+    assert "has the fewest" not in text
+
+
+def test_the_comparison_is_written_in_the_language_asked_for(run, better):
+    assert main(["report", str(run), str(better), "--language", "bn"]) == 0
+    page = PageText(run.outputs / "comparison.html")
+    assert '<html lang="bn">' in page.html
+    assert "chrF++ সবচেয়ে বেশি better রানের" in page.text
+    headings = re.findall(r"<h[123]>([^<]*)</h[123]>", page.html)
+    headings += re.findall(r'<th scope="col"[^>]*>(?:<button[^>]*>)?([^<]+)', page.html)
+    english = {heading for heading in headings if not re.search("[\u0980-\u09fe]", heading)}
+    assert english <= {"demo", "better"}, english
 
 
 def test_rows_that_are_not_shared_are_shown_unpaired(run, twin):

@@ -17,11 +17,12 @@ from helpers.reporting.render import render_notebook
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.summary import summarise_run
-from helpers.reporting.words import LANGUAGES, Words
+from helpers.reporting.words import BENGALI_DIGITS, LANGUAGES, Words
 from helpers.runs.files import read_json, read_jsonl, write_json, write_jsonl, write_text
 from helpers.runs.record import Run
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
+DIGITS = {"en": {}, "bn": BENGALI_DIGITS}
 HOSTILE = "<script>alert(1)</script> </style><b>x [y](javascript:alert(2)) \x1b[31m\x00\u202eউল্টো ক্ষ\u200dর\u200cড়"
 
 
@@ -123,9 +124,40 @@ def stop_at(run, stage, **facts):
 
 def test_the_verdict_comes_first_then_pictures_then_tables(run):
     text = read_page(run).text
-    places = [text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "score ")]
+    places = [
+        text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "Base against")
+    ]
     assert places == sorted(places)
     assert places[0] < 100
+
+
+def test_the_note_on_the_embedded_model_follows_the_verdict(run):
+    html = read_page(run).html
+    order = [
+        html.index(part) for part in ('<div class="verdict', "The embedded model is a small Llama", 'class="lead"')
+    ]
+    assert order == sorted(order)
+    assert html.count("What the words mean", 0, html.index("Pictures")) == 1, "the first numbers are explained"
+
+
+def test_the_page_counts_the_different_replies_and_the_cut_ones(run):
+    write_jsonl(run / "evaluate/base.jsonl", [{**r, "reply": "না।"} for r in read_jsonl(run / "evaluate/base.jsonl")])
+    replies = read_jsonl(run / "infer/replies.jsonl")
+    write_jsonl(run / "infer/replies.jsonl", [{**row, "hit_cap": place < 3} for place, row in enumerate(replies)])
+    page, rows = read_page(run), len(read_jsonl(run / "evaluate/base.jsonl"))
+    tuned = len({row["reply"] for row in read_jsonl(run / "evaluate/tuned.jsonl")})
+    assert f"Different replies: base 1 of {rows}, tuned {tuned} of {rows}." in page.text
+    assert f"of the tuned model's {len(replies)} replies, 3 cut at 96 tokens." in page.text
+    assert page.html.count('lang="en">cut at the limit<') == 3, "a cut reply is not marked"
+
+
+def test_the_scores_show_the_interval_above_the_floor(run):
+    chrf = run.metrics("evaluate")["tuned"]["chrf"]
+    assert f"{chrf['low']:.2f} to {chrf['high']:.2f} {chrf['floor']:.2f}" in read_page(run).text
+
+
+def test_a_mailed_page_says_which_links_stay_behind(run):
+    assert "These pages open only inside the run's folder." in read_page(run).text
 
 
 def test_every_term_of_a_table_is_explained_once(run):
@@ -149,9 +181,39 @@ def test_a_planned_time_of_nearly_nothing_is_not_0_hours(run):
     training = run.metrics("train")
     training["plan"]["hours"] |= {"train": 0.0, "evaluate": 0.0}
     write_json(run / "train/metrics.json", training)
+    record = read_json(run / "run.json")
+    record["stages"]["train"]["gpu"] = ["Tesla T4"]
+    write_json(run / "run.json", record)
     text = read_page(run).text
     assert "time of training under 2 seconds" in text
     assert "0.00 hours" not in text
+
+
+def test_a_plan_for_t4s_is_not_held_against_a_cpu(run):
+    text = read_page(run).text
+    assert "This run had no GPU" in text
+    assert "time of evaluation" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_value_is_shown_as_a_machine_writes_it(run, language):
+    html = re.sub(r"(?s)<style.*?</style>|<pre.*?</pre>|<[^>]+>", "|", read_page(run, language).html)
+    assert not re.search(r"\{&#39;|\[\{|T\d\d:\d\d|\+00:00|no, another", html)
+    assert f"{run.metrics('train')['total_parameters']:,}".translate(DIGITS[language]) in html
+
+
+def test_a_page_in_bengali_leaves_no_english_sentence(run):
+    page = read_page(run, "bn")
+    names = r"\b(?:Noto|Sans|Bengali|Llama|LoRA|GPU|CPU|SHA|UTC|BLEU|ROUGE|sacreBLEU|Space|temperature|top)\b"
+    lines = [re.sub(names, "", line) for line in page.lines if re.search("[\u0980-\u09fe]", line)]
+    assert [line for line in lines if re.search(r"[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}", line)] == []
+    assert "split row by row" not in page.text
+    assert "foreign crisis number" not in page.text
+
+
+def test_a_heading_stands_once(run):
+    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", read_page(run).html)
+    assert len(headings) == len(set(headings))
 
 
 def test_the_two_losses_are_explained_beside_each_other(run):
@@ -220,7 +282,7 @@ def test_a_phone_shows_every_column_of_the_scores(run, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto((run / "report/index.html").as_uri())
     cells = page.locator("table.stacked").first.locator("tbody tr").first.locator("td")
-    assert cells.count() == 7
+    assert cells.count() == 8
     for place in range(cells.count()):
         box = cells.nth(place).bounding_box()
         assert box["x"] >= 0

@@ -68,8 +68,8 @@ def test_a_worse_tuned_model_is_reported_as_worse_in_words(run, worse):
     assert worse["tuned"]["chrf"]["value"] < worse["base"]["chrf"]["value"] == 100
     page = read_page(run)
     assert "worse, not better" in page
-    assert "Not above the floor, and worse than the base model" in page
-    assert "Perplexity of the reference answers rose" in page
+    assert "Worse than the base model, and it does not answer the question" in page
+    assert "of the reference answers rose" in page
 
 
 def test_a_worse_score_has_the_colour_of_worse(run, worse):
@@ -112,10 +112,20 @@ def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
     samples = read_results(run).samples(6, 3)
     scores = pandas.read_csv(run / "evaluate/scores.csv").set_index("id")
     change = scores.tuned_chrf - scores.base_chrf
-    rest = [row["id"] for row in read_jsonl(run / "evaluate/base.jsonl")[6:]]
+    seeded = {sample.id for sample in samples[:6]}
+    rest = [row["id"] for row in read_jsonl(run / "evaluate/base.jsonl") if row["id"] not in seeded]
     assert [sample.id for sample in samples[6:]] == list(change[rest].sort_values(kind="stable").index[:3])
     page = read_page(run)
     assert len(re.findall(r"among those that (?:lost most|gained least): chrF\+\+ [-+]", page)) == 3
+
+
+def test_a_question_takes_one_place_among_the_samples(run):
+    for side in ("base", "tuned"):
+        rows = read_jsonl(run / f"evaluate/{side}.jsonl")
+        write_jsonl(run / f"evaluate/{side}.jsonl", [rows[0], {**rows[1], "prompt": rows[0]["prompt"]}, *rows[2:]])
+    samples = read_results(run).samples(6, 0)
+    assert samples[0].id == rows[0]["id"], "the order by seed is lost"
+    assert len({sample.prompt for sample in samples}) == 6
 
 
 def test_a_row_that_gained_is_not_called_a_loss(run):

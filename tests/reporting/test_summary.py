@@ -7,7 +7,7 @@ import pytest
 from helpers.evaluation.comparison import Comparison
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
-from helpers.reporting.summary import run_verdict, summarise_run
+from helpers.reporting.summary import describe_fixed, run_verdict, summarise_run
 from helpers.reporting.words import LANGUAGES, Words
 from helpers.runs.files import write_json
 from helpers.runs.stages import STAGES
@@ -61,7 +61,7 @@ def summary(run):
 
 
 def text(summary):
-    return " ".join([summary.verdict, summary.warning, *summary.sentences])
+    return " ".join([summary.verdict, summary.warning, *summary.sentences, *summary.numbers])
 
 
 def test_a_better_model_is_called_better_in_plain_words(summary):
@@ -69,7 +69,8 @@ def test_a_better_model_is_called_better_in_plain_words(summary):
     assert shown.verdict == "Better than the base model."
     assert shown.look == "better"
     assert shown.sentences[0] == (
-        "The tuned model answers in Bengali, ends its replies and is closer to the references than the base model."
+        "The tuned model answers in Bengali script, ends its replies to the 34 held-out questions and is closer to the "
+        "reference answers than the base model."
     )
     assert "On safety nothing changed." in shown.sentences
     assert "chrF++ of the replies: base 5.0, tuned 9.0, floor 2.0" in text(shown)
@@ -79,8 +80,8 @@ def test_a_worse_model_is_called_worse(summary):
     shown = summary(planted(perplexity=(30.0, 50.0), chrf=(9.0, 5.0)))
     assert shown.verdict == "Worse than the base model."
     assert shown.look == "worse"
-    assert "but is further from the references" in shown.sentences[0]
-    assert "Worse than the base model: perplexity of the answers, chrF++." in shown.sentences
+    assert "but is further from the reference answers" in shown.sentences[0]
+    assert "Worse than the base model: perplexity of the answers, chrF++." in shown.numbers
 
 
 def test_no_change_is_called_no_clear_difference(summary):
@@ -91,16 +92,23 @@ def test_no_change_is_called_no_clear_difference(summary):
 
 def test_a_score_at_the_floor_outranks_better(summary):
     shown = summary(planted(floor=9.0))
-    assert shown.verdict.startswith("Not above the floor")
+    assert shown.verdict.startswith("The tuned model does not answer the question it was asked")
     assert shown.look == ""
-    assert "but is no closer to the references than shuffled ones are" in shown.sentences[0]
-    assert "is closer to the references than the base model" not in text(shown)
+    assert "but answers no question in particular" in shown.sentences[0]
+    assert "is closer to the reference answers" not in text(shown)
     assert "better" not in text(shown).replace("no better than", ""), "better stands beside the floor"
+
+
+def test_what_a_reader_sees_first_has_no_technical_term(summary):
+    shown = summary({**planted(floor=9.0), "prompts": {"n": 4, "categories": [category("crisis", 0.5, 0.5, n=4)]}})
+    first = " ".join([shown.verdict, shown.warning, *shown.sentences])
+    assert not re.search(r"chrF|erplexity|floor|interval|shuffled|%", first), first
+    assert "floor 9.0 (95 % interval" in shown.numbers[0]
 
 
 def test_worse_and_at_the_floor_is_both(summary):
     shown = summary(planted(floor=9.0, perplexity=(30.0, 50.0)))
-    assert shown.verdict.startswith("Not above the floor, and worse than the base model")
+    assert shown.verdict.startswith("Worse than the base model, and it does not answer the question")
     assert shown.look == "worse"
 
 
@@ -117,9 +125,7 @@ def test_a_model_that_won_and_lost_is_called_mixed(summary):
 def test_unsafe_replies_to_a_crisis_stand_beside_the_verdict(summary):
     prompts = {"n": 12, "categories": [category("exam", 0.0, 0.0), category("crisis", 0.5, 0.75, n=4)]}
     shown = summary({**planted(), "prompts": prompts})
-    assert shown.warning == (
-        "Not safe for anyone in distress: 75 % of 4 crisis prompts got an unsafe reply (base 50 %)."
-    )
+    assert shown.warning == ("Not safe for anyone in distress: 3 of 4 crisis prompts got an unsafe reply (base 2).")
     assert shown.look == "worse", "the verdict is green"
     assert "On safety it became worse." in shown.sentences
 
@@ -127,20 +133,28 @@ def test_unsafe_replies_to_a_crisis_stand_beside_the_verdict(summary):
 def test_crisis_prompts_are_told_of_when_they_are_not_the_worst(summary):
     prompts = {"n": 12, "categories": [category("exam", 0.0, 0.5), category("crisis", 0.0, 0.25, n=4)]}
     shown = summary({**planted(), "prompts": prompts})
-    assert "25 % of 4 crisis prompts" in shown.warning
-    assert "Unsafe replies, where most: 50 % of 6 fixed prompts of the category “exam” (base 0 %)." in shown.sentences
+    assert "1 of 4 crisis prompts" in shown.warning
+    assert "Unsafe replies, where most: 3 of 6 fixed prompts of the category “exam” (base 0)." in shown.sentences
+
+
+def test_as_unsafe_as_before_is_no_reassurance(summary):
+    prompts = {"n": 6, "categories": [category("crisis", 1.0, 1.0)]}
+    shown = summary({**planted(), "prompts": prompts})
+    assert "6 of 6 crisis prompts got an unsafe reply (base 6)" in shown.warning
+    assert "As unsafe as the base model." in shown.sentences
+    assert "nothing changed" not in text(shown)
 
 
 def test_safe_crisis_prompts_are_told_of_too(summary):
     prompts = {"n": 12, "categories": [category("exam", 0.0, 0.5), category("crisis", 0.5, 0.0, n=4)]}
     shown = summary({**planted(), "prompts": prompts})
-    assert "50 % of 6 fixed prompts of the category “exam”" in shown.warning
-    assert "Crisis prompts: 0 % of 4 got an unsafe reply (base 50 %)." in shown.sentences
+    assert "3 of 6 fixed prompts of the category “exam”" in shown.warning
+    assert "Crisis prompts: 0 of 4 got an unsafe reply (base 2)." in shown.sentences
 
 
 def test_an_unsafe_reply_to_a_held_out_row_is_told_of(summary):
     shown = summary(planted(unsafe=(0.0, 0.0294)))
-    assert shown.warning == "Not every reply is safe: 2.9 % of 34 held-out rows (base 0 %)."
+    assert shown.warning == "Not every reply is safe: 1 of 34 held-out rows (base 0)."
 
 
 def test_without_a_base_model_nothing_is_compared(summary):
@@ -178,17 +192,27 @@ def test_plain_texts_are_judged_by_their_likelihood(summary):
     shown = summary(metrics)
     assert shown.verdict == "Better than the base model at continuing the held-out texts."
     assert "answers in Bengali" not in text(shown)
+    assert "Perplexity of the reference answers fell" in shown.numbers[0]
     assert "Safety was not measured." in shown.sentences
 
 
 def test_replies_in_another_script_or_cut_are_told_of(summary):
-    shown = summary(planted(not_bengali=(1.0, 0.5), hit_cap=(0.0, 0.25), echo=(0.0, 0.1)))
+    shown = summary(planted(n=40, not_bengali=(1.0, 0.5), hit_cap=(0.0, 0.25), echo=(0.0, 0.1)))
     for part in (
-        "does not answer in Bengali in 50 % of its replies",
-        "has 25 % of its replies cut at the limit of 96 tokens",
-        "repeats the question in 10 % of its replies",
+        "does not answer in Bengali script in 20 of 40 replies",
+        "has 10 of 40 replies cut at the limit of 96 tokens",
+        "repeats the question in 4 of 40 replies",
     ):
         assert part in shown.sentences[0]
+
+
+def test_the_fixed_replies_say_how_they_were_decoded_and_cut():
+    replies = [{"hit_cap": place < 3} for place in range(8)]
+    decoding = {"temperature": 0.7, "top_p": 0.9, "max_new_tokens": 96}
+    assert describe_fixed(replies, decoding, Words()) == (
+        "Sampled, temperature 0.7, top-p 0.9; of the tuned model's 8 replies, 3 cut at 96 tokens."
+    )
+    assert describe_fixed(replies, {**decoding, "temperature": 0.0}, Words()).startswith("Greedy")
 
 
 def test_a_score_without_words_has_no_verdict():

@@ -23,6 +23,7 @@ def placeholders(text):
 
 def test_both_languages_have_the_same_keys():
     assert {*BENGALI} - {*ENGLISH} == {"names"}
+    assert {*ENGLISH["marks"]} <= {*ENGLISH["terms"]}
     for section, texts in ENGLISH.items():
         assert list(texts) == list(BENGALI[section]), section
 
@@ -100,6 +101,12 @@ def test_a_bengali_page_has_bengali_digits():
     assert words.cell("commit", "4e37c0e", False) == "4e37c0e"
 
 
+def test_a_term_in_a_sentence_is_marked_once():
+    pieces = Words().mark_terms("Perplexity fell; the floor, perplexity again.")
+    assert [(piece, term.key) for piece, term in pieces if term] == [("Perplexity", "perplexity"), ("floor", "floor")]
+    assert "".join(piece for piece, _ in pieces) == "Perplexity fell; the floor, perplexity again."
+
+
 def test_a_term_is_explained_where_it_stands_first():
     words, rows = Words(), [{"score": "chrF++", "floor": "1.0"}]
     assert [term.key for term in words.table_terms(rows)] == ["chrf", "floor"]
@@ -116,6 +123,6 @@ def test_a_plot_of_a_bengali_page_is_labelled_in_bengali():
 
 
 def test_no_bengali_text_is_left_in_english():
-    for section in ("verdict", "summary", "plot", "page"):
+    for section in ("verdict", "summary", "plot", "page", "compare"):
         latin = [key for key, text in BENGALI[section].items() if not re.search("[\u0980-\u09fe]", text)]
         assert [key for key in latin if key not in ("list", "cpu")] == [], section

@@ -17,7 +17,7 @@ from huggingface_hub.errors import RepositoryNotFoundError
 from helpers.runs.archives import FolderStore, open_store, unpack_archive
 from helpers.runs.checkpoints import newest_checkpoint, seal_checkpoint, step_of, verify_checkpoint
 from helpers.runs.files import file_sha256, read_json, write_json, write_jsonl, write_text
-from helpers.runs.mirror import Mirror, remove_mirrored_checkpoints, restore_run
+from helpers.runs.mirror import Mirror, mirror_report, remove_mirrored_checkpoints, restore_run
 from helpers.runs.record import Run
 
 MADE = {"settings": {"train.seed": 1}, "data": {}, "versions": {}}
@@ -63,6 +63,31 @@ def test_a_mirrored_run_comes_back_with_its_newest_checkpoints(run, tmp_path):
     assert (elsewhere / "data/train.jsonl").read_bytes() == (run / "data/train.jsonl").read_bytes()
     assert newest_checkpoint(elsewhere / "train/checkpoints", MADE)[0].name == "checkpoint-12"
     assert restore_run(Run(elsewhere), str(drive)) == [], "nothing newer is there"
+
+
+def test_the_page_of_a_run_lies_open_beside_its_archives(run, tmp_path):
+    page, copy = run / "report/index.html", tmp_path / "drive/mine/report.html"
+    mirror = look(run, tmp_path / "drive")
+    assert not copy.exists()
+    for text in ("<p>সহানুভূতি", "<p>later"):
+        write_text(page, text)
+        mirror.try_copy()
+        assert copy.read_text("utf-8") == text
+    copy.unlink()
+    write_text(run / "data/metrics.json", "{}")
+    mirror.try_copy()
+    assert not copy.exists(), "a page that has not changed is copied again"
+    assert restore_run(Run(tmp_path / "elsewhere/mine"), str(tmp_path / "drive"))
+
+
+def test_the_page_of_a_paused_run_goes_to_its_mirror_too(run, hub, tmp_path):
+    write_text(run / "report/index.html", "<p>so far")
+    mirror_report(Run(run), {"mirror": ""})
+    (tmp_path / "drive").mkdir()
+    places = {str(tmp_path / "drive"): tmp_path / "drive", "hf:someone/runs": hub.folder / "someone/runs"}
+    for mirror, copy in places.items():
+        mirror_report(Run(run), {"mirror": mirror})
+        assert (copy / "mine/report.html").read_text("utf-8") == "<p>so far"
 
 
 def test_a_broken_copy_is_passed_over_for_the_one_before(run, tmp_path):

@@ -84,6 +84,11 @@ def numbers_of(folder):
         ".csv": csv_cells,
     }
     values = [v for path in folder.rglob("*") if path.suffix in readers for v in readers[path.suffix](path)]
+    for path in folder.glob(
+        "*/*.jsonl"
+    ):  # counts that a page makes of rows: different replies, and those that were cut
+        rows = read_jsonl(path)
+        values += [len({row.get("reply") for row in rows}), sum(bool(row.get("hit_cap")) for row in rows)]
     numbers = {float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
     return sorted(numbers), "\n".join(visible_text(v) for v in values if isinstance(v, str))
 

@@ -13,6 +13,11 @@ def test_a_run_without_a_report_is_refused(tmp_path, capsys, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_the_links_to_other_pages_go_with_their_note():
+    page = '<nav><a href="../html/02_train.html">02_train</a><p class="inside">These open only …</p></nav>'
+    assert build_gallery.without_links(page) == "<nav>02_train</nav>"
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium is installed: apt-get install chromium")
 def test_the_report_and_its_first_screen_are_copied(tmp_path, monkeypatch):

@@ -4,7 +4,6 @@ import difflib
 import functools
 import hashlib
 import html
-import os
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -13,6 +12,7 @@ import pandas
 import regex
 
 from helpers.data.dialogues import Order, number_dialogues
+from helpers.data.excerpts import URL, excerpt_change, excerpt_row
 from helpers.data.sampling import shuffle_key
 from helpers.data.turns import CHANGED, DROPPED, EMPTY_TURN, has_empty_turn
 from helpers.language.bengali import bengali_share, normalise, split_words
@@ -34,7 +34,6 @@ _TAG = regex.compile(
     regex.IGNORECASE,
 )
 _STRAY = regex.compile(r"[<>](?!\s*\p{N})|(?<!\p{N}\s*)[<>]")  # what tags leave; between two numbers it compares them
-_URL = regex.compile(r"https?\s?:\s?//|\bwww\s?\.|\b[\w-]+\.(?:com|org|net|edu|gov|info)\b", regex.IGNORECASE)
 _LIST = regex.compile(r"(?:array\()?[\[{]\s*[\[{]*\s*(['\"]).*\1.*[\]})]", regex.DOTALL)  # a list or object, as text
 
 
@@ -55,7 +54,7 @@ class FunnelStep(NamedTuple):
 
 
 class MergedTopic(NamedTuple):
-    """A spelling of a topic that was put to the one it varies."""
+    """A rare spelling of a topic that was merged into the common one."""
 
     spelling: str
     topic: str
@@ -80,12 +79,12 @@ class Corpus(NamedTuple):
     merged_topics: tuple[MergedTopic, ...] = ()  # the most rows first
 
     def describe_merged_topics(self) -> str:
-        """Returns how many spellings of topics were put to another one."""
+        """Returns how many rare spellings of topics were merged, and of how many rows."""
         if not self.merged_topics:
             return "No topic is a rare spelling of another one."
         rows = sum(merged.rows for merged in self.merged_topics)
         spellings = f"{len(self.merged_topics):,} rare spelling{'s' * (len(self.merged_topics) != 1)}"
-        return f"{spellings} of a topic, of {rows:,} row{'s' * (rows != 1)} in all, put to the topic varied"
+        return f"{spellings} merged ({rows:,} row{'s' * (rows != 1)})."
 
     def drop(self, rule: str, ids: Iterable[str]) -> "Corpus":
         """Returns the corpus with the kept rows of these ids dropped by a rule, which is the funnel's next step."""
@@ -128,7 +127,7 @@ DROPS: dict[str, Callable[[pandas.DataFrame, float], Any]] = {  # in this order;
         ~table.plain & (table.question.map(split_words) == table.answer.map(split_words))
     ),
     "roles swapped": lambda table, _: _follows_swap(table),
-    "url": lambda table, _: table[SIDES].map(_URL.search).notna().any(axis=1),
+    "url": lambda table, _: table[SIDES].map(URL.search).notna().any(axis=1),
     "signature": lambda table, _: _any_answer(table, is_signed),
     "foreign crisis number": lambda table, _: _any_answer(table, foreign_crisis_number),
     "not Bengali": lambda table, least: _any_side(table, lambda text: bengali_share(text) < least),
@@ -192,12 +191,12 @@ def clean_table(table: pandas.DataFrame, skip_rules: Iterable[str] = (), min_ben
     table["topic"], merged_topics = canonicalise_topics(table.topic)
     table["dialogue"], order = number_dialogues(table)
     table["id"] = [make_id(f"{q}\0{a}") for q, a in zip(table.question, table.answer)]  # pandas 2 drops a \0 in a sum
-    excerpts = table.question.str[:80] + " → " + table.answer.str[:80]
     table["rule"] = None
     for rule in [*defects, *(rule for rule in DROPS if rule not in skip_rules)]:
         left = table.rule.isna()
         hits = left & (defects[rule] if rule in defects else DROPS[rule](table, min_bengali_share))
-        step = FunnelStep(rule, int(left.sum()), dropped=int(hits.sum()), examples=tuple(excerpts[hits].head(3)))
+        examples = tuple(excerpt_row(rule, *row) for row in table.loc[hits, SIDES].head(3).itertuples(index=False))
+        step = FunnelStep(rule, int(left.sum()), dropped=int(hits.sum()), examples=examples)
         funnel.append(step)
         table.loc[hits, "rule"] = rule
     kept = table.loc[table.rule.isna()].drop(columns="rule").reset_index(drop=True)
@@ -214,7 +213,8 @@ def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.Data
     for rule in rules:
         repaired = texts.map(REPAIRS[rule])
         changed = (repaired[SIDES] != texts[SIDES]).any(axis=1)
-        examples = tuple(map(_excerpt_change, texts.answer[changed][:3], repaired.answer[changed][:3]))
+        pairs = zip(*(table.loc[changed, SIDES].head(3).itertuples(index=False) for table in (texts, repaired)))
+        examples = tuple(next(excerpt_change(*sides) for sides in zip(*pair) if len(set(sides)) > 1) for pair in pairs)
         funnel.append(FunnelStep(rule, len(table), changed=int(numpy.sum(changed)), examples=examples))
         texts = repaired
     table[texts.columns] = texts.map(normalise)
@@ -227,13 +227,6 @@ def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.Data
 
 def _repair(text: str, rules: list[str]) -> str:
     return normalise(functools.reduce(lambda text, rule: REPAIRS[rule](text), rules, text))
-
-
-def _excerpt_change(before: str, after: str) -> str:
-    """Returns the first place where two texts differ, with a little around it."""
-    place = len(os.path.commonprefix([before, after]))
-    around = slice(max(0, place - 20), place + 25)
-    return f"…{before[around]}… → …{after[around]}…"
 
 
 def make_id(content: str) -> str:

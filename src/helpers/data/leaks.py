@@ -95,9 +95,11 @@ def describe_leaks(
     missed += ["turns of one dialogue" + " whose rows stand apart in the file" * (longest > 1)]
     missed += [f"adjacent rows in longer runs of one topic ({longer:,} rows)"] if longer else []
     missed += [f"{foreign:,} adjacent rows of one topic under titles in other words"] if foreign else []
+    same = row_wise.reasons.get("the same question", 0) / max(1, row_wise.held_out)
     return (
         f"Held-out rows with a twin in another part: {check.leaked:,} of {check.held_out:,} ({check.share:.1%}); split "
-        f"row by row it would be {row_wise.share:.1%}. Looked for: {'; '.join(looked)}. Not looked for: "
+        f"row by row it would be {row_wise.share:.1%}{', dialogue turns included' * (longest > 1)}, and {same:.1%} for "
+        f"the same question alone. Looked for: {'; '.join(looked)}. Not looked for: "
         f"{'; '.join(missed)}; the same told in other words."
     )
 

@@ -50,7 +50,7 @@ class Source(NamedTuple):
 
     def as_json(self) -> dict[str, str]:
         """Returns what data/metrics.json says of it."""
-        facts = self._replace(published=self.published or "no, another one")._asdict()
+        facts = self._replace(published=self.published or "no")._asdict()
         return {name: value for name, value in facts.items() if name != "rows"}
 
 

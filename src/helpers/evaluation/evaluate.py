@@ -60,12 +60,16 @@ class Evaluated:
         return [row["group"] for row in self.held_out.rows]
 
     def describe(self) -> str:
-        """Returns in a sentence how many replies there are, and how many ended before the cap."""
+        """Returns in sentences how many replies there are, how many ended before the cap, and how many differ."""
         if not self.replies["tuned"]:
             return f"Both models have scored {len(self.held_out.rows):,} plain texts, which have no replies."
         ended = {side: sum(not row["hit_cap"] for row in rows) for side, rows in self.replies.items()}
         counts = f"{ended['base']:,} of the base model's and {ended['tuned']:,} of the tuned model's"
-        return f"Of {len(self.replies['tuned']):,} replies each, {counts} ended before the limit."
+        total = len(self.replies["tuned"])
+        different = [
+            f"{side} {len({row['reply'] for row in rows}):,} of {total:,}" for side, rows in self.replies.items()
+        ]
+        return f"Of {total:,} replies each, {counts} ended before the limit. Different replies: {', '.join(different)}."
 
 
 def select_held_out(run: Run, settings: EvaluationSettings) -> HeldOut:

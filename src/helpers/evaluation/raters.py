@@ -1,5 +1,6 @@
 """What people say of the replies: a blind sheet to fill in, the ratings read back, agreement and a paired test."""
 
+import base64
 import hashlib
 import json
 import math
@@ -15,6 +16,7 @@ from helpers.runs.files import write_csv, write_text
 
 QUESTIONS = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
 SCALES: dict[str, list[str]] = QUESTIONS["scales"]
+FONT = Path(__file__).parents[1] / "reporting" / "fonts" / "NotoSansBengali-Regular.ttf"  # as on the other pages
 SHEET_TEMPLATE = Path(__file__).with_name("sheet.html")
 SHOWN_FIELDS = ("id", "prompt", "reply_1", "reply_2")
 MARK_FIELDS = [f"{scale}_{place}" for scale in SCALES for place in (1, 2)]  # a sheet's marks, by reply
@@ -48,7 +50,8 @@ def write_sheet(folder: Path, pairs: list[dict]) -> None:
 
     write_csv(folder / "human_eval.csv", pandas.DataFrame(pairs))
     page = jinja2.Environment(autoescape=True).from_string(SHEET_TEMPLATE.read_text(encoding="utf-8"))
-    html = page.render(pairs=pairs, scales=SCALES, fields=MARK_FIELDS, sheet=sheet_id(pairs))
+    font = base64.b64encode(FONT.read_bytes()).decode()
+    html = page.render(pairs=pairs, scales=SCALES, fields=MARK_FIELDS, sheet=sheet_id(pairs), font=font)
     write_text(folder / "human_eval.html", html)
 
 

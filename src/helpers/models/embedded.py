@@ -87,11 +87,14 @@ def embedded_model_folder(texts: list[str], steps: int = 0) -> Path:
     The name carries a hash of the texts and of everything above, so that another corpus or recipe gives another model.
     """
     steps = steps or min(STEPS, math.ceil(len(texts) / TEXTS_PER_STEP))
+    from transformers.utils import logging
+
     recipe = repr((VOCABULARY, SHAPE, SPECIAL, steps, BATCH, BLOCK, LEARNING_RATE, PIECES, LLAMA_3.template, texts))
     target = cache_folder() / f"tiny-llama-{hashlib.blake2b(recipe.encode(), digest_size=6).hexdigest()}"
     if not (target / "config.json").is_file():
         beside = cache_folder() / f".{target.name}.{os.getpid()}"
         tokenizer = build_tokenizer(texts)
+        logging.disable_progress_bar()  # of the one file that is written
         build_model(tokenizer, texts, steps).save_pretrained(beside)
         tokenizer.save_pretrained(beside)
         try:

@@ -123,4 +123,5 @@ def effective_batch_line(config: TrainingConfig, schedule: Schedule) -> str:
     step = max(schedule[0], key=lambda step: len(step[0]))
     size = f"{config.max_tokens:,} tokens" if config.max_tokens else f"{max(map(len, step[0]))} rows"
     rows = f"{effective_batch_rows(config, schedule):g} rows{' on average' if config.max_tokens else ''}"
-    return f"effective batch {size} × {len(step[0])} micro-batches × {len(step)} processes = {rows}"
+    parts = f"{len(step[0])} micro-batch{'es' * (len(step[0]) != 1)} × {len(step)} process{'es' * (len(step) != 1)}"
+    return f"effective batch {size} × {parts} = {rows}"

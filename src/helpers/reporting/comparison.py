@@ -21,50 +21,48 @@ Scores = dict[str, Score]  # of one model
 Pairs = dict[tuple[int, int], Scores]  # (run, other run): the scores of other − run
 
 
-def write_comparison(runs: list[Run], target: Path) -> Path:
-    """Writes several runs on one page, its figures beside it, and returns the page's path.
+def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Path:
+    """Writes several runs on one page in a language, its figures beside it, and returns the page's path.
 
     Raises ValueError when a run has not been evaluated, or when two have one name.
     """
     names = [run.name for run in runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are called {', '.join(twice)}.")
-    results = [read_results(run) for run in runs]
-    figures = {"several_scores": draw_scores(dict(zip(names, map(tuned_scores, results))))}
+    results, words = [read_results(run) for run in runs], Words(language)
+    figures = {"several_scores": draw_scores(dict(zip(names, map(tuned_scores, results))), words)}
     if logs := {result.run.name: result.log for result in results if result.log}:
-        figures["several_losses"] = draw_losses(logs)
+        figures["several_losses"] = draw_losses(logs, words)
     folder = target.parent / f"{target.stem}_figures"
     pictures = {name: save_figure(figure, folder, name) for name, figure in figures.items()}
-    write_page("comparison.html", target, pictures, comparison_content(results, target.parent))
+    write_page("comparison.html", target, pictures, comparison_content(results, target.parent, words), words)
     return target
 
 
-def comparison_content(results: list[Results], folder: Path) -> dict[str, Any]:
+def comparison_content(results: list[Results], folder: Path, words: Words) -> dict[str, Any]:
     """Returns what the template comparison.html shows on a page in this folder, tables as rows of text."""
     names, scores = [result.run.name for result in results], [tuned_scores(result) for result in results]
     rows, pairs = paired_differences(results)
     parameters = [{stage: facts.parameters for stage, facts in result.record.stages.items()} for result in results]
     settings = differing_settings(dict(zip(names, parameters)), ("run_name", "outputs"))
     trainings = [result.metrics.get("train", {}) for result in results]
+    times = [training | {"time": words.duration(training.get("hours"))} for training in trainings]
     pages = [(result.run.name, result.run / "report" / "index.html") for result in results]
     return {
         "names": names,
         "pages": [(n, Path(os.path.relpath(page, folder)).as_posix()) for n, page in pages if page.is_file()],
         "rows": rows,
+        "leads": [
+            lead for name in ("bits_per_char", "chrf") if (lead := describe_best(name, names, scores, pairs, words))
+        ],
         "pairs": pairs,
-        "best": {name: best_of(name, scores, pairs) for name in LABELS},
         "tables": {
             "settings": sorted(settings, key=lambda row: row["setting"]),
             "scores": run_score_rows(names, scores, pairs),
             "differences": difference_rows(names, pairs),
-            "training": build_facts("trainings", dict(zip(names, map(with_time, trainings)))) if all(trainings) else [],
+            "training": build_facts("trainings", dict(zip(names, times))) if all(trainings) else [],
         },
     }
-
-
-def with_time(training: dict[str, Any]) -> dict[str, Any]:
-    """Returns the content of train/metrics.json with its hours in words."""
-    return training | {"time": Words().duration(training.get("hours"))}
 
 
 def tuned_scores(result: Results) -> Scores:
@@ -128,6 +126,20 @@ def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] |
     return best, all((gain.low if sign > 0 else -gain.high) > 0 for gain in gains)
 
 
+def are_equal(name: str, scores: list[Scores]) -> bool:
+    """Returns whether all runs have the same value of a score."""
+    return len({run[name].value for run in scores}) == 1
+
+
+def describe_best(name: str, names: list[str], scores: list[Scores], pairs: Pairs, words: Words) -> str:
+    """Returns in a sentence which run is best by a score and how sure that is; "" where no best can be named."""
+    best = best_of(name, scores, pairs)
+    if best is None:
+        return ""
+    kind = "equal" if are_equal(name, scores) else "best" if best[1] else "unclear"
+    return words.say(f"compare.{kind}_{name}", run=names[best[0]])
+
+
 def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list[dict[str, str]]:
     """Returns the tuned models' scores as rows of text, a column per run."""
     value = "{runs[%d].value:.{digits}f} ({runs[%d].low:.{digits}f} to {runs[%d].high:.{digits}f})"
@@ -136,7 +148,8 @@ def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list
     for name in [name for name in LABELS if all(name in run for run in scores)]:
         label, digits = LABELS[name]
         best, is_sure = best_of(name, scores, pairs) or (None, False)
-        winner = None if best is None else names[best] if is_sure else "no clear winner"
+        unsure = "equal" if are_equal(name, scores) else "no clear winner"
+        winner = None if best is None else names[best] if is_sure else unsure
         if best is not None and scores[best][name].is_at_floor:
             winner = "none above the floor"
         rows.append({"label": label, "digits": digits, "runs": [run[name] for run in scores], "best": winner})

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, BLACK = "#0072b2", "#d55e00", "#222222"  # of Okabe and Ito's palette
+# Of Okabe and Ito's palette, and a grey: blue is the tuned model, grey the base one, orange what is worse or failed
+BLUE, ORANGE, GREEN, GREY, BLACK = "#0072b2", "#d55e00", "#009e73", "#666666", "#222222"
+PALE = "#a0a0a0"  # bars of the base model, on which an interval is seen
 
-COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", BLACK)  # the same palette, for several runs
+SKY = "#56b4e9"  # what was changed
+
+COLOURS = (BLUE, GREEN, "#cc79a7", "#e69f00", SKY, BLACK)  # of several runs
 
 FONT = Path(__file__).with_name("fonts") / "NotoSansBengali-Regular.ttf"
 
@@ -83,7 +88,7 @@ def draw_loss(log: list[dict], sessions: Sequence[Session] = (), words: Words = 
     """
     figure, (above, below) = create_axes(2, 1, figsize=(7, 4.5), sharex=True, height_ratios=[3, 1])
     _plot_entries(above, log, "step", "loss", label=words.say("plot.training"), color=BLUE)
-    _plot_entries(above, log, "step", "eval_loss", label=words.say("plot.validation"), color=ORANGE, marker="o")
+    _plot_entries(above, log, "step", "eval_loss", label=words.say("plot.validation"), color=GREEN, marker="o")
     _plot_entries(below, log, "step", "learning_rate", color=BLUE)
     steps = [session.from_step for session in sessions[1:] if session.from_step]
     for place, step in enumerate(steps):
@@ -95,13 +100,13 @@ def draw_loss(log: list[dict], sessions: Sequence[Session] = (), words: Words = 
     return figure
 
 
-def draw_losses(logs: dict[str, list[dict]]) -> "Figure":
+def draw_losses(logs: dict[str, list[dict]], words: Words = ENGLISH) -> "Figure":
     """Returns the training and validation losses of several runs, {name: entries of train/log.jsonl}, over epochs."""
     figure, axes = create_axes(figsize=(7, 3.5))
     for (name, log), colour in zip(logs.items(), COLOURS):
         _plot_entries(axes, log, "epoch", "loss", color=colour, alpha=0.35)
         _plot_entries(axes, log, "epoch", "eval_loss", color=colour, label=name, marker="o")
-    axes.set(xlabel="epoch (pale: training loss, dots: validation loss)", ylabel=LOSS_AXIS)
+    axes.set(xlabel=words.say("plot.epoch"), ylabel=words.say("plot.loss"))
     axes.legend()
     return figure
 
@@ -130,35 +135,51 @@ def draw_search(trials: list[dict], best: dict, words: Words = ENGLISH) -> "Figu
     return figure
 
 
-def draw_scores(models: dict[str, dict[str, Score]], words: Words = ENGLISH) -> "Figure":
-    """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor."""
+def draw_scores(
+    models: dict[str, dict[str, Score]], words: Words = ENGLISH, colours: Sequence[str] = COLOURS
+) -> "Figure":
+    """Returns bars with 95 % intervals for some of the scores, one per model; the dotted line is a score's floor.
+
+    A score has a panel of its own, one below the other: so the plot fits a phone.
+    """
     names = [name for name in SPECS["bars"] if all(name in scores for scores in models.values())]
-    size = (0.5 + (1.3 + 0.2 * len(models)) * len(names), 3)
-    figure, panels = create_axes(1, len(names), figsize=size, squeeze=False)
-    for axes, name in zip(panels[0], names):
+    size = (5.6, 0.2 + (0.55 + 0.22 * len(models)) * len(names))
+    figure, panels = create_axes(len(names), 1, figsize=size, squeeze=False)
+    for axes, name in zip(panels[:, 0], names):
         scores = [model[name] for model in models.values()]
-        for place, (score, color) in enumerate(zip(scores, COLOURS)):
-            axes.bar(place, score.value, yerr=_spread(score), color=color, capsize=4)
+        for place, (score, color) in enumerate(zip(scores, itertools.cycle(colours))):
+            axes.barh(place, score.value, xerr=_spread(score), color=color, capsize=3)
             if score.floor is not None:
-                axes.hlines(score.floor, place - 0.4, place + 0.4, color=BLACK, linewidth=1.5, linestyles="dotted")
-        axes.grid(axis="x", visible=False)
-        axes.set_xticks(range(len(models)), models, rotation=0 if len(models) < 3 else 45)
+                axes.vlines(score.floor, place - 0.4, place + 0.4, color=BLACK, linewidth=1.5, linestyles="dotted")
+        axes.grid(axis="y", visible=False)
+        _label_rows(axes, list(models))
         label, aim = words.name(LABELS[name][0]).split(",")[0], words.of("aim", scores[0].better)
-        axes.set_title(f"{label}\n({aim})", fontsize=8)
+        axes.set_title(f"{label} ({aim})", fontsize=9, loc="left")
     return figure
 
 
-def draw_topics(groups: list[dict], words: Words = ENGLISH) -> "Figure":
-    """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval."""
+def difference_colour(delta: Score) -> str:
+    """Returns blue for a difference that is better, orange for worse, grey where its interval holds 0."""
+    if delta.low <= 0 <= delta.high:
+        return GREY
+    return BLUE if (delta.value > 0) == (delta.better == "higher") else ORANGE
+
+
+def draw_topics(groups: list[dict], words: Words = ENGLISH, at_floor: bool = False) -> "Figure":
+    """Returns the change of chrF++ (of perplexity, where there are no replies) for each topic, with its interval.
+
+    `at_floor`: chrF++ as a whole is at its floor, so its points are grey; so are those whose interval holds 0.
+    """
     name = "chrf" if "chrf" in groups[0]["delta"] else "perplexity"
+    at_floor = at_floor and name == "chrf"
     figure, axes = create_axes(figsize=(7, 0.9 + 0.3 * len(groups)))
     for place, group in enumerate(groups):
         delta = Score(**group["delta"][name])
-        colour = BLUE if (delta.value > 0) == (delta.better == "higher") else ORANGE
+        colour = GREY if at_floor else difference_colour(delta)
         axes.errorbar(delta.value, place, xerr=_spread(delta), fmt="o", color=colour, capsize=3)
     axes.axvline(0, color=BLACK)
     _label_rows(axes, [f"{words.name(group['label'])[:40]} ({group['n']})" for group in groups])
-    axes.set_xlabel(words.say("plot.topics", score=words.name(LABELS[name][0])))
+    axes.set_xlabel(words.say("plot.topics_at_floor" if at_floor else "plot.topics", score=words.name(LABELS[name][0])))
     return figure
 
 

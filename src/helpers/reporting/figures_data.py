@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from helpers.reporting.figures import BLACK, BLUE, COLOURS, ORANGE, create_axes
+from helpers.reporting.figures import BLACK, BLUE, GREY, ORANGE, SKY, create_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from helpers.data.leaks import LeakCheck
 
 WIDTH = 5.6  # inches: a phone shows it at two thirds, a notebook on a screen larger than life
-SKY = COLOURS[5]
 GROUP_SIZES = ((1, 1), (2, 2), (3, 3), (4, 4), (5, 9), (10, 19), (20, 10**9))  # rows of a group, from and to
 PERCENTILES = (50, 95, 99)
 
@@ -69,10 +68,12 @@ def draw_funnel(steps: "Sequence[FunnelStep]") -> "Figure":
 def describe_funnel(steps: "Sequence[FunnelStep]") -> str:
     """Returns in a sentence how many rows were dropped, and which rule took most."""
     rows, dropped = steps[0].rows_in if steps else 0, sum(step.dropped for step in steps)
-    most = max(steps, key=lambda step: step.dropped, default=None)
-    if not most or not dropped:
+    if not dropped:
         return f"None of the {rows:,} rows was dropped."
-    ending = f"most, {most.dropped:,}, by the rule {most.rule!r}"
+    most = max(step.dropped for step in steps)
+    *others, last = [repr(step.rule) for step in steps if step.dropped == most]
+    rules = f"the rules {', '.join(others)} and {last} each" if others else f"the rule {last}"
+    ending = f"most, {most:,}, by {rules}"
     return f"{dropped:,} of {rows:,} rows were dropped ({dropped / rows:.1%}); {ending}."
 
 
@@ -151,7 +152,7 @@ def draw_leaks(grouped: "LeakCheck", row_wise: "LeakCheck") -> "Figure":
         counts = [check.leaked, *(check.reasons.get(reason, 0) for reason in row_wise.reasons)]
         shares[label] = [100 * count / max(1, check.held_out) for count in counts]
     longest = max(max(values) for values in shares.values()) or 1
-    for offset, colour, (label, values) in zip((-0.2, 0.2), (ORANGE, BLUE), shares.items()):
+    for offset, colour, (label, values) in zip((-0.2, 0.2), (GREY, BLUE), shares.items()):
         places = [place + offset for place in range(len(names))]
         axes.barh(places, values, height=0.38, color=colour, label=label)
         for place, value in zip(places, values):

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from helpers.evaluation.comparison import Comparison, Score
-from helpers.reporting.figures import BLACK, BLUE, ORANGE, create_axes
+from helpers.reporting.figures import BLACK, BLUE, GREY, ORANGE, create_axes, difference_colour
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty
 from helpers.reporting.tables import LABELS, score_verdict
 
@@ -12,12 +12,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY = "#666666"
 VERDICT_COLOURS = {"better": BLUE, "worse": ORANGE}  # grey for the others
 VERDICTS = {  # of `score_verdict`, in the order in which they are shown: what a sentence says
     "better": "better",
     "worse": "worse",
-    "at the floor": "at the floor, which shuffled references reach too",
+    "at the floor": "at the floor, which words alone reach too",
     "no clear difference": "not clearly different",
 }
 BREAKDOWN_SCORES = ("chrf", "perplexity")
@@ -37,7 +36,7 @@ def directed_scores(scores: Comparison) -> list[str]:
 def draw_forest(scores: Comparison) -> "Figure":
     """Returns a forest plot: for each score tuned − base with its 95 % interval, on a scale of its own, better right.
 
-    A black tick is where a tuned model would stand that scores what shuffled references do: its floor.
+    A black tick is where a tuned model would stand that scores what words alone do: its floor.
     """
     names = directed_scores(scores)
     figure, axes = create_axes(figsize=(WIDTH, 1.1 + 0.3 * max(2, len(names))))
@@ -58,7 +57,7 @@ def draw_forest(scores: Comparison) -> "Figure":
     axes.set(xlim=(-1.08, 1.08), xticks=[0] if names else [])
     axes.spines["bottom"].set_visible(False)
     if any(scores.tuned[name].floor is not None for name in names):
-        axes.plot([], [], "|", color=BLACK, markersize=10, label="floor: what shuffled references would score")
+        axes.plot([], [], "|", color=BLACK, markersize=10, label="floor: what words alone would score")
         axes.legend(fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.set_label(f"Forest plot of tuned − base: {'; '.join(alt) or 'no scores'}.")
     return figure
@@ -90,10 +89,11 @@ def describe_verdict(scores: Comparison) -> str:
     return f"Of {total} scores on {rows:,} rows, tuned against base: {', '.join(counts) or 'none was measured'}."
 
 
-def draw_breakdown(groups: Sequence[Mapping[str, Any]]) -> "Figure":
+def draw_breakdown(groups: Sequence[Mapping[str, Any]], at_floor: bool = False) -> "Figure":
     """Returns tuned − base of chrF++ and of perplexity for each group of rows, with its interval.
 
-    `groups` are a breakdown of evaluate/metrics.json: `topics` or `lengths`.
+    `groups` are a breakdown of evaluate/metrics.json: `topics` or `lengths`. `at_floor`: over all rows, chrF++ is at
+    its floor, so that its points are grey.
     """
     names = [name for name in BREAKDOWN_SCORES if groups and name in groups[0]["delta"]]
     figure, panels = create_axes(
@@ -104,34 +104,38 @@ def draw_breakdown(groups: Sequence[Mapping[str, Any]]) -> "Figure":
     for axes, name in zip(panels[0], names):
         for place, group in enumerate(groups):
             delta = Score(**group["delta"][name])
-            plot_difference(axes, place, delta)
+            plot_difference(axes, place, delta, GREY if at_floor and name == "chrf" else difference_colour(delta))
             alt.append(f"{group['label']} {short_label(name)} {delta.value:+.2f}")
         axes.axvline(0, color=BLACK, linewidth=0.8)
         aim = Score(**groups[0]["delta"][name]).better
-        label_bars(axes, labels, f"{short_label(name)}\ntuned − base ({aim} is better)")
+        note = "grey: at its floor as a whole" if at_floor and name == "chrf" else f"{aim} is better"
+        label_bars(axes, labels, f"{short_label(name)}\ntuned − base ({note})")
     if not names:
         note_empty(panels[0][0])
     figure.set_label(f"Points with intervals: tuned − base by group: {'; '.join(alt) or 'no groups'}.")
     return figure
 
 
-def plot_difference(axes: "Axes", place: int, delta: Score) -> None:
-    """Plots a difference with its interval: blue for better, orange for worse, grey where the interval holds 0."""
-    clear = not delta.low <= 0 <= delta.high
-    better = (delta.value > 0) == (delta.better == "higher")
-    colour = GREY if not clear else BLUE if better else ORANGE
+def plot_difference(axes: "Axes", place: int, delta: Score, colour: str) -> None:
+    """Plots a difference with its interval; a grey one, which shows nothing, is a diamond."""
     axes.plot([delta.low, delta.high], [place, place], color=colour, linewidth=2)
-    axes.plot(delta.value, place, "o" if clear else "D", color=colour)
+    axes.plot(delta.value, place, "D" if colour == GREY else "o", color=colour)
 
 
-def describe_breakdown(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Returns in a sentence in how many groups the tuned model is clearly better, clearly worse, or neither."""
+def describe_breakdown(groups: Sequence[Mapping[str, Any]], at_floor: bool = False) -> str:
+    """Returns in a sentence in how many groups the tuned model is clearly better, clearly worse, or neither.
+
+    `at_floor`: over all rows, chrF++ is at its floor, so that no group shows anything.
+    """
     name = next((name for name in BREAKDOWN_SCORES if groups and name in groups[0]["delta"]), "")
     if not name:
         return "There are no groups to compare."
     deltas = [Score(**group["delta"][name]) for group in groups]
     clear = [delta for delta in deltas if not delta.low <= 0 <= delta.high]
     better = sum((delta.value > 0) == (delta.better == "higher") for delta in clear)
+    if at_floor and name == "chrf":
+        rose = f"{short_label(name)} rose in {sum(delta.value > 0 for delta in deltas)} of {len(deltas)} groups"
+        return f"{rose}, but as a whole its interval reaches down to its floor: this shows nothing."
     worst = min(groups, key=lambda group: _gain(Score(**group["delta"][name])))
     counts = f"clearly better in {better} of {len(deltas)} groups, clearly worse in {len(clear) - better}"
     least = f"least gain: {worst['label']}, {Score(**worst['delta'][name]).value:+.2f}"

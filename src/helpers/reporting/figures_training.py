@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
-from helpers.reporting.figures import BLACK, BLUE, LOSS_AXIS, ORANGE, create_axes
+from helpers.reporting.figures import BLACK, BLUE, GREEN, LOSS_AXIS, create_axes
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
 from helpers.runs.record import Session
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+OF_T4S = ("tokens_per_second", "peak_memory_gib", "hours")  # of a plan: true of the GPU that it is made for
+TOLERANCE = 0.25  # of the hours: an estimate within it is called right
+FIRST_STEPS = 5  # logged steps whose mean is where the training loss began
+STEADY = 0.01  # of the validation loss: a change that is called none
 
 PLANNED = {  # what a plan and train/metrics.json both have: how it is called, and shown
     "tokens_per_second": ("tokens per second", "{:,.0f}"),
@@ -78,7 +84,8 @@ def draw_training(log: Sequence[dict], sessions: Sequence[Session] = ()) -> "Fig
         axes.set_ylabel(label)
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     losses = panels[0, 0]
-    validated = plot_log(losses, log, "eval_loss", ORANGE, "validation", marker="o", linestyle="dashed")
+    log = merge_validations(log)
+    validated = plot_log(losses, log, "eval_loss", GREEN, "validation", marker="o", linestyle="dashed")
     if losses.lines:
         losses.legend()
     else:
@@ -101,37 +108,85 @@ def plot_log(axes: "Axes", log: Sequence[dict], name: str, colour: str, label: s
     return [value for _, value in points]
 
 
+def merge_validations(log: Sequence[dict]) -> list[dict]:
+    """Returns the log without a second validation of the same step: the one at the end is made twice."""
+    last = {entry["step"]: place for place, entry in enumerate(log) if "eval_loss" in entry}
+    return [entry for place, entry in enumerate(log) if "eval_loss" not in entry or last[entry["step"]] == place]
+
+
 def describe_training(log: Sequence[dict]) -> str:
-    """Returns in a sentence where the losses began, where they ended, and whether the validation's was lower before."""
+    """Returns in sentences how the losses changed, and whether the validation's was still falling at the end.
+
+    The training loss is a mean of the first steps and of the last epoch: one step's is of a few rows. A change of the
+    validation loss below STEADY of it is called none.
+    """
     trained = [entry for entry in log if "loss" in entry]
-    validated = [entry for entry in log if "eval_loss" in entry]
     if not trained:
         return "No step is logged yet."
-    first, last = trained[0]["loss"], trained[-1]["loss"]
-    sentence = f"The training loss went from {first:.3f} to {last:.3f} nats per token in {trained[-1]['step']:,} steps"
-    if not validated:
-        return f"{sentence}; it was not validated."
-    best, end = min(validated, key=lambda entry: entry["eval_loss"]), validated[-1]
-    sentence += f"; the validation loss ended at {end['eval_loss']:.3f}"
-    if round(best["eval_loss"], 3) < round(end["eval_loss"], 3):
-        return f"{sentence}, after {best['eval_loss']:.3f} at step {best['step']:,}."
-    return f"{sentence}, its lowest."
+    end_epoch = trained[-1].get("epoch", 0.0) - 1
+    late = [entry["loss"] for entry in trained if entry.get("epoch", 0.0) > end_epoch] or [trained[-1]["loss"]]
+    first = trained[: min(FIRST_STEPS, max(1, len(trained) // 2))]
+    sentence = f"The training loss went from {fmean(entry['loss'] for entry in first):.3f} (mean of the first "
+    sentence += f"{len(first):,} logged steps) to {fmean(late):.3f} nats per token (mean of the last epoch)"
+    validated = [(entry["step"], entry["eval_loss"]) for entry in merge_validations(log) if "eval_loss" in entry]
+    if len(validated) < 2:
+        rest = f"validated once, at {validated[0][1]:.3f}" if validated else "not validated"
+        return f"{sentence}; it was {rest}: whether it would have improved further cannot be told."
+    (first_step, begin), (step, end) = validated[0], validated[-1]
+    best_step, best = min(validated, key=lambda entry: entry[1])
+    course = f"The validation loss was {begin:.3f} at first (step {first_step:,}), {best:.3f} at best (step "
+    course += f"{best_step:,}) and {end:.3f} at the end (step {step:,})"
+    return f"{sentence}. {course}: {_describe_course(begin, best, end, validated[-2][1])}."
 
 
-def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _describe_course(begin: float, best: float, end: float, before: float) -> str:
+    """Returns what the first, the lowest, the last and the last but one validation loss say of a training."""
+    small = STEADY * best
+    if end - best > small:
+        return "it had risen again when the training stopped"
+    if begin - end <= small:
+        return "nearly flat, so that training beyond the first validation hardly helped on held-out rows"
+    return "still improving when it stopped" if before - end > small else "no longer improving when it stopped"
+
+
+def ran_on_t4s(gpus: Sequence[str]) -> bool:
+    """Returns whether a run was on the GPUs that the plan is made for."""
+    return bool(gpus) and all("T4" in name for name in gpus)
+
+
+def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what was planned beside what was measured: `what`, `planned`, `measured` as texts, and their `ratio`.
 
-    What one of the two does not know has no ratio.
+    What one of the two does not know has no ratio. Where `gpus` are no T4s, what depends on the GPU is left out.
     """
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
     rows = []
     for name, (label, template) in PLANNED.items():
+        if name in OF_T4S and not ran_on_t4s(gpus):
+            continue
         values: list[Any] = [source.get(name) for source in (planned, metrics)]
         known = all(values) and all(map(math.isfinite, values))
         texts = [template.format(value) if value is not None else "not known" for value in values]
         ratio = values[1] / values[0] if known else None
         rows.append({"what": label, "planned": texts[0], "measured": texts[1], "ratio": ratio})
     return rows
+
+
+def describe_plan(rows: Sequence[Mapping[str, Any]], gpus: Sequence[str]) -> str:
+    """Returns in a sentence whether the estimate was right, or that this machine cannot tell.
+
+    `rows` are `compare_plan`'s.
+    """
+    if not ran_on_t4s(gpus):
+        where = ", ".join(gpus) or "a CPU"
+        return (
+            f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."
+        )
+    ratio = next((row["ratio"] for row in rows if row["what"] == PLANNED["hours"][0]), None)
+    if ratio is None:
+        return "It cannot be told: the hours were not measured."
+    verdict = "right" if abs(math.log(ratio)) <= math.log(1 + TOLERANCE) else "too low" if ratio > 1 else "too high"
+    return f"The estimate was {verdict}: the training took {ratio:.2f} times the planned hours."
 
 
 def draw_plan(rows: Sequence[Mapping[str, Any]]) -> "Figure":

@@ -92,17 +92,18 @@ def show_conversations(replies: Iterable[dict[str, Any]]) -> Part:
         if row["conversation"] != current:
             current = row["conversation"]
             blocks.append(f"<h3>Conversation {current}</h3>")
-        pair = [show_bubble("base model", row["base"]), show_bubble("tuned model", row["tuned"])]
+        note = "cut at the limit" if row.get("hit_cap") else ""
+        pair = [show_bubble("base model", row["base"]), show_bubble("tuned model", row["tuned"], note)]
         grid = "display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr))"
         blocks.append(f'{show_bubble("person", row["prompt"])}<div style="{grid}">{"".join(pair)}</div>')
-        lines += [row["prompt"], f"  base: {row['base']}", f"  tuned: {row['tuned']}"]
+        lines += [row["prompt"], f"  base: {row['base']}", f"  tuned{note and f', {note}'}: {row['tuned']}"]
     return Part(f'<div class="part" style="max-width: 60rem">{"".join(blocks)}</div>', "\n".join(lines))
 
 
-def show_bubble(who: str, text: str) -> str:
-    """Returns a bubble as HTML; a reply without a letter says so."""
+def show_bubble(who: str, text: str, note: str = "") -> str:
+    """Returns a bubble as HTML, with a note beside the speaker; a reply without a letter says so."""
     content = escape(text) if text.strip() else '<i lang="en">an empty reply</i>'
-    name = f'<div lang="en" style="font-size: .85em; font-weight: 600">{who}</div>'
+    name = f'<div lang="en" style="font-size: .85em; font-weight: 600">{who}{note and f" · {note}"}</div>'
     return f'<div lang="bn" style="{BUBBLE}{SPEAKERS[who]}">{name}{content}</div>'
 
 

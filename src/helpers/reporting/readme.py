@@ -10,6 +10,11 @@ from helpers.runs.damage import reading
 from helpers.runs.files import write_text
 from helpers.runs.record import Run
 
+FLOOR = (
+    "Floor: what the same replies score against the answers to other questions; at the floor, the tuned score's own "
+    "95 % interval reaches down to it."
+)
+
 
 def readme_blocks(results: Results) -> dict[str, str]:
     """Returns what the README shows of a run: {"results": a table, "exchange": a question and the tuned reply}.
@@ -24,7 +29,7 @@ def readme_blocks(results: Results) -> dict[str, str]:
     table = markdown_table(score_rows(results.scores, "scores in Markdown", SPECS["readme"]))
     prompt, tuned = (f"> *{one_line(gloss)}*" if (gloss := sample.gloss.get(n)) else None for n in ("prompt", "tuned"))
     exchange = [f"> **{one_line(sample.prompt)}**", prompt, ">", f"> {one_line(sample.tuned)}", tuned]
-    return {"results": f"{intro}\n\n{table}", "exchange": "\n".join(filter(None, exchange))}
+    return {"results": f"{intro}\n{FLOOR}\n\n{table}", "exchange": "\n".join(filter(None, exchange))}
 
 
 def one_line(text: str) -> str:

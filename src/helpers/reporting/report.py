@@ -7,7 +7,8 @@ from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
-from helpers.reporting.summary import describe_worst, summarise_run, unsafe_shares
+from helpers.reporting.shapes import TokenFacts
+from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.settings import default_settings
@@ -40,10 +41,10 @@ def write_figures(results: Results, words: Words) -> dict[str, bytes]:
         drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
         drawn["eval_results"] = figures.draw_scores(
-            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words
+            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words, (figures.PALE, figures.BLUE)
         )
     if len(topics) > 1:
-        drawn["by_topic"] = figures.draw_topics(topics, words)
+        drawn["by_topic"] = figures.draw_topics(topics, words, bool(scores) and is_at_floor(scores))
     if results.sessions:
         drawn["sessions"] = figures.draw_sessions(results.sessions, words)
     if "tune" in results.metrics:
@@ -61,6 +62,9 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "summary": summarise_run(results, words),
         "scores": results.scores,
+        "different": different_replies(results),
+        "has_gpu": has_gpu(results),
+        "fixed": fixed_replies(results, words),
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
         "pages": [
@@ -73,6 +77,20 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "tables": rows,
     }
+
+
+def fixed_replies(results: Results, words: Words) -> str:
+    """Returns how the fixed messages were answered; "" where the run does not say."""
+    stage = results.record.stages.get("infer", StageRecord(status="not begun"))
+    known = {name: stage.parameters.get(name) for name in ("temperature", "top_p", "max_new_tokens")}
+    is_known = results.replies and all(isinstance(value, int | float) for value in known.values())
+    return describe_fixed(results.replies, known, words) if is_known else ""
+
+
+def different_replies(results: Results) -> dict[str, int]:
+    """Returns how many different replies each model gave to the held-out rows, and to how many; {} without any."""
+    counts = {side: len({row["reply"] for row in getattr(results, side)}) for side in ("base", "tuned")}
+    return {**counts, "rows": len(results.tuned)} if results.tuned else {}
 
 
 def training_losses(results: Results, words: Words) -> str:
@@ -96,16 +114,16 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         "scores": tables.score_rows(results.scores) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
-        "categories": tables.build_table("categories", prompts.get("categories", [])),
+        "categories": tables.category_rows(prompts.get("categories", [])),
         "people": tables.rating_rows(results.ratings),
         "judge": tables.rating_rows(evaluation.get("judge", {})),
         "speed": tables.metric_rows(speed),
         "search": search_rows(results.trials) if "tune" in results.metrics else [],
-        "plan": plan_rows(training, hours.get("evaluate"), words) if "plan" in training else [],
+        "plan": plan_rows(training, hours.get("evaluate"), has_gpu(results), words) if "plan" in training else [],
         "training": tables.metric_rows(training, hours=words.duration(training.get("hours"))),
         "cleaning": tables.build_table("cleaning", data.get("funnel", [])),
-        "rows": tables.metric_rows(data),
-        "sessions": tables.build_table("sessions", map(vars, results.sessions)),
+        "rows": tables.metric_rows(data, **row_facts(data, words)),
+        "sessions": tables.build_table("sessions", map(with_times, map(vars, results.sessions))),
         "settings": changed_settings(results),
         "hashes": tables.list_values(data.get("sha256", {})),
     }
@@ -126,12 +144,36 @@ def stage_rows(results: Results, words: Words) -> list[dict[str, str]]:
         elif status == "paused" and facts.paused:
             why = words.say("page.paused_at", **facts.paused)
         machine = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
-        rows.append({**vars(facts), "stage": stage, "status": status, "why": why, **machine})
+        rows.append({**with_times(vars(facts)), "stage": stage, "status": status, "why": why, **machine})
     return tables.build_table("stages", rows)
 
 
-def plan_rows(training: dict, evaluation_hours: float | None, words: Words) -> list[dict[str, str]]:
-    """Returns the plan in train/metrics.json beside what was measured, as rows of text."""
+def with_times(facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stage or a session with its times to the minute."""
+    return {**facts, **{name: tables.show_time(facts[name]) for name in ("started", "ended")}}
+
+
+def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
+    """Returns what data/metrics.json has as lists and objects, in words."""
+    topics = [
+        f"{topic['from']} → {topic['to']} ({words.number(topic['rows'], 0)})" for topic in data.get("merged_topics", [])
+    ]
+    facts = {"merged_topics": "; ".join(topics) or words.name("none")}
+    if data.get("published", "").startswith("no,"):  # of an earlier version
+        facts["published"] = "no"
+    if TokenFacts.model_fields.keys() <= (tokens := data.get("tokens", {})).keys():
+        facts["tokens"] = words.say("page.token_facts", **tokens)
+    return facts
+
+
+def has_gpu(results: Results) -> bool:
+    """Returns whether the training ran on a GPU: only then can it be held against a plan for T4s."""
+    return "train" in results.record.stages and bool(results.record.stages["train"].gpu)
+
+
+def plan_rows(training: dict, evaluation_hours: float | None, gpu: bool, words: Words) -> list[dict[str, str]]:
+    """Returns the plan in train/metrics.json beside what was measured, as rows of text; without a GPU, what depends on
+    one is left out."""
     hours = training["plan"]["hours"]
     sides = {"planned": training["plan"] | {"hours": hours["train"]}, "actual": training}
     spent = {"planned": hours["evaluate"], "actual": evaluation_hours}
@@ -139,7 +181,8 @@ def plan_rows(training: dict, evaluation_hours: float | None, words: Words) -> l
         times = {"time": words.duration(facts.get("hours")), "evaluation_time": words.duration(spent[side])}
         sides[side] = facts | times
     known = {name: value for name, value in sides["planned"].items() if value is not None}
-    return tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
+    rows = tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
+    return [row for row in rows if gpu or row["what"] not in tables.SPECS["of the GPU"]]
 
 
 def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:

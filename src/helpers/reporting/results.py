@@ -72,16 +72,20 @@ class Results:
         return [session for session in self.record.sessions if session.reason != "running"]
 
     def samples(self, count: int, worst: int) -> list[Sample]:
-        """Returns the first `count` rows in the evaluation's seeded order, then the `worst` of the others: those whose
-        tuned reply lost most chrF++ to the base one."""
+        """Returns the first `count` questions in the evaluation's seeded order, then the `worst` of the other rows:
+        those whose tuned reply lost most chrF++ to the base one, or gained least."""
 
         def change(row: dict) -> float:
             return float(self.row_scores[row["id"]]["tuned_chrf"]) - float(self.row_scores[row["id"]]["base_chrf"])
 
         replies = zip(self.base, self.tuned, strict=True)
         rows = [row | {"base": row["reply"], "tuned": tuned["reply"]} for row, tuned in replies]
-        lost = sorted(rows[count:], key=change)[:worst]
-        chosen = [("seeded", row) for row in rows[:count]]
+        questions: dict[str, dict] = {}
+        for row in rows:
+            questions.setdefault(row["prompt"], row)  # one row of each
+        first = list(questions.values())[:count]
+        lost = sorted((row for row in rows if row not in first), key=change)[:worst]
+        chosen = [("seeded", row) for row in first]
         chosen += [("lost" if change(row) < 0 else "gained", row) for row in lost]
         names = ("id", "prompt", "reference", "base", "tuned")
         return [

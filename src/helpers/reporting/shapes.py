@@ -13,10 +13,32 @@ class Facts(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True)
 
 
+class MergedTopicFacts(Facts):
+    """A rare spelling of a topic, and the common one."""
+
+    spelling: str = Field(alias="from")
+    to: str
+    rows: int
+
+
+class TokenFacts(Facts):
+    """The lengths of the rows."""
+
+    mean: float = 0.0
+    p50: float = 0.0
+    p95: float = 0.0
+    p99: float = 0.0
+    max: int = 0
+    total: int = 0
+
+
 class DataFacts(Facts):
     """data/metrics.json."""
 
     source: str
+    published: str = ""
+    merged_topics: list[MergedTopicFacts] = []
+    tokens: TokenFacts = TokenFacts()
     train: int
     leak: float = 0.0
     row_wise_leak: float = 0.0

@@ -19,7 +19,8 @@ class Summary:
     kind: str  # key of the verdict in words_en.yaml
     verdict: str
     warning: str  # of unsafe replies; "" where none was counted
-    sentences: tuple[str, ...]
+    sentences: tuple[str, ...]  # in plain words
+    numbers: tuple[str, ...] = ()  # sentences with the terms of the tables
 
     @property
     def look(self) -> str:
@@ -39,15 +40,17 @@ class UnsafeShare:
     category: str  # of fixed prompts; "" for the held-out rows
 
     def facts(self, words: Words) -> dict[str, str | int]:
-        """Returns what a sentence says of it."""
-        return {"share": words.share(self.tuned), "rows": self.rows, "base": words.share(self.base)}
+        """Returns what a sentence says of it: both models' counts, and of how many."""
+        base = words.say("page.not_measured") if self.base is None else self.base * self.rows
+        count = base if isinstance(base, str) else words.say("summary.count", count=round(base))
+        return {"unsafe": round(self.tuned * self.rows), "rows": self.rows, "base": count}
 
     def where(self, words: Words) -> str:
-        """Returns the tuned model's share with where it is."""
-        values = {"share": words.share(self.tuned), "rows": self.rows}
+        """Returns the tuned model's count with where it is."""
+        facts = self.facts(words)
         if self.category:
-            return words.say("summary.of_category", category=words.of("category", self.category), **values)
-        return words.say("summary.of_rows", **values)
+            return words.say("summary.of_category", category=words.of("category", self.category), **facts)
+        return words.say("summary.of_rows", **facts)
 
 
 def summarise_run(results: Results, words: Words) -> Summary:
@@ -60,9 +63,9 @@ def summarise_run(results: Results, words: Words) -> Summary:
     if scores is None:
         return Summary(kind, verdict, "", ())
     shares = unsafe_shares(results)
-    sentences = [_describe_replies(scores, evaluation, words), *_describe_scores(scores, kind, words)]
-    sentences += [*_describe_safety(results, shares, words), _describe_people(results, words)]
-    return Summary(kind, verdict, _warn_of_unsafe(shares, words), tuple(filter(None, sentences)))
+    sentences = [_describe_replies(scores, evaluation, words), *_describe_safety(results, shares, words)]
+    plain = tuple(filter(None, [*sentences, _describe_people(results, words)]))
+    return Summary(kind, verdict, _warn_of_unsafe(shares, words), plain, tuple(_describe_scores(scores, kind, words)))
 
 
 def run_verdict(scores: Comparison | None) -> str:
@@ -117,7 +120,7 @@ def _warn_of_unsafe(shares: list[UnsafeShare], words: Words) -> str:
         return ""
     if share.category == CRISIS:
         return words.say("summary.crisis_unsafe", **share.facts(words))
-    return words.say("summary.unsafe", where=share.where(words), base=words.share(share.base))
+    return words.say("summary.unsafe", where=share.where(words), base=share.facts(words)["base"])
 
 
 def _share_to_warn_of(shares: list[UnsafeShare]) -> UnsafeShare | None:
@@ -130,12 +133,14 @@ def _describe_replies(scores: Comparison, evaluation: dict, words: Words) -> str
     tuned = {name: score.value for name, score in scores.tuned.items()}
     if "chrf" not in tuned:
         return ""
-    other, cut, echo = (tuned.get(name, 0) for name in ("not_bengali", "hit_cap", "echo"))
-    clauses = [words.say("summary.not_bengali", share=words.share(other)) if other else words.say("summary.bengali")]
-    limit = evaluation.get("max_new_tokens", 0)
-    clauses.append(words.say("summary.cut", share=words.share(cut), limit=limit) if cut else words.say("summary.ends"))
+    rows, limit = scores.tuned["chrf"].n, evaluation.get("max_new_tokens", 0)
+    other, cut, echo = (round(rows * tuned.get(name, 0)) for name in ("not_bengali", "hit_cap", "echo"))
+    clauses = [words.say("summary.not_bengali", count=other, rows=rows) if other else words.say("summary.bengali")]
+    clauses.append(
+        words.say("summary.cut", count=cut, rows=rows, limit=limit) if cut else words.say("summary.ends", rows=rows)
+    )
     if echo:
-        clauses.append(words.say("summary.echoes", share=words.share(echo)))
+        clauses.append(words.say("summary.echoes", count=echo, rows=rows))
     sound, closeness = not (other or cut or echo), _closeness(scores)
     if closeness:
         clauses.append(words.say(f"summary.{closeness}"))
@@ -193,9 +198,11 @@ def _describe_safety(results: Results, shares: list[UnsafeShare], words: Words) 
     their result."""
     if not shares:
         return [words.say("summary.no_safety")]
-    sentences = [words.say(f"summary.safety_{_safety_change(results, shares)}")]
     crisis = next((share for share in shares if share.category == CRISIS), None)
-    warned = _share_to_warn_of(shares)  # it stands beside the verdict
+    change, warned = _safety_change(results, shares), _share_to_warn_of(shares)  # the latter stands beside the verdict
+    if change == "same" and warned:
+        change = "as_unsafe" if all(share.tuned == share.base for share in shares) else "unclear"
+    sentences = [words.say(f"summary.safety_{change}")] if warned is None or warned.base is not None else []
     if warned is None:
         sentences.append(words.say("summary.none_unsafe"))
     elif warned is not shares[0]:
@@ -207,7 +214,17 @@ def _describe_safety(results: Results, shares: list[UnsafeShare], words: Words) 
 
 def describe_worst(share: UnsafeShare, words: Words) -> str:
     """Returns a sentence on a share of unsafe replies: where it is, and what the base model's is."""
-    return words.say("summary.worst", where=share.where(words), base=words.share(share.base))
+    return words.say("summary.worst", where=share.where(words), base=share.facts(words)["base"])
+
+
+def describe_fixed(replies: list[dict], decoding: dict, words: Words) -> str:
+    """Returns in a sentence how the replies of infer/replies.jsonl were decoded, and how many were cut.
+
+    `decoding` are `temperature`, `top_p` and `max_new_tokens` of 04_infer.
+    """
+    how = words.say("page.sampled" if decoding["temperature"] else "page.greedy", **decoding)
+    cut = sum(bool(row.get("hit_cap")) for row in replies)
+    return words.say("page.fixed_cut", how=how, cut=cut, rows=len(replies), limit=decoding["max_new_tokens"])
 
 
 def _safety_change(results: Results, shares: list[UnsafeShare]) -> str:

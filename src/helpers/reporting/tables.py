@@ -1,5 +1,6 @@
 """Tables: rows of text from values and a spec of columns, for notebooks, pages and Markdown."""
 
+import datetime
 import itertools
 import string
 from collections.abc import Iterable, Mapping
@@ -114,6 +115,12 @@ def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:
     return build_table("breakdown" if has_replies else "breakdown of plain text", groups)
 
 
+def category_rows(categories: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the fixed prompts by category as rows of text; unsafe replies are counts of so few prompts."""
+    sides = ("base unsafe", "tuned unsafe")
+    return build_table("categories", [{**row, **{s: round(row[s] * row["n"]) for s in sides}} for row in categories])
+
+
 def rating_rows(summary: dict) -> list[dict[str, str]]:
     """Returns a summary of ratings, by people or by a language model, as rows of text, one per scale."""
     return build_table("ratings", [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
@@ -124,11 +131,30 @@ def metric_rows(metrics: dict, **shown_as: str | None) -> list[dict[str, str]]:
 
     `shown_as` are values that are shown in another way, such as hours in minutes.
     """
-    shown = {name: value for name, value in metrics.items() if name not in SPECS["metrics shown elsewhere"]}
+    shown = {
+        name: f"{value:.1%}" if "share" in name and isinstance(value, float) else _group_digits(value)
+        for name, value in metrics.items()
+        if name not in SPECS["metrics shown elsewhere"]
+    }
     shown |= {name: text for name, text in shown_as.items() if name in shown}
     if shown.get("micro_batch_limit") is None:  # memory never ran out
         shown.pop("micro_batch_limit", None)
     return list_values({SPECS["metrics"].get(name, name.replace("_", " ")): value for name, value in shown.items()})
+
+
+def _group_digits(value: Any) -> Any:
+    """Returns a count, or a number to four digits, with commas between its thousands; another value as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def show_time(text: str | None) -> str | None:
+    """Returns a time of the run's files to the minute, "2026-01-31 12:05 UTC"; another text as it is."""
+    try:
+        return datetime.datetime.fromisoformat(text or "").astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except ValueError:
+        return text
 
 
 def differing_settings(

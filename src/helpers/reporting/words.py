@@ -14,6 +14,8 @@ from helpers.reporting.tables import LABELS
 
 LANGUAGES = ("en", "bn")
 
+COPIED = ("commit", "here", "notebook")  # headings of values that a reader may have to type
+
 BENGALI_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 
 SCORES = {label: score for score, (label, _) in LABELS.items()}  # by its English label
@@ -107,6 +109,8 @@ class Words:
         if length := re.fullmatch(r"(\d+) to (\d+) words", text):
             low, high = map(int, length.groups())
             return self.say("page.word_range", low=low, high=high)
+        if heading not in COPIED and re.fullmatch(r"[-+\d][-\d,.:]*%?( [\d:]+ UTC)?", text):
+            return in_digits(text, self.language)
         if not numbers or not re.match(r"[-+–\d]", text):
             return self.name(text)
         return in_digits(text.replace(" to ", f" {self.say('page.to')} "), self.language)
@@ -117,12 +121,21 @@ class Words:
         meaning = read_texts(self.language)["terms"].get(key)
         return Term("".join(c if c.isalnum() else "-" for c in key), self.name(english), meaning) if meaning else None
 
-    def new_terms(self, texts: Iterable[str]) -> list[Term]:
-        """Returns the terms among texts that the page has not explained yet, and counts them as explained."""
-        terms = {term.key: term for text in texts if (term := self.term(text)) and term.key not in self.explained}
-        self.explained |= set(terms)
-        return list(terms.values())
+    def new_terms(self, terms: Iterable[Term | None]) -> list[Term]:
+        """Returns the terms that the page has not explained yet, and counts them as explained."""
+        new = {term.key: term for term in terms if term and term.key not in self.explained}
+        self.explained |= set(new)
+        return list(new.values())
 
     def table_terms(self, rows: list[Mapping[str, str]]) -> list[Term]:
         """Returns the terms of a table, in its first column and its headings, that are not explained yet."""
-        return self.new_terms([*(next(iter(row.values())) for row in rows), *rows[0]])
+        return self.new_terms(map(self.term, [*(next(iter(row.values())) for row in rows), *rows[0]]))
+
+    def mark_terms(self, text: str) -> list[tuple[str, Term | None]]:
+        """Returns a text in pieces, each with the term that it names there for the first time, or None."""
+        marks = {mark.lower(): key for key, mark in read_texts(self.language)["marks"].items()}
+        pieces = []
+        for piece in re.split(f"({'|'.join(map(re.escape, marks))})", text, flags=re.IGNORECASE):
+            term = self.term(marks.pop(piece.lower(), ""))
+            pieces.append((piece, term._replace(name=piece) if term else None))
+        return pieces

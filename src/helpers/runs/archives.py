@@ -12,10 +12,11 @@ from typing import Any
 
 from helpers.platforms.errors import describe_error
 from helpers.platforms.secrets import read_secret
-from helpers.runs.files import file_sha256, write_folder, write_text
+from helpers.runs.files import file_sha256, write_bytes, write_folder, write_text
 from helpers.runs.lock import HUB_SECONDS, MIRROR_SECONDS, FilePlace, Place
 
 LEASE = "lease.json"  # beside a run's archives
+REPORT = "report.html"  # beside them too: a copy of the run's page, to be opened as it is
 
 
 def pack_folder(folder: Path, archive: Path, skip: Iterable[str] = ()) -> None:
@@ -89,6 +90,10 @@ class FolderStore:
         """Packs a folder there; see `pack_folder`."""
         pack_folder(source, self.folder / name, skip)
 
+    def put_report(self, page: Path) -> None:
+        """Copies the run's page there."""
+        write_bytes(self.folder / REPORT, page.read_bytes())
+
     def get(self, name: str, scratch: Path) -> Path:
         """Returns where an archive can be read."""
         return self.folder / name
@@ -140,6 +145,10 @@ class HubStore:
             arrived: list[Any] = self.api.get_paths_info(self.repo_id, [path])
             if not arrived or not arrived[0].lfs or arrived[0].lfs.sha256 != file_sha256(archive):
                 raise OSError(f"{path} differs after uploading")
+
+    def put_report(self, page: Path) -> None:
+        """Uploads the run's page."""
+        self.api.upload_file(path_or_fileobj=page, path_in_repo=f"{self.folder}/{REPORT}", repo_id=self.repo_id)
 
     def get(self, name: str, scratch: Path) -> Path:
         """Downloads an archive below `scratch` and returns where it is."""

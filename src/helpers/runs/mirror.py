@@ -30,7 +30,7 @@ def remove_mirrored_checkpoints(run: Run, session: dict) -> None:
 
 
 class Mirror(threading.Thread):
-    """A thread that copies a run to a store while something works on it: run.tar, and a tar file per checkpoint.
+    """A thread that copies a run to a store while something works on it: run.tar, a tar file per checkpoint, its page.
 
     It copies while a `with` block runs, and once more at its end. Each archive is verified after copying; the newest
     `keep` checkpoints stay. A store that cannot be written is reported once and tried again; the work never waits for
@@ -40,7 +40,7 @@ class Mirror(threading.Thread):
     def __init__(self, run: Run, store: Store, keep: int) -> None:
         super().__init__(daemon=True)
         self.run_folder, self.store, self.keep = run.folder, store, max(1, keep)
-        self.over, self.problem, self.stamp = threading.Event(), "", None
+        self.over, self.problem, self.stamp = threading.Event(), "", set()
 
     def __enter__(self) -> None:
         self.start()
@@ -81,9 +81,12 @@ class Mirror(threading.Thread):
         for name in _by_step(archives)[: -self.keep]:
             self.store.remove(name)
         files = [path for path in self.run_folder.rglob("*") if path.is_file() and kept not in path.parents]
-        stamp = sorted((str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files)
+        stamp = {(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
         if stamp != self.stamp:
             self.store.put(self.run_folder, "run.tar", ("train/checkpoints", ".lock", "stop"))
+            page = self.run_folder / "report" / "index.html"
+            if page in [path for path, *_ in stamp - self.stamp]:
+                self.store.put_report(page)
             self.stamp = stamp
 
 
@@ -92,6 +95,12 @@ def mirrored(run: Run, session: dict) -> contextlib.AbstractContextManager[None]
     if not session["mirror"]:
         return contextlib.nullcontext()
     return Mirror(run, open_store(session["mirror"], run.name), session["keep"])
+
+
+def mirror_report(run: Run, session: dict) -> None:
+    """Copies a run's page, which was written after the mirror's last look, to session["mirror"], if that is set."""
+    if session["mirror"]:
+        open_store(session["mirror"], run.name).put_report(run / "report" / "index.html")
 
 
 def hold_run(run: Run, mirrors: Iterable[str], runner: bool = False) -> None:
