@@ -28,6 +28,9 @@ COMMENTS_ONLY = {  # the rest is what people write, not what the project writes
     "src/helpers/language/care.yaml",
     "tests/language/crisis_held_out.yaml",
     "tests/language/crisis_later.yaml",
+    "tests/language/crisis_unseen_1.yaml",
+    "tests/language/crisis_unseen_2.yaml",
+    "tests/language/crisis_training.csv",
 }
 PLOTS = regex.compile(r"report|comparison|figures|notebooks/")  # paths where a figure is a plot
 BARRIER, PLACEHOLDER = "¦", "×"  # what stands for code between two texts, and for a value in an f-string

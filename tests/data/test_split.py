@@ -83,7 +83,9 @@ def test_twenty_thousand_rows_are_split_without_a_leak(seed):
     assert count_overlap(make_parts(kept, "", "twin")) == 0
     assert find_leaks(kept, corpus.dropped, {"": kept.part}, 0.8, corpus.order.longest)[""].leaked == 0
     fates = corpus_twin.count_fates(twin, corpus)
-    assert fates.missed.sum() == fates.hard.sum()
+    assert not kept.duplicated(["question", "answer"]).any()
+    known = fates.drop("exact duplicate")  # the copy of a row that another rule dropped is kept
+    assert known.missed.sum() == known.hard.sum()
     assert fates["in error"].sum() < 0.01 * len(kept), "sound rows were lost"
 
 

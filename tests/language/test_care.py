@@ -13,6 +13,7 @@ from helpers.language.bengali import bengali_share, latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.language.hotlines import HELPLINES, foreign_crisis_number
 
+DOCS = Path(__file__).resolve().parents[2] / "docs/chat-and-export.md"
 NUMBERS = [line["number"] for line in HELPLINES]
 
 
@@ -44,6 +45,18 @@ def test_indirect_sentences_are_detected_less_often(capsys):
     recall, false_alarms = measure_rates("indirect, written after the rules", later, capsys)
     assert recall >= 0.6, "the rules have become worse on other words"
     assert false_alarms <= 0.05, "the rules have become worse on other words"
+
+
+def test_the_documented_rates_are_those_of_lists_by_other_hands():
+    """By writers who have not seen the rules: what the rules are worth. A list read to change them is worth nothing."""
+    rows = [row for number in (1, 2) for row in read_sentences(f"crisis_unseen_{number}")]
+    shares = []
+    for kind in ("direct", "indirect", "harmless"):
+        alarms = [bool(detect_crisis(row["text"])) for row in rows if row["kind"] == kind]
+        shares.append(f"{sum(alarms) / len(alarms):.1%}".replace("%", " %"))
+    assert f"| {' | '.join(shares)} |" in DOCS.read_text(encoding="utf-8"), (
+        f"docs/chat-and-export.md is to say {shares}"
+    )
 
 
 def test_ordinary_sorrow_is_no_crisis(capsys):
