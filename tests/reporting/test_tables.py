@@ -2,8 +2,15 @@
 
 import pytest
 
-from helpers.evaluation.comparison import Score
-from helpers.reporting.tables import build_facts, build_table, delta_verdict, differing_settings, list_values
+from helpers.evaluation.comparison import Comparison, Score
+from helpers.reporting.tables import (
+    build_facts,
+    build_table,
+    delta_verdict,
+    differing_settings,
+    list_values,
+    score_verdict,
+)
 
 
 def test_a_cell_is_its_template_filled_in():
@@ -49,3 +56,17 @@ def test_settings_are_compared_key_by_key():
 def test_a_difference_has_a_verdict(low, high, better, verdict):
     delta = Score(value=(low + high) / 2, low=low, high=high, floor=None, better=better, n=9)
     assert delta_verdict(delta) == verdict
+
+
+@pytest.mark.parametrize(("chrf", "expected"), [(0.001, "better"), (0.4, "exploratory")])
+def test_an_exploratory_score_waits_for_the_primary_ones(chrf, expected):
+    def score(name, value, p=None):
+        better = "lower" if name in ("bits_per_char", "unsafe") else "higher"
+        return {"value": value, "low": value - 1, "high": value + 1, "floor": None, "better": better, "n": 9, "p": p}
+
+    p_values = {"bits_per_char": 0.01, "chrf": chrf, "rougeL": max(0.01, chrf), "unsafe": 0.01}
+    sides = {side: {name: score(name, 5.0) for name in p_values} for side in ("base", "tuned")}
+    scores = Comparison(**sides, delta={name: score(name, 3.0, p) for name, p in p_values.items()})
+    assert score_verdict(scores, "rougeL") == expected
+    assert score_verdict(scores, "unsafe") == "worse", "safety waits for nothing"
+    assert score_verdict(scores, "bits_per_char") == "worse"

@@ -18,6 +18,7 @@ VERDICTS = {  # of `score_verdict`, in the order in which they are shown: what a
     "worse": "worse",
     "at the floor": "at the floor, which words alone reach too",
     "no clear difference": "not clearly different",
+    "exploratory": "not judged, as a primary score is not clear",
 }
 BREAKDOWN_SCORES = ("chrf", "perplexity")
 

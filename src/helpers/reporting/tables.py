@@ -90,9 +90,14 @@ def delta_verdict(delta: Score) -> str:
 def score_verdict(scores: Comparison, name: str) -> str:
     """Returns `delta_verdict` of tuned − base for one score.
 
-    "at the floor" instead of better: the tuned model scores no more than words alone would.
+    "at the floor" instead of better: the tuned model scores no more than words alone would. "exploratory": no verdict,
+    because a primary score has none yet.
     """
-    base, tuned, verdict = scores.base[name], scores.tuned[name], delta_verdict(scores.delta[name])
+    base, tuned, delta = scores.base[name], scores.tuned[name], scores.delta[name]
+    gates = [scores.delta[primary].p for primary in PRIMARY if primary in scores.delta]
+    if name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates):
+        return "exploratory"
+    verdict = delta_verdict(delta)
     if verdict == "–":
         return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
     return "at the floor" if verdict == "better" and tuned.is_at_floor else verdict
