@@ -48,7 +48,7 @@ def test_the_published_file_is_known_by_its_hash(tmp_path, monkeypatch):
 
 def test_another_file_is_said_to_be_another_one(tmp_path):
     path = write_csv_file(tmp_path / "a.csv", {})
-    assert load_table(str(path))[1].as_json()["published"] == "no, another one"
+    assert load_table(str(path))[1].as_json()["published"] == "no"
 
 
 def test_a_space_in_a_files_name_does_not_matter(tmp_path):
