@@ -49,6 +49,7 @@ run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
 max_rows: int = 0  # test rows, sampled by seed, 0: all
 max_prompts: int = 0  # of the rubric's fixed prompts, spread over their categories, 0: all
+max_probes: int = 0  # items of each kind that ask what was forgotten, 0: all
 batch_size: int = 8  # rows
 max_new_tokens: int = 256  # tokens per reply
 temperature: float = 0.0  # 0: greedy
@@ -126,7 +127,7 @@ lengths = groups.get("lengths", [])
 picture(draw_breakdown(lengths, at_floor), describe_breakdown(lengths, at_floor))
 
 # %%
-from helpers.reporting.tables import breakdown_rows
+from helpers.reporting.tables import breakdown_rows, probe_rows
 
 text_table(breakdown_rows([*groups["topics"], *lengths]))
 
@@ -164,6 +165,20 @@ print(describe_prompts(prompt_scores))
 text_table(category_rows(prompt_scores["categories"]))
 
 # %% [markdown]
+# ## What it may have forgotten
+# Can the tuned model still do what the base model could? Questions of knowledge and reasoning, general texts,
+# instructions and Bengali grammar, which have nothing to do with the corpus. By chance 25 % of the questions are
+# answered, and 50 % of the pairs of sentences.
+
+# %%
+from helpers.evaluation.evaluate import compare_forgetting
+from helpers.evaluation.probes import describe_forgotten
+
+probe_scores = compare_forgetting(evaluated, settings)
+print(describe_forgotten(probe_scores))
+text_table(probe_rows(probe_scores))
+
+# %% [markdown]
 # ## For people
 # Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
 # spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what
@@ -180,7 +195,8 @@ print(f"{len(pairs)} blind pairs on the sheet; a language model has rated {llm_r
 text_table(rating_rows(llm_ratings))
 
 # %%
-metrics = finish_evaluation(run, settings, evaluated, scores, **groups, prompts=prompt_scores, judge=llm_ratings)
+others = {"prompts": prompt_scores, "probes": probe_scores, "judge": llm_ratings}
+metrics = finish_evaluation(run, settings, evaluated, scores, **groups, **others)
 print(f"evaluate/metrics.json: the scores of both models on {metrics['n']:,} held-out rows.")
 
 # %% [markdown]

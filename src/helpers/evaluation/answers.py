@@ -6,15 +6,17 @@ import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from helpers.data.probes import Instruction, Probe, instructions, scored_probes
 from helpers.data.prompts import fixed_prompts
 from helpers.data.sampling import shuffle_key
+from helpers.evaluation.probes import INSTRUCTION_TOKENS
 from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
@@ -33,6 +35,7 @@ class EvaluationSettings(BaseModel, frozen=True):
 
     max_rows: int  # of the test part, 0: all
     max_prompts: int  # 0: all
+    max_probes: int  # items of each kind, 0: all
     batch_size: int  # rows
     max_new_tokens: int  # per reply
     temperature: float  # 0: greedy
@@ -59,6 +62,8 @@ class Answers:
     likelihood: list[dict]  # as `score_likelihood` returns it
     replies: list[Reply]
     prompts: list[Reply]
+    probes: list[dict] = field(default_factory=list)  # the likelihoods of `scored_probes`
+    instructions: list[Reply] = field(default_factory=list)
 
 
 def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
@@ -73,8 +78,21 @@ def select_fixed_prompts(rows: list[dict], max_prompts: int) -> list[dict]:
     conversations = [row["messages"] for row in rows if "messages" in row]
     prompts = fixed_prompts() if conversations else []
     prompts = prompts[:: max(1, len(prompts) // max_prompts) if max_prompts else 1][: max_prompts or None]
-    system = [message for message in conversations[0] if message["role"] == "system"] if conversations else []
-    return [{**row, "messages": [*system, {"role": "user", "content": row["prompt"]}]} for row in prompts]
+    return [{**row, "messages": [*system_turns(rows), {"role": "user", "content": row["prompt"]}]} for row in prompts]
+
+
+def system_turns(rows: list[dict]) -> list[dict]:
+    """Returns the system prompt of the rows, as the beginning of a conversation; [] where they have none."""
+    conversations = [row["messages"] for row in rows if "messages" in row]
+    return [message for message in conversations[0] if message["role"] == "system"] if conversations else []
+
+
+def select_probes(rows: list[dict], most: int) -> tuple[list[Probe], list[Instruction]]:
+    """Returns the probes to be scored and the instructions to be followed, `most` items of each kind, 0: all; for a
+    model of plain texts only what is no conversation."""
+    if any("messages" in row for row in rows):
+        return scored_probes(system_turns(rows), most), instructions(system_turns(rows), most)
+    return [probe for probe in scored_probes([], most) if "text" in probe.row], []
 
 
 def answer_rows(run: Run, settings: EvaluationSettings) -> dict[str, Answers]:
@@ -125,10 +143,14 @@ def answer_share(
     prompts = [row["messages"] for row in select_fixed_prompts(rows, settings.max_prompts)]
     decoding = settings.model_dump(include={"max_new_tokens", "batch_size", "temperature", "top_p", "seed"})
     limits = {"batch_size": settings.batch_size, "max_tokens": SCORING_TOKEN_BUDGET}
+    probes, asked = select_probes(rows, settings.max_probes)
+    short = decoding | {"max_new_tokens": INSTRUCTION_TOKENS}
     tasks = {
         "likelihood": partial(score_likelihood, rows=rows, **limits),
         "replies": partial(generate_replies, conversations=conversations, **decoding),
         "prompts": partial(generate_replies, conversations=prompts, **decoding),
+        "probes": partial(score_likelihood, rows=[probe.row for probe in probes], **limits),
+        "instructions": partial(generate_replies, conversations=[own.messages for own in asked], **short),
     }
     share = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
     results: dict[str, dict] = {"base": {}, "tuned": {}}

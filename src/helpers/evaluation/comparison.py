@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy
 from pydantic import BaseModel
 
-from helpers.evaluation.metrics import BETTER, PRIMARY, SHARES, draw_floor, rubric_scores, score_values
+from helpers.evaluation.metrics import AIMS, PRIMARY, SHARES, draw_floor, rubric_scores, score_values
 from helpers.evaluation.resampling import (
     adjust_holm,
     detectable_effect,
@@ -87,7 +87,7 @@ def compare_models(
     groups = groups or [str(row) for row in range(rows)]
     number = len(set(groups))
     resampling = Resampling(groups, draw_counts(number, draws, seed), level, seed)
-    names = [name for name in BETTER if name in base]
+    names = [name for name in AIMS if name in base]
     compared = {name: compare_score(name, base[name], tuned[name], resampling) for name in names}
     corrected = correct_p_values({name: scores["delta"].p or 0.0 for name, scores in compared.items()})
     for name, scores in compared.items():
@@ -134,17 +134,17 @@ def compare_score(name: str, base: numpy.ndarray, tuned: numpy.ndarray, resampli
         sums["tuned"],
         resampling.seed,
     )
-    about: dict[str, Any] = {"floor": None, "n": len(base), "groups": number, "better": BETTER[name]}
+    about: dict[str, Any] = {"floor": None, "n": len(base), "groups": number, "better": AIMS[name]}
     facts = {"base": about, "tuned": about, "delta": about | {"p": p}}
     facts["delta"]["detectable"] = detectable_effect(*bounds["delta"], number, level)
-    if BETTER[name] == "near 1":
+    if AIMS[name] == "near 1":
         facts["delta"]["better"] = "lower"
     return {side: Score(value=values[side], low=low, high=high, **facts[side]) for side, (low, high) in bounds.items()}
 
 
 def _difference(name: str, base: Any, tuned: Any) -> Any:
     """Returns tuned − base, of a score that is best near 1 of the distances from it."""
-    return abs(tuned - 1) - abs(base - 1) if BETTER[name] == "near 1" else tuned - base
+    return abs(tuned - 1) - abs(base - 1) if AIMS[name] == "near 1" else tuned - base
 
 
 def correct_p_values(p_values: dict[str, float]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from helpers.evaluation.answers import (
     EvaluationSettings,
     answer_rows,
     select_fixed_prompts,
+    select_probes,
     select_test_rows,
 )
 from helpers.evaluation.comparison import (
@@ -21,6 +22,7 @@ from helpers.evaluation.comparison import (
     length_groups,
 )
 from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
+from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.evaluation.raters import blind_pair, write_sheet
 from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
@@ -157,6 +159,14 @@ def compare_prompts(run: Run, evaluated: Evaluated, settings: EvaluationSettings
         sums = {side: rubric_sums(rows) for side, rows in replied.items()}
         scores = compare_models(sums["base"], sums["tuned"], {}, **settings.resampling).model_dump()
     return {"n": len(prompts), **scores, "categories": category_means(**replied)}
+
+
+def compare_forgetting(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, Any]:
+    """Returns the scores of the probes of both models, as metrics.json has them; {} where none were asked."""
+    probes, asked = select_probes(evaluated.held_out.rows, settings.max_probes)
+    answers = evaluated.answers.items()
+    sums = {side: probe_sums(probes, own.probes, asked, own.instructions) for side, own in answers}
+    return compare_probes(sums, **settings.resampling)
 
 
 def describe_prompts(prompt_scores: dict) -> str:

@@ -24,8 +24,17 @@ BETTER = {  # every score, in the order in which they are shown: which direction
     **dict.fromkeys(("empathy", "graded"), "higher"),
     **dict.fromkeys(("unsafe", "hit_cap", "echo", "not_bengali"), "lower"),
 }
+PROBE_SCORES = {  # of helpers.evaluation.probes
+    **dict.fromkeys(("knowledge_bn", "knowledge_en", "reasoning_bn", "reasoning_en", "grammar_bn"), "higher"),
+    **dict.fromkeys(("instructions_bn", "instructions_en"), "higher"),
+    **dict.fromkeys(("text_bn", "text_en"), "lower"),
+}
+AIMS = BETTER | PROBE_SCORES
 PRIMARY = ("bits_per_char", "chrf")  # chosen before any result: what the verdict rests on; the others are exploratory
-SHARES = ("unsafe", "hit_cap", "echo", "not_bengali")  # means of zeros and ones
+SHARES = (
+    *("unsafe", "hit_cap", "echo", "not_bengali"),
+    *(name for name in PROBE_SCORES if not name.startswith("text")),
+)  # means of zeros and ones
 FLOOR_SHUFFLES = 200  # whose mean and spread are a score's floor
 FLOOR_REFERENCES = (2, 20)  # of other rows that each reply is scored against for its floor: least and most
 FLOOR_PAIRS = 8000  # replies × references of a model that are scored for it, as far as the least allows

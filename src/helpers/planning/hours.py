@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import chain, islice
 from typing import Any
 
+from helpers.data.probes import scored_probes
 from helpers.data.prompts import fixed_prompts
-from helpers.models.batching import GENERATION_TOKEN_BUDGET, cut_batches, padded_tokens
+from helpers.models.batching import GENERATION_TOKEN_BUDGET, SCORING_TOKEN_BUDGET, cut_batches, padded_tokens
 from helpers.models.families import count_parameters, linear_layers
 from helpers.planning.batches import MicroBatch, Schedule, count_steps, uses_checkpointing
 from helpers.planning.config import TrainingConfig
@@ -14,6 +15,7 @@ from helpers.planning.memory import NF4_BYTES, OPTIMIZER_BYTES
 
 T4_FLOPS = 20.4e12  # floating-point operations per second, measured in a 4096³ product in float16
 T4_BYTES = 320e9  # bytes per second of its memory, by its data sheet
+TOKENS_PER_BYTE = 0.4  # of Bengali in UTF-8, by Llama 3's vocabulary
 DRIVE_BYTES = 50e6  # bytes per second of a checkpoint's way to disk and mirror
 
 
@@ -45,10 +47,13 @@ def training_seconds(config: TrainingConfig, shape: dict, lengths: Sequence[int]
     return total
 
 
-def evaluation_seconds(shape: dict, load_in_4bit: bool, lengths: list[int], batch_size: int, new_tokens: int) -> float:
+def evaluation_seconds(
+    shape: dict, load_in_4bit: bool, lengths: list[int], batch_size: int, new_tokens: int, scored: Sequence[int] = ()
+) -> float:
     """Returns the seconds one T4 needs to score both models' rows and to write their replies, every one to the cap.
 
-    `lengths` are the rows' tokens. A row's whole length is taken for its prompt's.
+    `lengths` are the rows' tokens. A row's whole length is taken for its prompt's. `scored` are those of texts without
+    a reply.
     """
     per_token, fixed = token_seconds(shape), dequantisation_seconds(shape, load_in_4bit)
     table = count_parameters(shape, {})["table"] * 2 / T4_BYTES
@@ -58,7 +63,16 @@ def evaluation_seconds(shape: dict, load_in_4bit: bool, lengths: list[int], batc
         read = sum(sizes[row] - new_tokens / 2 for row in rows)
         total += new_tokens * (fixed + table + read * cached + len(rows) * per_token)
         total += 2 * (fixed + per_token * sum(sizes[row] - new_tokens for row in rows))  # scored; read before a reply
+    for rows in cut_batches(range(len(scored)), sorted(scored), batch_size, SCORING_TOKEN_BUDGET):
+        total += fixed + per_token * sum(sorted(scored)[row] for row in rows)
     return 2 * total
+
+
+def probe_tokens(most: int) -> list[int]:
+    """Returns the estimated tokens of each probe that is scored, `most` items of each kind, 0: all; by Llama 3's rate
+    in Bengali, which is above the one in English."""
+    texts = [str(probe.row.get("text") or probe.row["messages"]) for probe in scored_probes([], most)]
+    return [round(len(text.encode()) * TOKENS_PER_BYTE) for text in texts]
 
 
 def estimate_hours(
@@ -79,7 +93,7 @@ def estimate_hours(
     validated = min(rows.val, config.eval_rows or rows.val)
     tested = min(rows.test, evaluation["max_rows"] or rows.test)
     answered = [rows.train[row % len(rows.train)] for row in range(tested)] + [round(mean)] * prompts
-    limits = evaluation["batch_size"], evaluation["max_new_tokens"]
+    limits = evaluation["batch_size"], evaluation["max_new_tokens"], probe_tokens(evaluation["max_probes"])
     answering = evaluation_seconds(shape, config.load_in_4bit, answered, *limits)
     answering_gpus = 1 if config.device_map else evaluation["num_gpus"] or world
     hours: dict[str, float] = {

@@ -114,6 +114,11 @@ def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = 
     return build_table(spec, rows)
 
 
+def probe_rows(probe_scores: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the probes of evaluate/metrics.json as rows of text, one per score; [] where none were asked."""
+    return score_rows(Comparison(**probe_scores), "probes") if probe_scores else []
+
+
 def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:
     """Returns a breakdown of evaluate/metrics.json (its `topics` or `lengths`) as rows of text, one per group."""
     has_replies = all("chrf" in group["delta"] for group in groups)
