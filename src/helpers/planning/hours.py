@@ -1,6 +1,7 @@
 """Estimated hours, from a T4's measured rate of arithmetic and its memory bandwidth."""
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain, islice
 from typing import Any
 
@@ -68,6 +69,7 @@ def evaluation_seconds(
     return 2 * total
 
 
+@cache
 def probe_tokens(most: int) -> list[int]:
     """Returns the estimated tokens of each probe that is scored, `most` items of each kind, 0: all; by Llama 3's rate
     in Bengali, which is above the one in English."""
