@@ -11,7 +11,7 @@
 # %% [markdown]
 # # 5 · Report
 #
-# What came of it? The verdict first, then the pictures it rests on, then the one page to send round.
+# What came of it? The verdict first, then score by score, then the one page to send round.
 #
 # **Needs** neither torch nor a GPU, and a few seconds: a downloaded run folder is enough. **Reads** every stage's
 # files, as many as there are. **Writes** `report/`: `index.html`, its plots as PNG and SVG, `metrics.json`.
@@ -63,8 +63,8 @@ summary = summarise_run(results, Words(page_language))
 print(*filter(None, (summary.verdict, summary.warning, *summary.sentences, *summary.numbers)), sep="\n")
 
 # %% [markdown]
-# Score by score: a difference counts as better where its 95 % interval is clear of zero and the tuned model's own
-# interval is clear of the floor, which words alone reach. `03_evaluate` draws them.
+# Score by score: a difference counts as better where it is hardly by chance, and the tuned model is clear of
+# the floor, which words alone reach. `03_evaluate` draws them.
 
 # %%
 from helpers.reporting.figures_scores import group_verdicts
