@@ -282,7 +282,7 @@ def test_a_phone_shows_every_column_of_the_scores(run, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto((run / "report/index.html").as_uri())
     cells = page.locator("table.stacked").first.locator("tbody tr").first.locator("td")
-    assert cells.count() == 8
+    assert cells.count() == 11
     for place in range(cells.count()):
         box = cells.nth(place).bounding_box()
         assert box["x"] >= 0
