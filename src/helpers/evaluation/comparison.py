@@ -79,7 +79,7 @@ def compare_models(
     1997, §3.8), with the same draws for both models, so that `delta` is a paired comparison; of shares they are exact.
     A difference has a p-value by permutation within groups: of the primary scores corrected for their number (Holm),
     of the others for theirs, and none below the larger of the primary ones' (serial gatekeeping), so that the chance
-    of any false one stays that of a single test.
+    of any false one stays that of a single test. That of unsafe replies alone is not corrected.
     """
     # By hand: scipy.stats.bootstrap draws anew for every score and resamples rows. Here one draw of counts serves all
     # scores of both models, as a product with their sums.

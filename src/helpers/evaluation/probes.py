@@ -14,11 +14,10 @@ import regex
 from helpers.data.probes import LANGUAGES, Instruction, Probe
 from helpers.evaluation.comparison import Comparison, Score, compare_models
 from helpers.evaluation.metrics import PROBE_SCORES
-from helpers.evaluation.resampling import adjust_holm
+from helpers.evaluation.resampling import SIGNIFICANT, adjust_holm
 from helpers.language.bengali import latin_digits, normalise, split_words
 
 INSTRUCTION_TOKENS = 48  # of a reply to an instruction at most
-SIGNIFICANT = 0.05  # chance of any false loss among the probes
 
 
 def follows(reply: str, check: Mapping[str, Any], language: str) -> bool:

@@ -11,6 +11,7 @@ import yaml
 
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
+from helpers.evaluation.resampling import SIGNIFICANT
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -19,7 +20,6 @@ SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 
 LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
 
-SIGNIFICANT = 0.05  # chance of any false verdict among a page's scores
 AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1"}
 
 
