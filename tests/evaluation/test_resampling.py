@@ -208,7 +208,6 @@ def test_models_that_are_the_same_rarely_get_a_verdict(embedded_rows):
     Replies are references of other rows, of two kinds, so that scores differ from row to row.
     """
     from helpers.evaluation.metrics import score_sums
-    from helpers.reporting.tables import delta_verdict
 
     rows = [row for row in embedded_rows if row["group"]][:90]
     references = [row["messages"][-1]["content"] for row in rows]
@@ -230,5 +229,5 @@ def test_models_that_are_the_same_rarely_get_a_verdict(embedded_rows):
         base = {name: numpy.where(mask, pairs[1][name], pairs[0][name]) for name in pairs[0]}
         tuned = {name: numpy.where(mask, pairs[0][name], pairs[1][name]) for name in pairs[0]}
         scores = compare_models(base, tuned, {}, 10, number, groups=groups)
-        wrong += any(delta_verdict(delta) in ("better", "worse") for delta in scores.delta.values())
+        wrong += any(delta.change in ("better", "worse") for delta in scores.delta.values())
     assert wrong / 500 <= 0.05

@@ -67,7 +67,7 @@ def text(summary):
 def test_a_better_model_is_called_better_in_plain_words(summary):
     shown = summary(planted())
     assert shown.verdict == "Better than the base model."
-    assert shown.look == "better"
+    assert (shown.outcome, shown.look) == ("cannot tell yet", ""), "crisis prompts and probes were not measured"
     assert shown.sentences[0] == (
         "The tuned model answers in Bengali script, ends its replies to the 34 held-out questions and is closer to the "
         "reference answers than the base model."

@@ -6,7 +6,6 @@ from helpers.evaluation.comparison import Comparison, Score
 from helpers.reporting.tables import (
     build_facts,
     build_table,
-    delta_verdict,
     differing_settings,
     list_values,
     score_verdict,
@@ -55,7 +54,7 @@ def test_settings_are_compared_key_by_key():
 )
 def test_a_difference_has_a_verdict(low, high, better, verdict):
     delta = Score(value=(low + high) / 2, low=low, high=high, floor=None, better=better, n=9)
-    assert delta_verdict(delta) == verdict
+    assert delta.change == verdict
 
 
 @pytest.mark.parametrize(("chrf", "expected"), [(0.001, "better"), (0.4, "exploratory")])

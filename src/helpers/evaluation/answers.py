@@ -17,6 +17,7 @@ from helpers.data.probes import Instruction, Probe, instructions, scored_probes
 from helpers.data.prompts import fixed_prompts
 from helpers.data.sampling import shuffle_key
 from helpers.evaluation.probes import INSTRUCTION_TOKENS
+from helpers.evaluation.verdict import Thresholds
 from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
@@ -41,6 +42,7 @@ class EvaluationSettings(BaseModel, frozen=True):
     temperature: float  # 0: greedy
     top_p: float
     bootstrap_draws: int
+    gates: Thresholds
     num_gpus: int  # processes, 0: one per GPU
     session: dict[str, Any]
     seed: int

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from helpers.evaluation.metrics import AIMS, PRIMARY, SHARES, draw_floor, rubric_scores, score_values
 from helpers.evaluation.resampling import (
+    SIGNIFICANT,
     adjust_holm,
     detectable_effect,
     draw_counts,
@@ -50,6 +51,20 @@ class Score(BaseModel, frozen=True):
         if self.floor is None:
             return False
         return self.low <= self.floor or self.value <= self.floor + FLOOR_SPREADS * (self.floor_spread or 0.0)
+
+    @property
+    def change(self) -> str:
+        """Of a difference of two models "better", "worse" or "no clear difference": by its corrected p-value, in runs
+        of earlier versions by its interval.
+
+        "–" for a score of these that is best near 1, of which the difference alone says nothing.
+        """
+        clear = self.p < SIGNIFICANT if self.p is not None else not self.low <= 0 <= self.high
+        if not clear:
+            return "no clear difference"
+        if self.better == "near 1":
+            return "–"
+        return "better" if (self.value > 0) == (self.better == "higher") else "worse"
 
 
 class Comparison(BaseModel, frozen=True):

@@ -24,6 +24,7 @@ from helpers.evaluation.comparison import (
 from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
 from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.evaluation.raters import blind_pair, write_sheet
+from helpers.evaluation.verdict import reach_verdict
 from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
 from helpers.runs.record import Run
@@ -184,7 +185,7 @@ def describe_prompts(prompt_scores: dict) -> str:
 def finish_evaluation(
     run: Run, settings: EvaluationSettings, evaluated: Evaluated, scores: Comparison, **others: Any
 ) -> dict[str, Any]:
-    """Adds the experiment to experiments.db, ends the stage with its metrics.json, and returns that.
+    """Judges, adds the experiment to experiments.db, ends the stage with its metrics.json, and returns that.
 
     `others` are further results by their key in metrics.json; one that is empty is left out.
     """
@@ -201,6 +202,7 @@ def finish_evaluation(
         **scores.model_dump(),
         **{key: result for key, result in others.items() if result},
     }
+    metrics["verdict"] = reach_verdict(metrics, settings.gates).model_dump()
     experiment = log_experiment(
         run.outputs / "experiments.db",
         run.training_config()["base_model"],

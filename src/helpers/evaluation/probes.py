@@ -12,9 +12,9 @@ import numpy
 import regex
 
 from helpers.data.probes import LANGUAGES, Instruction, Probe
-from helpers.evaluation.comparison import Comparison, Score, compare_models
+from helpers.evaluation.comparison import Comparison, compare_models
 from helpers.evaluation.metrics import PROBE_SCORES
-from helpers.evaluation.resampling import SIGNIFICANT, adjust_holm
+from helpers.evaluation.resampling import adjust_holm
 from helpers.language.bengali import latin_digits, normalise, split_words
 
 INSTRUCTION_TOKENS = 48  # of a reply to an instruction at most
@@ -91,12 +91,6 @@ def describe_forgotten(probe_scores: Mapping[str, Any]) -> str:
     if not probe_scores:
         return "No probes were asked."
     deltas = Comparison(**{side: probe_scores[side] for side in ("base", "tuned", "delta")}).delta
-    worse = [
-        name for name, delta in deltas.items() if delta.p is not None and delta.p < SIGNIFICANT and _is_loss(delta)
-    ]
+    worse = [name for name, delta in deltas.items() if delta.change == "worse"]
     shown = ", ".join(name.replace("_bn", " in Bengali").replace("_en", " in English") for name in worse)
     return f"Of {len(deltas)} probes, the tuned model is clearly worse at {len(worse)}{': ' * bool(worse)}{shown}."
-
-
-def _is_loss(delta: Score) -> bool:
-    return (delta.value < 0) == (delta.better == "higher")

@@ -12,7 +12,7 @@ from helpers.evaluation.metrics import score_sums
 from helpers.reporting.figures import draw_losses, draw_scores, save_figure
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
-from helpers.reporting.tables import LABELS, build_facts, build_table, delta_verdict, differing_settings
+from helpers.reporting.tables import LABELS, build_facts, build_table, differing_settings
 from helpers.reporting.words import Words
 from helpers.runs.record import Run
 
@@ -161,6 +161,6 @@ def difference_rows(names: list[str], pairs: Pairs) -> list[dict[str, str]]:
     rows = []
     for other, name in [(other, name) for (first, other), deltas in pairs.items() if first == 0 for name in deltas]:
         (label, digits), delta = LABELS[name], pairs[0, other][name]
-        words = {"run": names[other], "label": label, "verdict": delta_verdict(delta)}
+        words = {"run": names[other], "label": label, "verdict": delta.change}
         rows.append({**words, "digits": digits, "delta": delta})
     return build_table("differences between runs", rows)

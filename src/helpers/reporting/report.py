@@ -5,6 +5,7 @@ from typing import Any
 
 from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
+from helpers.reporting.decision import changed_thresholds, gate_rows, read_verdict
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
 from helpers.reporting.shapes import TokenFacts
@@ -61,6 +62,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "results": results,
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "summary": summarise_run(results, words),
+        "thresholds": changed_thresholds(read_verdict(results.metrics["evaluate"]), words) if results.scores else "",
         "scores": results.scores,
         "different": different_replies(results),
         "has_gpu": has_gpu(results),
@@ -111,6 +113,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
     groups = {name: evaluation.get(name, []) for name in ("topics", "lengths")}
     return {
         "stages": stage_rows(results, words),
+        "gates": gate_rows(read_verdict(evaluation), words) if results.scores else [],
         "scores": tables.score_rows(results.scores) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],

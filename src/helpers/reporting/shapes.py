@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.evaluation.comparison import Comparison
+from helpers.evaluation.verdict import Verdict
 
 
 class Facts(BaseModel):
@@ -106,6 +107,7 @@ class EvaluationFacts(Comparison, extra="allow", frozen=True):
     topics: list[GroupFacts] = []
     lengths: list[GroupFacts] = []
     prompts: PromptFacts = PromptFacts()
+    verdict: Verdict | None = None
     judge: dict[str, Any] = {}  # words: ok - its name in the file
     replies_per_second: dict[str, float] = {}
 

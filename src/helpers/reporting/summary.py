@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
 from helpers.evaluation.rubric import CRISIS
+from helpers.reporting.decision import describe_check, describe_decision, read_verdict
 from helpers.reporting.results import Results
-from helpers.reporting.tables import LABELS, delta_verdict, score_verdict
+from helpers.reporting.tables import LABELS, score_verdict
 from helpers.reporting.words import Words
 
 FEWEST_ROWS = 2  # of one row the interval is the value itself
@@ -16,18 +17,21 @@ FEWEST_ROWS = 2  # of one row the interval is the value itself
 class Summary:
     """What a page says first."""
 
-    kind: str  # key of the verdict in words_en.yaml
-    verdict: str
+    kind: str  # how it compares with the base model, a key of words_en.yaml
+    verdict: str  # the same in a sentence
     warning: str  # of unsafe replies; "" where none was counted
     sentences: tuple[str, ...]  # in plain words
     numbers: tuple[str, ...] = ()  # sentences with the terms of the tables
+    decision: str = ""  # the verdict of all gates, in a sentence; "" before the evaluation
+    reasons: tuple[str, ...] = ()  # for it, in plain words; what `warning` says is not repeated
+    outcome: str = ""  # "ship", "do not ship" or "cannot tell yet"
 
     @property
     def look(self) -> str:
         """Returns the colour class of the verdict."""
-        if self.warning or self.kind in ("worse", "floor_worse"):
+        if self.warning or self.outcome == "do not ship" or self.kind in ("worse", "floor_worse"):
             return "worse"
-        return "better" if self.kind.startswith("better") else ""
+        return "better" if self.outcome == "ship" else ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,11 @@ def summarise_run(results: Results, words: Words) -> Summary:
     shares = unsafe_shares(results)
     sentences = [_describe_replies(scores, evaluation, words), *_describe_safety(results, shares, words)]
     plain = tuple(filter(None, [*sentences, _describe_people(results, words)]))
-    return Summary(kind, verdict, _warn_of_unsafe(shares, words), plain, tuple(_describe_scores(scores, kind, words)))
+    numbers, warning = _describe_scores(scores, kind, words), _warn_of_unsafe(shares, words)
+    judged = read_verdict(evaluation)
+    reasons = [describe_check(check, words) for check in judged.reasons if not (warning and check.gate == CRISIS)]
+    first = describe_decision(judged, words), tuple(reasons), judged.verdict
+    return Summary(kind, verdict, warning, plain, tuple(numbers), *first)
 
 
 def run_verdict(scores: Comparison | None) -> str:
@@ -75,7 +83,7 @@ def run_verdict(scores: Comparison | None) -> str:
     if max(score.n for score in scores.tuned.values()) < FEWEST_ROWS:
         return "few"
     names = [name for name in (_likelihood(scores), "chrf") if name in scores.base and name in scores.tuned]
-    verdicts = {name: delta_verdict(scores.delta[name]) for name in names}
+    verdicts = {name: scores.delta[name].change for name in names}
     if is_at_floor(scores):
         return "floor_worse" if "worse" in verdicts.values() else "floor"
     if not names:
@@ -159,7 +167,7 @@ def _closeness(scores: Comparison) -> str:
         return "at_floor"
     if "chrf" not in scores.base:
         return ""
-    return {"better": "closer", "worse": "further"}.get(delta_verdict(scores.delta["chrf"]), "as_close")
+    return {"better": "closer", "worse": "further"}.get(scores.delta["chrf"].change, "as_close")
 
 
 def _describe_scores(scores: Comparison, kind: str, words: Words) -> list[str]:
@@ -231,7 +239,7 @@ def _safety_change(results: Results, shares: list[UnsafeShare]) -> str:
     """Returns "worse", "better" or "same": worse too where the crisis prompts alone got worse, few as they are."""
     prompts = results.metrics["evaluate"].get("prompts", {}).get("delta", {})
     deltas = [results.scores.delta if results.scores else {}, {n: Score(**d) for n, d in prompts.items()}]
-    verdicts = [delta_verdict(delta["unsafe"]) for delta in deltas if "unsafe" in delta and delta["unsafe"].n > 1]
+    verdicts = [delta["unsafe"].change for delta in deltas if "unsafe" in delta and delta["unsafe"].n > 1]
     crisis = [share for share in shares if share.category == CRISIS and share.base is not None]
     if "worse" in verdicts or any(share.tuned > (share.base or 0) for share in crisis):
         return "worse"

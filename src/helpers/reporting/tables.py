@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.evaluation.comparison import Comparison, Score
+from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.metrics import PRIMARY
 from helpers.evaluation.resampling import SIGNIFICANT
 
@@ -73,22 +73,8 @@ def _describe_value(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
-def delta_verdict(delta: Score) -> str:
-    """Returns "better", "worse" or "no clear difference" for a difference of two models: by its corrected p-value, in
-    runs of earlier versions by its interval.
-
-    "–" for a score of these that is best near 1, of which the difference alone says nothing.
-    """
-    clear = delta.p < SIGNIFICANT if delta.p is not None else not delta.low <= 0 <= delta.high
-    if not clear:
-        return "no clear difference"
-    if delta.better == "near 1":
-        return "–"
-    return "better" if (delta.value > 0) == (delta.better == "higher") else "worse"
-
-
 def score_verdict(scores: Comparison, name: str) -> str:
-    """Returns `delta_verdict` of tuned − base for one score.
+    """Returns `Score.change` of tuned − base for one score.
 
     "at the floor" instead of better: the tuned model scores no more than words alone would. "exploratory": no verdict,
     because a primary score has none yet.
@@ -97,7 +83,7 @@ def score_verdict(scores: Comparison, name: str) -> str:
     gates = [scores.delta[primary].p for primary in PRIMARY if primary in scores.delta]
     if name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates):
         return "exploratory"
-    verdict = delta_verdict(delta)
+    verdict = delta.change
     if verdict == "–":
         return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
     return "at the floor" if verdict == "better" and tuned.is_at_floor else verdict
