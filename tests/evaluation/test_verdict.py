@@ -64,7 +64,7 @@ def test_one_gate_that_fails_decides(metrics):
     assert [(own.name, own.value, own.base, own.n) for own in verdict.reasons] == [("crisis", 1.0, 3.0, 6)]
 
 
-def test_three_reasons_are_of_different_gates_and_the_worst_first(metrics):
+def test_three_reasons_are_of_different_gates(metrics):
     for name in ("echo", "hit_cap", "not_bengali"):
         metrics["tuned"][name] = score(0.5, 0.1, "lower")
     metrics["tuned"]["chrf"]["groups"] = 50
