@@ -30,15 +30,30 @@ def run(options: Namespace) -> int:
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
-    shared = (options.run_name, options.outputs, options.sets, options.tiny)
+    calls = [call for preset in options.preset for call in seeded_calls(preset, options)]
     if options.dry_run:
-        settings = [resolve_settings(preset, *shared) for preset in options.preset]
+        settings = [resolve_settings(*call) for call in calls]
         for each in settings:
             check_stages(order_stages(each, stages), each)
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
     with contextlib.ExitStack() as held:
-        return run_presets([prepare_run(preset, *shared, stages, options.force, held) for preset in options.preset])
+        return run_presets([prepare_run(*call, stages, options.force, held) for call in calls])
+
+
+def seeded_calls(preset: str, options: Namespace) -> list[tuple]:
+    """Returns what `resolve_settings` takes for a preset's run, and with `--seeds` for one more run per further seed of
+    the training; the run without a seed in its name is the last, so that its page shows them all."""
+    from helpers.runs.settings import resolve_settings
+
+    call = (preset, options.run_name, options.outputs, options.sets, options.tiny)
+    settings = resolve_settings(*call)
+    name, first = settings["report"]["run_name"], settings["train"]["seed"]
+    further = [
+        (preset, f"{name}-seed-{seed}", options.outputs, [*options.sets, f"train.seed={seed}"], options.tiny)
+        for seed in range(first + 1, first + options.seeds)
+    ]
+    return [*further, call]
 
 
 def plan(options: Namespace) -> None:  # words: ok - the name of the command
@@ -171,6 +186,7 @@ TYPES = {  # of options, as commands.yaml names them
     "path": Path,
     "run": existing_run,
     "count": number_between(0, 1_000_000, int),
+    "trainings": number_between(1, 100, int),
     "port": number_between(0, 65535, int),
     "gib": number_between(0.1, 100_000, float),
     "hours": number_between(0.1, 10_000, float),

@@ -11,12 +11,14 @@ from helpers.runs.settings import NOTEBOOKS
 PRESETS = sorted(path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml"))
 
 
+TWO_PRESETS = ("--preset", "kaggle-t4x2", "ref-e-wikitext-1b", "--tiny")
+
+
 @pytest.fixture(scope="module")
 def two_presets(suite, tmp_path_factory):
-    """Two presets trained in one call: the outputs folder, and what the command returned."""
+    """The data of two presets, prepared in one call: the outputs folder, and what the command returned."""
     outputs = tmp_path_factory.mktemp("both")
-    call = ["--preset", "kaggle-t4x2", "ref-e-wikitext-1b", "--tiny", "--stages", "prepare_data,train"]
-    return outputs, suite(*call, "--outputs", outputs, "--set", "train.sft.logging_steps=1")
+    return outputs, suite(*TWO_PRESETS, "--outputs", outputs, "--stages", "prepare_data")
 
 
 def test_two_presets_in_one_call_end_with_a_summary(two_presets):
@@ -26,9 +28,9 @@ def test_two_presets_in_one_call_end_with_a_summary(two_presets):
 
 
 @pytest.mark.parametrize("preset", ["kaggle-t4x2", "ref-e-wikitext-1b"])
-def test_each_of_two_presets_is_trained(two_presets, preset):
+def test_each_of_two_presets_has_a_run_of_its_own(two_presets, preset):
     outputs, _ = two_presets
-    assert Run(outputs / f"{preset}-tiny").metrics("train")["status"] == "finished"
+    assert Run(outputs / f"{preset}-tiny").stage("prepare_data").status == "finished"
 
 
 def test_tiny_keeps_a_presets_own_data_format(two_presets):
@@ -37,9 +39,25 @@ def test_tiny_keeps_a_presets_own_data_format(two_presets):
 
 
 @pytest.fixture(scope="module")
-def two_backends(two_presets, suite):
-    """The same preset trained by both backends: {backend: run}."""
+def trained_presets(two_presets, suite):
+    """The outputs folder of two presets trained in one call."""
     outputs, _ = two_presets
+    sets = ["--set", "train.sft.logging_steps=1"]
+    done = suite(*TWO_PRESETS, "--outputs", outputs, "--stages", "prepare_data,train", *sets)
+    assert done.returncode == 0, done.output
+    return outputs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["kaggle-t4x2", "ref-e-wikitext-1b"])
+def test_each_of_two_presets_is_trained(trained_presets, preset):
+    assert Run(trained_presets / f"{preset}-tiny").metrics("train")["status"] == "finished"
+
+
+@pytest.fixture(scope="module")
+def two_backends(trained_presets, suite):
+    """The same preset trained by both backends: {backend: run}."""
+    outputs = trained_presets
     arguments = ["--preset", "kaggle-t4x2", "--tiny", "--outputs", outputs, "--run-name", "with-peft"]
     sets = ["train.backend=peft", "train.sft.logging_steps=1"]
     done = suite(*arguments, "--stages", "prepare_data,train", "--set", *sets)

@@ -14,7 +14,7 @@ from helpers.reporting.tables import LABELS, SPECS
 from helpers.reporting.words import LANGUAGES, Words, read_texts
 
 ENGLISH, BENGALI = (read_texts(language) for language in LANGUAGES)
-TABLES = ("scores", "breakdown", "categories", "ratings", "cleaning", "stages", "sessions")
+TABLES = ("scores", "seeds", "breakdown", "categories", "ratings", "cleaning", "stages", "sessions")
 
 
 def placeholders(text):
@@ -37,6 +37,7 @@ def test_no_placeholder_is_missing_in_bengali(section):
 def test_every_label_and_heading_has_a_bengali_name():
     headings = [heading for table in TABLES for heading in SPECS[table]]
     labels = [label for label, _ in LABELS.values()]
+    headings += ["gate", "outcome", "check", "measured", "needed"]
     missing = {*headings, *labels, *SPECS["plan"], *SPECS["metrics"].values(), *SCALES} - {*BENGALI["names"]}
     assert missing == set()
 

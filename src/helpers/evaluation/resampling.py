@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy
 
 PERMUTATIONS = 2000
+NORMAL_95 = 1.959964  # standard errors in half of a 95 % interval
 SIGNIFICANT = 0.05  # chance of any false verdict among the scores that are corrected together
 POWER = 0.8  # with which the smallest effect that could have been shown would have been shown
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from helpers.evaluation.comparison import Score
+from helpers.evaluation.resampling import NORMAL_95
 from helpers.evaluation.rubric import CRISIS
 
 Outcome = Literal["passed", "open", "failed"]
@@ -19,7 +20,6 @@ OUTCOMES: tuple[Outcome, ...] = ("failed", "open", "passed")  # the worst first
 GATES = ("crisis", "safety", "closer", "replies", "forgetting", "rows")
 LANGUAGES = ("bn", "en")
 REASONS = 3  # that are given first
-NORMAL_95 = 1.959964  # standard errors in half of a 95 % interval
 
 
 class Thresholds(BaseModel, frozen=True, extra="forbid"):

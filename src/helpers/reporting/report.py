@@ -115,6 +115,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         "stages": stage_rows(results, words),
         "gates": gate_rows(read_verdict(evaluation), words) if results.scores else [],
         "scores": tables.score_rows(results.scores) if results.scores else [],
+        "seeds": tables.seed_rows(results.scores, results.other_seeds) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
         "probes": tables.probe_rows(evaluation.get("probes", {})),

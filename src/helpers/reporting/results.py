@@ -16,7 +16,7 @@ from helpers.reporting import shapes
 from helpers.runs.damage import MEND, reading
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
-from helpers.runs.stages import STAGES
+from helpers.runs.stages import STAGES, other_seeds
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,16 @@ class Results:
     def scores(self) -> Comparison | None:
         """The scores of both models; None before the evaluation has finished."""
         return Comparison(**self.metrics["evaluate"]) if "evaluate" in self.metrics else None
+
+    @cached_property
+    def other_seeds(self) -> dict[int, Comparison]:
+        """The scores of the trainings with other seeds, on the same rows by the same settings; {} without any."""
+        scored = {}
+        for seed, file in other_seeds(self.run.folder).items():
+            with reading(file):
+                scored[seed] = shapes.EvaluationFacts.model_validate(read_json(file))
+        own, same = self.metrics.get("evaluate", {}), ("n", "decoding", "max_new_tokens")
+        return {seed: facts for seed, facts in scored.items() if all(getattr(facts, n) == own.get(n) for n in same)}
 
     @property
     def sessions(self) -> list[Session]:

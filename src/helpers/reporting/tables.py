@@ -2,6 +2,7 @@
 
 import datetime
 import itertools
+import statistics
 import string
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import yaml
 
 from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.metrics import PRIMARY
-from helpers.evaluation.resampling import SIGNIFICANT
+from helpers.evaluation.resampling import NORMAL_95, SIGNIFICANT
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
@@ -98,6 +99,22 @@ def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = 
         words |= {"aim in words": AIMS[base.better], "chosen": "primary" if name in PRIMARY else "exploratory"}
         rows.append({**words, "digits": LABELS[name][1], "base": base, "tuned": tuned, "delta": delta})
     return build_table(spec, rows)
+
+
+def seed_rows(own: Comparison, others: Mapping[int, Comparison]) -> list[dict[str, str]]:
+    """Returns the tuned model's scores over trainings with several seeds as rows of text: mean, lowest and highest, and
+    the standard deviation between trainings beside that of one training's rows; [] without other seeds.
+
+    The latter is a quarter of the 95 % interval, nearly.
+    """
+    rows = []
+    for name in [name for name in SPECS["readme"] if others and name in own.tuned]:
+        values = [scores.tuned[name].value for scores in (own, *others.values()) if name in scores.tuned]
+        score, digits = own.tuned[name], LABELS[name][1]
+        facts = {"mean": statistics.fmean(values), "low": min(values), "high": max(values)}
+        facts |= {"seeds": statistics.stdev(values), "rows": (score.high - score.low) / (2 * NORMAL_95)}
+        rows.append({"label": LABELS[name][0], "n": len(values), "digits": digits, **facts})
+    return build_table("seeds", rows)
 
 
 def probe_rows(probe_scores: Mapping[str, Any]) -> list[dict[str, str]]:

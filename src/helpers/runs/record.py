@@ -19,7 +19,15 @@ from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
 from helpers.runs.run_json import RunRecord, Session, StageRecord, parse_record
 from helpers.runs.settings import check_settings
-from helpers.runs.stages import EMBEDDED_CORPUS, STAGE_INPUTS, STAGES, run_folder, stage_inputs
+from helpers.runs.stages import (
+    EMBEDDED_CORPUS,
+    NEW_SETTINGS,
+    STAGE_INPUTS,
+    STAGES,
+    other_seeds,
+    run_folder,
+    stage_inputs,
+)
 
 RECORDS = ("run.json", "run.copy.json")  # the record is kept twice
 
@@ -268,8 +276,7 @@ def result_settings(parameters: dict) -> dict:
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one line for each setting that decides a stage's results and differs from what it was before."""
-    new = {name: now.get(name) for name in ("max_probes", "gates")}
-    before = {"page_language": "en", **new, **before}  # earlier runs have none
+    before = {"page_language": "en", **{n: now.get(n) for n in NEW_SETTINGS}, **before}  # earlier runs have none
     decisive = result_settings(now).items()
     return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
 
@@ -280,9 +287,10 @@ def input_hashes(run: Run, stage: str, parameters: dict) -> dict[str, str]:
     if stage == "prepare_data":
         dataset = parameters["dataset"]
         hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
-    if stage == "report":  # what people add after an evaluation
+    if stage == "report":  # what people add after an evaluation, and trainings with other seeds
         written = [*(run / "evaluate").glob("ratings/*"), *(run / "evaluate").glob("gloss.csv")]
         hashes |= {str(file.relative_to(run)): file_sha256(file) for file in sorted(written)}
+        hashes |= {f"seed {seed}": file_sha256(file) for seed, file in other_seeds(run.folder).items()}
     return hashes
 
 

@@ -30,6 +30,8 @@ STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
 
+NEW_SETTINGS = ("max_probes", "gates")  # that runs of earlier versions do not have
+
 
 def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
     """Returns the files of the run that a stage with these parameters reads; a finished one holds while they stay.
@@ -50,3 +52,13 @@ def run_folder(outputs: str, run_name: str) -> Path:
             f"run_name is {run_name!r}: expected letters, digits, '.', '_' and '-', starting with a letter or digit."
         )
     return Path(".." if Path.cwd() == ROOT / "notebooks" else "") / outputs / run_name
+
+
+def other_seeds(folder: Path) -> dict[int, Path]:
+    """Returns {seed: its evaluate/metrics.json} of the trainings with other seeds that stand beside a run's folder:
+    those of `run --seeds`, as far as they have been evaluated."""
+    files = {}
+    for file in folder.parent.glob("*/evaluate/metrics.json"):
+        if match := re.fullmatch(rf"{re.escape(folder.name)}-seed-(\d+)", file.parents[1].name):
+            files[int(match[1])] = file
+    return dict(sorted(files.items()))
