@@ -4,10 +4,11 @@ PYTHONPATH=src python tests/benchmarks/evaluate_t4.py [--memory 14.56] [--sms 8]
 
 Needs about 20 GB below --work for the weights, which are made once. The model writes no end token, so that every reply
 goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs one and two processes are compared;
-`--only processes` does that alone. `--sms 8` holds each process to 8 SMs as well (stand_in.py).
+`--only processes` does that alone. `--only probes` scores the probes, which random weights answer by chance. `--sms 8` holds each process to 8 SMs as well (stand_in.py).
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import os
@@ -19,17 +20,21 @@ from pathlib import Path
 import stand_in
 import train_t4
 
+from helpers.data.probes import scored_probes
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_test_rows
+from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.inference.generate import generate_replies
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_base_model, load_for_inference, load_tokenizer
 from helpers.runs.files import read_journal, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run
+from helpers.runs.settings import default_settings
 
-SETTINGS = {
+SETTINGS = default_settings("evaluate") | {
     "max_rows": 60,
     "max_prompts": 4,
+    "max_probes": 4,
     "batch_size": 32,
     "max_new_tokens": 128,
     "temperature": 0.0,
@@ -104,6 +109,30 @@ def measure_batches(run: Run) -> dict:
     }
 
 
+def measure_probes(run: Run) -> dict:
+    """Returns by probe score what random weights reach, with its interval and chance, base and tuned, the seconds that
+    all probes took and the peak memory; instructions are not asked, since every reply would go to the cap."""
+    import torch
+
+    base, probes = run.training_config()["base_model"], scored_probes([])
+    tokenizer, likelihoods = load_tokenizer(base), {}
+    network = load_for_inference(base, run / "train" / "adapter", True, "float16")
+    torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    for side, context in (("tuned", contextlib.nullcontext()), ("base", network.disable_adapter())):
+        with context:
+            rows = [probe.row for probe in probes]
+            likelihoods[side] = score_likelihood(network, tokenizer, rows, 64, SCORING_TOKEN_BUDGET)
+    seconds = time.perf_counter() - began
+    sums = {side: probe_sums(probes, own, [], []) for side, own in likelihoods.items()}
+    compared = compare_probes(sums, draws=1000, seed=0)
+    scores = {
+        name: {side: [round(compared[side][name][key], 3) for key in ("value", "low", "high")] for side in sums}
+        for name in compared["base"]
+    }
+    return {"probes": scores, "seconds": seconds, "peak_memory_gib": torch.cuda.max_memory_reserved() / 2**30}
+
+
 def compare_texts(texts: list[str], others: list[str]) -> dict:
     """Returns the share of replies that are equal, and the share of a reply's characters before the first difference,
     on average."""
@@ -136,11 +165,11 @@ def compare_processes(run: Run) -> dict:
 
 
 def main() -> None:
-    """Runs both and prints the measurements."""
+    """Runs what is asked for and prints the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", type=float, default=14.56, help="GiB that each process may use")
     parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")
-    parser.add_argument("--only", choices=["batches", "processes"])
+    parser.add_argument("--only", choices=["batches", "processes", "probes"])
     parser.add_argument("--size", default="8B")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     parser.add_argument("--one", action="store_true", help="in this process")
@@ -156,11 +185,13 @@ def main() -> None:
     run = prepare(options.work, options.size)
     train_t4.hold_to_memory(options.memory)
     results = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}"}
-    if options.only != "processes":
+    if options.only in (None, "batches"):
         results |= measure_batches(run)
+    if options.only == "probes":
+        results |= measure_probes(run)
     gc.collect()  # the model measured above is in cycles: the next would not fit beside it
     torch.cuda.empty_cache()
-    if options.only != "batches" and torch.cuda.device_count() > 1:
+    if options.only in (None, "processes") and torch.cuda.device_count() > 1:
         results["processes"] = compare_processes(run)
     print(json.dumps(results))
 

@@ -30,6 +30,7 @@ from helpers.evaluation.evaluate import (
 )
 from helpers.evaluation.verdict import Thresholds, reach_verdict
 from helpers.language.bengali import split_words
+from helpers.runs.settings import default_settings
 
 BITS = 0.8  # per character, of the base model
 HOTLINE = "এখনই ৯৮৮ নম্বরে ফোন করুন।"
@@ -163,20 +164,7 @@ def answer_all(rows, prompts, model, seed, latent, difficulty):
 def evaluate_planted(run, tuned, seed, rows=0, draws=300):
     """Returns the content of metrics.json, without the verdict, of a planted model against BASE, over the corpus or its
     first rows."""
-    settings = EvaluationSettings(
-        max_rows=0,
-        max_prompts=0,
-        max_probes=0,
-        batch_size=1,
-        max_new_tokens=256,
-        temperature=0.0,
-        top_p=1.0,
-        bootstrap_draws=draws,
-        gates=Thresholds(),
-        num_gpus=1,
-        session={},
-        seed=seed,
-    )
+    settings = EvaluationSettings(**default_settings("evaluate") | {"bootstrap_draws": draws, "seed": seed})
     rows, prompts, latent = corpus_rows()[: rows or None], fixed_prompts(), {}
     difficulty = numpy.random.default_rng(seed).normal(0, 0.1, len(rows))
     answers = {
