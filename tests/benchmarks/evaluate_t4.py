@@ -4,7 +4,8 @@ PYTHONPATH=src python tests/benchmarks/evaluate_t4.py [--memory 14.56] [--sms 8]
 
 Needs about 20 GB below --work for the weights, which are made once. The model writes no end token, so that every reply
 goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs one and two processes are compared;
-`--only processes` does that alone. `--only probes` scores the probes, which random weights answer by chance. `--sms 8` holds each process to 8 SMs as well (stand_in.py).
+`--only processes` does that alone. `--only probes` scores the probes, which random weights answer by chance. `--sms 8`
+holds each process to 8 SMs as well (stand_in.py).
 """
 
 import argparse
