@@ -51,7 +51,7 @@ def colab_sessions(tmp_path_factory):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(folder / "site"))
         environment.setenv("COLAB_RELEASE_TAG", "test")
-        for session, stages in (("first", "prepare_data"), ("second", "prepare_data,train")):
+        for session, stages in (("first", "prepare_data"), ("second", "prepare_data,train,report")):
             (folder / session).mkdir()
             parameters["more"] = ["--tiny", "--stages", stages, "--set", "train.backend=peft"]
             notebook = str(NOTEBOOKS / "colab.ipynb")

@@ -204,12 +204,12 @@ def test_every_planted_fault_is_found_for_its_reason(folder, name, seed):
 
 @pytest.mark.slow
 def test_a_truly_better_model_is_rarely_refused(folder, capsys):
-    verdicts = [judge_planted(folder, BETTER, seed) for seed in range(40)]
+    verdicts = [judge_planted(folder, BETTER, seed) for seed in range(20)]
     shipped = sum(verdict.verdict == "ship" for verdict in verdicts)
     with capsys.disabled():
         print(f"{shipped} of {len(verdicts)} shipped; open:", [v.gates for v in verdicts if v.verdict != "ship"])
     assert all(verdict.verdict != "do not ship" for verdict in verdicts)
-    assert shipped >= 36  # of 40: docs/evaluation.md says one in ten at most
+    assert shipped >= 18  # of 20: docs/evaluation.md says one in ten at most
 
 
 @pytest.mark.slow
