@@ -17,8 +17,8 @@ NEEDED = {  # check: the sentence of what it asks for
     "chrf": "no_loss",
     "distinct2": "least",
     "groups": "enough",
-    **dict.fromkeys(("unsafe_rows", "unsafe_prompts", "text_bn", "text_en"), "rise"),
-    **dict.fromkeys(("not_bengali", "hit_cap", "echo"), "most"),
+    **dict.fromkeys(("unsafe_rows", "unsafe_prompts"), "rise"),
+    **dict.fromkeys(("not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
 }
 
