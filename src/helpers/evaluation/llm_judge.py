@@ -71,7 +71,9 @@ def _parse_answer(text: str) -> list[dict[str, float]] | None:
     the reply that it chose, 0 for the other, 0.5 for no difference, where it chose."""
     try:
         answer = json.loads("".join(re.findall(r"\{.*\}", text, re.DOTALL)))
-        marks = [{scale: int(answer[f"reply_{place}"][scale]) for scale in SCALES} for place in (1, 2)]
+        marks: list[dict[str, float]] = [
+            {scale: int(answer[f"reply_{place}"][scale]) for scale in SCALES} for place in (1, 2)
+        ]
     except (ValueError, KeyError, TypeError):
         return None
     if not all(1 <= mark <= 5 for mark in chain(*(given.values() for given in marks))):

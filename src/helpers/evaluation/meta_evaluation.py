@@ -138,7 +138,8 @@ def draw_correlations(first: Array, second: Array, counts: Array, within: bool) 
     """Returns Spearman's ρ of values of replies (rows, 2) in each resampling of rows, (draws,), over the replies that
     have both; `within`: the mean of ρ among the base model's and among the tuned model's replies."""
     if within:
-        return sum(draw_correlations(first[:, [s]], second[:, [s]], counts, within=False) for s in (0, 1)) / 2
+        sides = [draw_correlations(first[:, [side]], second[:, [side]], counts, within=False) for side in (0, 1)]
+        return (sides[0] + sides[1]) / 2
     known = ~(numpy.isnan(first) | numpy.isnan(second))
     if known.sum() < 2:
         return numpy.full(len(counts), math.nan)

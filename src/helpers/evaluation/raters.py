@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy
 
@@ -176,7 +176,7 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
     }
 
 
-def _alpha(units: list[dict[str, float]], raters: list[str], level: str) -> float | None:
+def _alpha(units: list[dict[str, float]], raters: list[str], level: Literal["nominal", "ordinal"]) -> float | None:
     """Returns Krippendorff's alpha of what raters gave to units, {rater: value} each; None where no two rated the
     same unit, and where all values are equal."""
     import krippendorff

@@ -49,14 +49,18 @@ def sorted_scores(evaluation: MetaEvaluation | None) -> list[tuple[str, Any]]:
     return sorted(evaluation.scores.items(), key=key) if evaluation else []
 
 
-def describe_trust(evaluation: MetaEvaluation | None, words: Words) -> list[str]:
-    """Returns a sentence for each verdict with the scores that have it, and what is still needed."""
+def describe_trust(evaluation: MetaEvaluation | None, words: Words, kind: str = "people") -> list[str]:
+    """Returns a sentence for each verdict with the scores that have it, and what is still needed.
+
+    `kind` is one of RATERS: only people's ratings make a score trustworthy.
+    """
     if evaluation is None:
         return []
     names: dict[str, list[str]] = {verdict: [] for verdict in VERDICTS}
     for name, score in sorted_scores(evaluation):
         names[score.verdict].append(words.name(score_label(name)))
-    sentences = [words.say(VERDICTS[verdict], names="; ".join(own)) for verdict, own in names.items() if own]
+    keys = VERDICTS if kind == "people" else VERDICTS | {"yes": "page.trust_yes_judge"}
+    sentences = [words.say(keys[verdict], names="; ".join(own)) for verdict, own in names.items() if own]
     if evaluation.constant:
         constant = "; ".join(words.name(score_label(name)) for name in evaluation.constant)
         sentences.append(words.say("page.trust_constant", names=constant))
@@ -91,7 +95,7 @@ def describe_ratings(results: Results, words: Words) -> dict[str, dict[str, Any]
         kind: {
             "choices": describe_choices(summary.get("choices", {}), words),
             "attention": describe_attention(summary.get("attention", []), words),
-            "trust": describe_trust(results.meta_evaluations.get(kind), words),
+            "trust": describe_trust(results.meta_evaluations.get(kind), words, kind),
         }
         for kind, summary in summaries.items()
     }
