@@ -370,7 +370,8 @@ def test_one_button_passes_one_check_of_three(seed, button):
     assert sum(check.answer == button for check in attention_checks(seed)) == 1
 
 
-def test_a_checks_id_looks_like_a_rows(pairs):
+def test_a_checks_id_looks_like_a_rows():
+    assert len(CHECKS) == len(QUESTIONS["attention"])
     assert all(re.fullmatch("[0-9a-f]{12}", row) for row in CHECKS)
     assert CHECKS.keys() != {check.pair["id"] for check in attention_checks(SEED + 1)}
 

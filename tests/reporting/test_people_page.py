@@ -228,6 +228,14 @@ def test_a_damaged_file_of_the_judge_names_its_field(run):
         read_results(run)
 
 
+def test_an_unfinished_evaluation_has_no_trust_yet(run):
+    rate(run, "ক")
+    row = {"rater": "m", "id": "x", "order": 1, "side": "tuned", "empathy": 5}
+    write_jsonl(run / "evaluate/judge.jsonl", [row])
+    (run / "evaluate/metrics.json").unlink()
+    assert read_results(run).meta_evaluations == {}
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(("language", "width", "light"), [("en", 390, "dark"), ("bn", 1280, "light")])
 def test_the_ratings_fit_the_page(browser, pages, language, width, light):

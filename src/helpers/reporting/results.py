@@ -82,7 +82,9 @@ class Results:
     @cached_property
     def meta_evaluations(self) -> dict[str, MetaEvaluation]:
         """How every score agrees with the ratings of `people`, and with those of the language model that rated
-        (`judge`), by these names; one without ratings is not there."""
+        (`judge`), by these names; one without ratings is not there, and none before the evaluation has finished."""
+        if "evaluate" not in self.metrics:
+            return {}
         opinions = {"judge": (llm_marks(self.judged), llm_choices(self.judged))}
         if self.rated:
             opinions["people"] = (self.rated.marks, self.rated.choices)
