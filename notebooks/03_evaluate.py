@@ -182,8 +182,9 @@ text_table(probe_rows(probe_scores))
 # %% [markdown]
 # ## For people
 # Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
-# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. Put what
-# comes back, a file per rater, into `evaluate/ratings/`: the report reads it. A language model can rate the same pairs.
+# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. A few
+# pairs with an unmistakable answer check who reads. Put what comes back, a file per rater, into `evaluate/ratings/`:
+# the report reads it, and says which scores track people. A language model can rate the same pairs.
 
 # %%
 from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet

@@ -86,6 +86,17 @@ print(f"People who have rated replies: {len(results.ratings.get('raters', [])) o
 text_table(rating_rows(results.ratings)) if results.ratings.get("scales") else None
 
 # %% [markdown]
+# Which scores track what people say, and so deserve trust? One counts only where two or more raters agree enough to
+# tell.
+
+# %%
+from helpers.reporting.people import describe_ratings, trust_rows
+
+opinion = describe_ratings(results, Words(page_language))["people"]
+print(opinion["choices"], *opinion["attention"], *opinion["trust"], sep="\n")
+text_table(trust_rows(results.meta_evaluations.get("people"))) if opinion["trust"] else None
+
+# %% [markdown]
 # ## The training it came from
 # Was the model still improving when it stopped? `02_train` draws the curves.
 

@@ -15,7 +15,7 @@ from helpers.evaluation.evaluate import (
     select_held_out,
     write_rating_sheet,
 )
-from helpers.evaluation.raters import tuned_is_first
+from helpers.evaluation.sheet import tuned_is_first
 from helpers.runs.files import read_jsonl, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import default_settings

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
-from helpers.evaluation.llm_judge import LlmJudge, rate_pairs, rate_with_llm, summarise_llm_ratings
-from helpers.evaluation.raters import SCALES, blind_pair
+from helpers.evaluation.llm_judge import LlmJudge, llm_choices, rate_pairs, rate_with_llm, summarise_llm_ratings
+from helpers.evaluation.sheet import SCALES, blind_pair
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import check_settings, default_settings
@@ -34,7 +34,8 @@ def endpoint():
             first, second = content.split("Reply 1:\n")[1].split("\n\nReply 2:\n")
             marks = [{scale: 5 if a > b else 1 for scale in SCALES}
                      for a, b in ((len(first), len(second)), (len(second), len(first)))]  # fmt: skip
-            text = f"Here it is:\n```json\n{json.dumps({'reply_1': marks[0], 'reply_2': marks[1]})}\n```"
+            choice = {"choice": 1 if len(first) > len(second) else 2} if "ক্ষ4" not in content else {}
+            text = f"Here it is:\n```json\n{json.dumps(choice | {'reply_1': marks[0], 'reply_2': marks[1]})}\n```"
             text = "I cannot say." if "ক্ষ3" in content else text
             answer = {"id": "x", "object": "chat.completion", "created": 0, "model": body["model"]}
             message = {"role": "assistant", "content": text}
@@ -79,7 +80,7 @@ def test_every_pair_is_rated_in_both_orders(endpoint, rater, pairs, keep):
     prompts = [request["messages"][0]["content"] for request in endpoint.requests[1:]]
     assert len(set(prompts)) == 12
     assert all("- empathy: Does the person feel understood?\nAnswer" not in prompt for prompt in prompts)
-    assert all('{"reply_1": {"fluency": 1,' in prompt for prompt in prompts)
+    assert all('{"choice": 1, "reply_1": {"relevance": 1,' in prompt for prompt in prompts)
 
 
 def test_the_secret_is_not_kept(rater, pairs, keep):
@@ -98,6 +99,20 @@ def test_the_longer_reply_is_favoured_in_both_orders(rater, pairs, keep):
     assert summary["same_in_both_orders"] == 1
     assert summary["scales"]["empathy"]["base"] == 1
     assert summary["scales"]["empathy"]["tuned"] == 5
+
+
+def test_the_judges_choice_is_by_model_in_both_orders(rater, pairs, keep):
+    choices = llm_choices(rate_pairs(rater, pairs, SEED, keep))
+    assert {choice["tuned"] for choice in choices} == {1}
+    assert len(choices) == 8, "4 pairs in 2 orders: of one no answer could be read, of another it made no choice"
+    assert {choice["rater"] for choice in choices} == {"m 1", "m 2"}
+
+
+def test_an_answer_without_a_choice_keeps_its_marks(rater, pairs, keep):
+    summary = summarise_llm_ratings(rate_pairs(rater, pairs, SEED, keep), 100, SEED)
+    assert summary["choices"]["pairs"] == 4
+    assert summary["choices"]["win"] == 1
+    assert summary["pairs"] == 5
 
 
 def test_pairs_that_were_rated_are_not_rated_again(endpoint, rater, pairs, keep):

@@ -1,193 +1,9 @@
-"""The blind sheet, filled in by a browser, and the ratings read back."""
-
-import re
+"""What raters send back, summed up: choices, marks, agreement, intervals."""
 
 import numpy
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 
-from helpers.evaluation.raters import (
-    blind_pair,
-    read_ratings,
-    sheet_id,
-    summarise_ratings,
-    tuned_is_first,
-    write_sheet,
-)
-
-SEED = 3407
-REPLIES = {
-    "base": "ঠিক আছে।",
-    "tuned": "আপনার কষ্টটা বুঝতে পারছি। <img src=x onerror=alert(1)> </script><script>alert(2)</script> পাশে আছি।",
-}
-
-
-@pytest.fixture
-def pairs():
-    rows = [{"id": f"r{n}", "prompt": f"মন খারাপ, ক্ষ{n} “উদ্ধৃতি”"} for n in range(6)]
-    return [blind_pair({**row, "reply": REPLIES["base"]}, {**row, "reply": REPLIES["tuned"]}, SEED) for row in rows]
-
-
-def fill(page, file, rater, mark):
-    """Marks every reply on the sheet as `mark` (section, scale, place) says, and saves."""
-    page.goto(file.as_uri())
-    page.fill("#rater", rater)
-    for section in page.query_selector_all("section"):
-        for radio in section.query_selector_all("input[type=radio]"):
-            scale, place = radio.get_attribute("data-field").rsplit("_", 1)
-            if radio.get_attribute("value") == str(mark(section.get_attribute("data-id"), scale, int(place))):
-                radio.check()
-    return save(page)
-
-
-def save(page):
-    with page.expect_download() as download:
-        page.click("#save")
-    return download.value
-
-
-@pytest.mark.browser
-def test_a_sheet_filled_in_by_two_raters_is_read_back(page, browser, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-
-    def mark(row, scale, place):  # the tuned reply is better everywhere; the second rater is stricter by one
-        return (5 if tuned_is_first(row, SEED) == (place == 1) else 2) - (scale == "fluency")
-
-    sheet = tmp_path / "human_eval.html"
-    first = fill(page, sheet, "ক. খান", mark)
-    assert page.text_content("#progress") == "6 of 6 complete"
-    first.save_as(tmp_path / "ratings" / first.suggested_filename)
-    other = browser.new_context(accept_downloads=True).new_page()
-    second = fill(other, sheet, "=B", lambda *where: max(1, mark(*where) - 1))
-    second.save_as(tmp_path / "ratings" / second.suggested_filename)
-    other.context.close()
-
-    ratings = read_ratings(tmp_path / "ratings", pairs, SEED).marks
-    assert sorted({row["rater"] for row in ratings}) == ["B", "ক. খান"]
-    assert len(ratings) == 2 * 6 * 2
-    for row in ratings:
-        assert row["empathy"] == {"base": 2, "tuned": 5}[row["side"]] - (row["rater"] == "B")
-    scales = summarise_ratings(ratings, 200, SEED)["scales"]
-    assert scales["empathy"]["delta"] == 3
-    assert scales["empathy"]["low"] == 3
-    assert scales["empathy"]["p"] < 0.05
-    assert scales["fluency"]["base"] == 1.0
-    assert scales["fluency"]["n"] == 6
-
-
-@pytest.mark.browser
-def test_the_sheet_brings_its_bengali_font(pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    html = (tmp_path / "human_eval.html").read_text("utf-8")
-    assert re.search(
-        r'@font-face { font-family: "Report Bengali"; src: url\("data:font/ttf;base64,[A-Za-z0-9+/=]{1000}', html
-    )
-    assert 'font: 16px/1.6 "Report Bengali"' in html
-
-
-def test_the_sheet_keeps_its_marks_over_a_reload(page, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    fill(page, tmp_path / "human_eval.html", "ক. খান", lambda *where: 3)
-    page.reload()
-    assert page.input_value("#rater") == "ক. খান"
-    assert page.text_content("#progress") == "6 of 6 complete"
-
-
-@pytest.mark.browser
-def test_a_reply_on_the_sheet_never_becomes_markup(page, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    fill(page, tmp_path / "human_eval.html", "x", lambda *where: 3)
-    assert page.errors == []
-    assert [url for url in page.asked if not url.startswith(("file:", "blob:"))] == []
-    assert page.locator("main img").count() == 0
-    assert "onerror" in page.text_content("main")
-
-
-def save_half(page, pairs, folder):
-    """Marks one reply of a sheet, saves it as half.csv, and returns the marked radio button's selector."""
-    marked = 'input[name="r2 empathy_1"][value="4"]'
-    write_sheet(folder, pairs)
-    page.goto((folder / "human_eval.html").as_uri())
-    page.fill("#rater", 'র"হিম')
-    page.check(marked)
-    save(page).save_as(folder / "half.csv")
-    return marked
-
-
-@pytest.mark.browser
-def test_a_sheet_without_a_name_is_not_saved(page, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    page.goto((tmp_path / "human_eval.html").as_uri())
-    page.click("#save")
-    assert "name" in page.text_content("#problem")
-
-
-@pytest.mark.browser
-def test_the_sheet_jumps_to_the_next_unrated_pair(page, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.goto((tmp_path / "human_eval.html").as_uri())
-    for field in page.locator("section").nth(1).locator("input[value='3']").all():
-        field.check()
-    page.evaluate("scrollTo(0, 0)")
-    tops = []
-    for _ in range(3):
-        page.click("#next")
-        tops.append(page.evaluate("[...document.querySelectorAll('section')].indexOf(document.activeElement)"))
-        assert abs(page.locator("section").nth(tops[-1]).bounding_box()["y"]) < 20
-    assert tops == [0, 2, 3], "the second pair is rated"
-
-
-@pytest.mark.browser
-def test_the_jump_of_a_rated_sheet_says_to_save_it(page, pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    fill(page, tmp_path / "human_eval.html", "x", lambda *where: 3)
-    page.click("#next")
-    assert "Every pair is rated" in page.text_content("#problem")
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("light", ["light", "dark"])
-def test_the_sheet_is_accessible_and_fits(browser, pairs, tmp_path, width, light):
-    write_sheet(tmp_path, pairs)
-    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=light)
-    page = context.new_page()
-    page.goto((tmp_path / "human_eval.html").as_uri())
-    assert page.evaluate("document.documentElement.scrollWidth") <= width, "the sheet scrolls sideways"
-    violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
-    assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == []
-    context.close()
-
-
-@pytest.mark.browser
-def test_a_saved_sheet_is_continued_in_another_browser(page, pairs, tmp_path):
-    marked = save_half(page, pairs, tmp_path)
-    page.evaluate("localStorage.clear()")
-    page.reload()
-    assert page.input_value("#rater") == ""
-    page.set_input_files("#load", tmp_path / "half.csv")
-    page.wait_for_function("document.getElementById('rater').value !== ''")
-    assert page.input_value("#rater") == 'র"হিম'
-    assert page.is_checked(marked)
-
-
-@pytest.mark.browser
-def test_another_sheets_file_is_refused_by_the_sheet(page, pairs, tmp_path):
-    marked = save_half(page, pairs, tmp_path)
-    (tmp_path / "other.csv").write_text((tmp_path / "half.csv").read_text("utf-8").replace(sheet_id(pairs), "x"))
-    page.set_input_files("#load", tmp_path / "other.csv")
-    page.wait_for_function("document.getElementById('problem').textContent.includes('another sheet')")
-    assert page.is_checked(marked), "the marks that were there are lost"
-
-
-def test_the_sheet_does_not_tell_which_reply_is_whose(pairs, tmp_path):
-    write_sheet(tmp_path, pairs)
-    assert {pair["reply_1"] for pair in pairs} == set(REPLIES.values())
-    for name in ("human_eval.html", "human_eval.csv"):
-        text = (tmp_path / name).read_text("utf-8")
-        assert "tuned" not in text
-        assert str(SEED) not in text
+from helpers.evaluation.raters import summarise_choices, summarise_ratings
 
 
 def rated(marks):
@@ -259,3 +75,51 @@ def test_the_interval_of_the_difference_is_the_same_each_time(random_marks):
     score = summarise(marks)
     assert score == summarise(marks)
     assert score["low"] < score["delta"] < score["high"]
+
+
+def chosen(shares):
+    """Returns choices of [rater][row]: 1 the tuned reply, 0 the base one, 0.5 no difference."""
+    return [
+        {"rater": rater, "id": str(row), "tuned": share}
+        for rater, rows in shares.items()
+        for row, share in enumerate(rows)
+    ]
+
+
+def test_no_difference_counts_as_half_a_win():
+    summary = summarise_choices(chosen({"a": [1, 1, 0.5, 0]}), {})
+    assert summary["win"] == 0.625
+    assert (summary["tuned"], summary["same"], summary["base"]) == (2, 1, 1)
+
+
+def test_a_row_weighs_the_same_however_many_chose():
+    choices = chosen({"a": [1, 0], "b": [1]})
+    assert summarise_choices(choices, {})["win"] == 0.5
+
+
+def test_the_winner_of_all_rows_may_still_lose_some():
+    summary = summarise_choices(chosen({"a": [1] * 10, "b": [1] * 10}), {})
+    assert summary["high"] == 1
+    assert summary["low"] == pytest.approx(0.025 ** (1 / 10)), "Clopper and Pearson's of ten rows, not of 20 choices"
+
+
+def test_rows_of_one_group_are_no_independent_choices():
+    shares = {"a": [1, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 0]}
+    alone = summarise_choices(chosen(shares), {})
+    together = summarise_choices(chosen(shares), {str(row): str(row // 3) for row in range(12)})
+    assert together["high"] - together["low"] > 1.2 * (alone["high"] - alone["low"])
+
+
+def test_raters_who_choose_alike_agree():
+    rows = [1, 0, 0.5, 1, 0, 1]
+    assert summarise_choices(chosen({"a": rows, "b": rows}), {})["alpha"] == pytest.approx(1)
+
+
+def test_raters_who_choose_at_random_do_not_agree():
+    rng = numpy.random.default_rng(0)
+    choices = chosen({rater: rng.choice([0, 0.5, 1], 300) for rater in "ab"})
+    assert abs(summarise_choices(choices, {})["alpha"]) < 0.15
+
+
+def test_without_choices_there_is_no_winner():
+    assert summarise_choices([], {}) == {}

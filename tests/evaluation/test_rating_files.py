@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from helpers.evaluation import rating_files
-from helpers.evaluation.raters import MARK_FIELDS, SCALES, Ratings, blind_pair, read_ratings, sheet_id
+from helpers.evaluation.raters import Ratings, read_ratings
+from helpers.evaluation.sheet import MARK_FIELDS, SCALES, attention_checks, blind_pair, sheet_id, tuned_is_first
 
 SEED = 3407
 PAIRS = [
@@ -96,6 +97,76 @@ def test_a_file_without_a_rater_is_of_its_name(tmp_path):
     assert {rating["rater"] for rating in read(tmp_path).marks} == {"রহিম"}
 
 
+@pytest.mark.parametrize(
+    ("cell", "share"),
+    [("1", 1), ("2.0", 0), ("০", 0.5), ("First", 1), ("দ্বিতীয়", 0), ("দ্বিতী\u09df", 0), ("same", 0.5)],
+)
+def test_a_choice_is_read_however_it_was_written(tmp_path, cell, share):
+    (tmp_path / "a.csv").write_text(to_csv(filled(choice=cell)), encoding="utf-8")
+    expected = [share if tuned_is_first(pair["id"], SEED) else 1 - share for pair in PAIRS]
+    assert [choice["tuned"] for choice in read(tmp_path).choices] == expected
+
+
+def earlier_file(folder):
+    """Writes a file as an earlier sheet saved it: no choice, correctness in the place of helpfulness."""
+    scales = ("fluency", "relevance", "correctness", "empathy", "safety")
+    fields = [f"{scale}_{place}" for scale in scales for place in (1, 2)]
+    rows = [{"sheet": sheet_id(PAIRS), "rater": "ক", "id": pair["id"], **dict.fromkeys(fields, 4)} for pair in PAIRS]
+    pandas.DataFrame(rows).to_csv(folder / "old.csv", index=False)
+
+
+def test_a_file_of_an_earlier_sheet_keeps_all_its_marks(tmp_path):
+    earlier_file(tmp_path)
+    ratings = read(tmp_path)
+    assert ratings.skipped == []
+    assert len(ratings.marks) == 2 * len(PAIRS)
+    assert all(rating["correctness"] == rating["empathy"] == 4 for rating in ratings.marks)
+
+
+def test_an_earlier_file_has_neither_choices_nor_helpfulness(tmp_path):
+    earlier_file(tmp_path)
+    ratings = read(tmp_path)
+    assert ratings.choices == []
+    assert all("helpfulness" not in rating for rating in ratings.marks)
+
+
+CHECKS = attention_checks(SEED)
+
+
+def attentive(failed, rater="ক", answered=3):
+    """Returns a filled sheet with attention checks, so many of which are answered, and so many of these failed."""
+    rows = [{"rater": rater, "sheet": sheet_id(PAIRS), **check.pair} for check in CHECKS]
+    for place, (row, check) in enumerate(zip(rows, CHECKS)):
+        answer = (check.answer + 1) % 3 if place < failed else check.answer
+        row["choice"] = str(answer) if place < answered else ""
+    return [*filled(choice="1", rater=rater), *rows]
+
+
+@pytest.mark.parametrize(("failed", "used"), [(0, True), (1, True), (2, False), (3, False)])
+def test_a_rater_may_fail_one_attention_check(tmp_path, failed, used):
+    (tmp_path / "a.csv").write_text(to_csv(attentive(failed)), encoding="utf-8")
+    ratings = read(tmp_path)
+    assert bool(ratings.marks) == bool(ratings.choices) == used
+    expected = [{"rater": "ক", "failed": failed, "checks": 3, "left_out": not used}] if failed else []
+    assert ratings.attention == expected
+
+
+def test_a_rater_who_is_left_out_costs_no_other(tmp_path):
+    (tmp_path / "a.csv").write_text(to_csv(attentive(3)), encoding="utf-8")
+    (tmp_path / "b.csv").write_text(to_csv(attentive(0, "খ")), encoding="utf-8")
+    assert {rating["rater"] for rating in read(tmp_path).marks} == {"খ"}
+
+
+def test_an_attention_check_is_no_rated_row(tmp_path):
+    (tmp_path / "a.csv").write_text(to_csv(attentive(0)), encoding="utf-8")
+    assert {choice["id"] for choice in read(tmp_path).choices} == {pair["id"] for pair in PAIRS}
+
+
+def test_a_check_that_was_not_answered_is_not_failed(tmp_path):
+    (tmp_path / "a.csv").write_text(to_csv(attentive(2, answered=0)), encoding="utf-8")
+    assert read(tmp_path).attention == []
+
+
 def bomb():
     """Returns a workbook that is small packed and large unpacked."""
     packed = io.BytesIO()
@@ -107,7 +178,8 @@ def bomb():
 BAD = {
     "empty.csv": (b"", "it is empty"),
     "header.csv": (to_csv([]).encode(), "it is empty"),
-    "scales.csv": (b"id,fluency_1\nr0,3\n", "it has no column fluency_2"),
+    "scales.csv": (b"id,colour_1\nr0,3\n", "it has no column of answers: expected choice, relevance_1 and so on"),
+    "choice.csv": (to_csv(filled(choice="3")).encode(), "row r0: '3' is not a choice: expected 1, 2, or 0 for no diff"),
     "six.csv": (to_csv(filled(empathy_1="6")).encode(), "row r0: '6' is not a mark: expected 1 to 5, or nothing"),
     "half.csv": (to_csv(filled(empathy_1="3.5")).encode(), "row r0: '3.5' is not a mark"),
     "row.csv": (to_csv(filled(id="r99")).encode(), "it rates row 'r99'"),
@@ -151,7 +223,7 @@ def test_a_raters_second_file_is_skipped(tmp_path):
 def test_hidden_files_and_locks_are_no_ratings(tmp_path):
     for name in (".DS_Store", "~$a.xlsx"):
         (tmp_path / name).touch()
-    assert read(tmp_path) == Ratings([], [])
+    assert read(tmp_path) == Ratings([], [], [], [])
 
 
 CELLS = st.one_of(

@@ -8,7 +8,7 @@ import pytest
 
 from helpers.evaluation.comparison import breakdown, compare_models
 from helpers.evaluation.metrics import floor_sums, score_sums
-from helpers.evaluation.raters import MARK_FIELDS, tuned_is_first
+from helpers.evaluation.sheet import MARK_FIELDS, tuned_is_first
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.runs.experiments import export_logs

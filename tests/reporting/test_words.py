@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from helpers.data.prompts import PROMPTS
-from helpers.evaluation.raters import SCALES
+from helpers.evaluation.raters import ALL_SCALES
 from helpers.reporting import words as module
 from helpers.reporting.figures import draw_loss, load_pyplot
 from helpers.reporting.tables import LABELS, SPECS
 from helpers.reporting.words import LANGUAGES, Words, read_texts
 
 ENGLISH, BENGALI = (read_texts(language) for language in LANGUAGES)
-TABLES = ("scores", "seeds", "breakdown", "categories", "ratings", "cleaning", "stages", "sessions")
+TABLES = ("scores", "seeds", "breakdown", "categories", "ratings", "trust", "cleaning", "stages", "sessions")
 
 
 def placeholders(text):
@@ -38,7 +38,7 @@ def test_every_label_and_heading_has_a_bengali_name():
     headings = [heading for table in TABLES for heading in SPECS[table]]
     labels = [label for label, _ in LABELS.values()]
     headings += ["gate", "outcome", "check", "measured", "needed"]
-    missing = {*headings, *labels, *SPECS["plan"], *SPECS["metrics"].values(), *SCALES} - {*BENGALI["names"]}
+    missing = {*headings, *labels, *SPECS["plan"], *SPECS["metrics"].values(), *ALL_SCALES} - {*BENGALI["names"]}
     assert missing == set()
 
 

@@ -23,7 +23,7 @@ from helpers.evaluation.comparison import (
 )
 from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
 from helpers.evaluation.probes import compare_probes, probe_sums
-from helpers.evaluation.raters import blind_pair, write_sheet
+from helpers.evaluation.sheet import blind_pair, write_sheet
 from helpers.evaluation.verdict import reach_verdict
 from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
@@ -107,11 +107,12 @@ def break_down(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, 
 
 
 def write_rating_sheet(run: Run, evaluated: Evaluated, human_rows: int, seed: int) -> list[dict[str, str]]:
-    """Writes the sheet for people, human_eval.csv and .html, and returns its blind pairs; none for plain texts."""
+    """Writes the sheet for people, human_eval.csv and .html, and returns its blind pairs, without the attention checks;
+    none for plain texts."""
     both = zip(evaluated.replies["base"], evaluated.replies["tuned"])
     pairs = [blind_pair(base, tuned, seed) for base, tuned in both][:human_rows]
     if pairs:
-        write_sheet(run / "evaluate", pairs)
+        print(write_sheet(run / "evaluate", pairs, seed).describe())
     return pairs
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, model_validator
 
-from helpers.evaluation.raters import QUESTIONS, SCALES, summarise_ratings, tuned_is_first
+from helpers.evaluation.raters import summarise_choices, summarise_ratings
+from helpers.evaluation.sheet import QUESTIONS, SCALES, tuned_is_first
 from helpers.platforms.secrets import read_secret
 from helpers.runs.files import write_jsonl
 from helpers.runs.record import Run
@@ -55,7 +56,7 @@ def rate_pairs(rater: LlmJudge, pairs: list[dict], seed: int, keep: Path | None,
         )
         text = answer.choices[0].message.content or ""
         sides = ("tuned", "base") if tuned_is_first(pair["id"], seed) == (order == 1) else ("base", "tuned")
-        marks = _parse_marks(text) or [{"wrong": text[:500]}] * 2
+        marks = _parse_answer(text) or [{"wrong": text[:500]}] * 2
         shared = {"rater": rater.model, "id": pair["id"], "order": order}
         return [{**shared, "side": side, **given} for side, given in zip(sides, marks)]
 
@@ -65,18 +66,38 @@ def rate_pairs(rater: LlmJudge, pairs: list[dict], seed: int, keep: Path | None,
     return [*chain.from_iterable(ratings)]
 
 
-def _parse_marks(text: str) -> list[dict[str, int]] | None:
-    """Returns the marks of both replies out of an answer, None when they are not all there."""
+def _parse_answer(text: str) -> list[dict[str, float]] | None:
+    """Returns the marks of both replies out of an answer, None when they are not all there; with `preferred`, 1 for
+    the reply that it chose, 0 for the other, 0.5 for no difference, where it chose."""
     try:
         answer = json.loads("".join(re.findall(r"\{.*\}", text, re.DOTALL)))
-        marks = [{scale: int(answer[f"reply_{place}"][scale]) for scale in SCALES} for place in (1, 2)]
+        marks: list[dict[str, float]] = [
+            {scale: int(answer[f"reply_{place}"][scale]) for scale in SCALES} for place in (1, 2)
+        ]
     except (ValueError, KeyError, TypeError):
         return None
-    return marks if all(1 <= mark <= 5 for mark in chain(*(given.values() for given in marks))) else None
+    if not all(1 <= mark <= 5 for mark in chain(*(given.values() for given in marks))):
+        return None
+    preferred = {"0": (0.5, 0.5), "1": (1, 0), "2": (0, 1)}.get(str(answer.get("choice")))
+    return [own | {"preferred": share} for own, share in zip(marks, preferred)] if preferred else marks
+
+
+def llm_choices(ratings: list[dict]) -> list[dict]:
+    """Returns a language model's choices as those of `read_ratings`, each order as a rater of its own."""
+    return [
+        {"rater": f"{rating['rater']} {rating['order']}", "id": rating["id"], "tuned": rating["preferred"]}
+        for rating in ratings
+        if rating["side"] == "tuned" and "preferred" in rating
+    ]
+
+
+def llm_marks(ratings: list[dict]) -> list[dict]:
+    """Returns a language model's marks as those of `read_ratings`, each order as a rater of its own."""
+    return [{**rating, "rater": f"{rating['rater']} {rating['order']}"} for rating in ratings if "wrong" not in rating]
 
 
 def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
-    """Returns `summarise_ratings` of the means of both orders, with `unread` (answers without marks) and
+    """Returns `summarise_ratings` of the means of both orders, with `choices`, `unread` (answers without marks) and
     `same_in_both_orders`, the share of pairs where both orders favour the same reply, or neither."""
     import pandas
 
@@ -89,6 +110,7 @@ def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
     favoured = leads.clip(-1, 1).unstack().reindex(columns=[1, 2]).dropna()  # (pairs, orders)
     return {
         **summarise_ratings(means.to_dict("records"), draws, seed),
+        "choices": summarise_choices(llm_choices(ratings), {}),
         "unread": len({(rating["id"], rating["order"]) for rating in ratings if "wrong" in rating}),
         "same_in_both_orders": float((favoured[1] == favoured[2]).mean()) if len(favoured) else None,
     }

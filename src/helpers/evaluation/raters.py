@@ -1,92 +1,82 @@
-"""What people say of the replies: a blind sheet to fill in, the ratings read back, agreement and a paired test."""
+"""What people say of the replies: the ratings read back, attention, choices, marks, agreement and a paired test."""
 
-import base64
-import hashlib
-import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy
-import yaml
 
-from helpers.data.sampling import shuffle_key
-from helpers.evaluation.rating_files import list_rating_files, read_mark, read_table
-from helpers.runs.files import write_csv, write_text
+from helpers.evaluation.rating_files import list_rating_files, read_choice, read_mark, read_table
+from helpers.evaluation.resampling import share_interval, sum_by_group
+from helpers.evaluation.sheet import (
+    ANSWER_FIELDS,
+    QUESTIONS,
+    SCALES,
+    SHOWN_FIELDS,
+    attention_checks,
+    blind_pair,
+    sheet_id,
+    tuned_is_first,
+)
 
-QUESTIONS = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
-SCALES: dict[str, list[str]] = QUESTIONS["scales"]
-FONT = Path(__file__).parents[1] / "reporting" / "fonts" / "NotoSansBengali-Regular.ttf"  # as on the other pages
-SHEET_TEMPLATE = Path(__file__).with_name("sheet.html")
-SHOWN_FIELDS = ("id", "prompt", "reply_1", "reply_2")
-MARK_FIELDS = [f"{scale}_{place}" for scale in SCALES for place in (1, 2)]  # a sheet's marks, by reply
-
-
-def blind_pair(base: dict, tuned: dict, seed: int) -> dict[str, str]:
-    """Returns one line of the sheet: two replies, which is which decided by seed and row, empty scales."""
-    first, second = (tuned, base) if tuned_is_first(tuned["id"], seed) else (base, tuned)
-    shown = zip(SHOWN_FIELDS, (base["id"], base["prompt"], first["reply"], second["reply"]))
-    return {**dict(shown), **dict.fromkeys(MARK_FIELDS, "")}
-
-
-def tuned_is_first(row_id: str, seed: int) -> bool:
-    """Returns whether reply_1 of a row's blind pair is the tuned model's."""
-    return shuffle_key(seed, row_id)[0] % 2 == 1
-
-
-def sheet_id(pairs: list[dict]) -> str:
-    """Returns what tells a sheet from every other: 12 hexadecimal digits of its questions and replies."""
-    shown = [[pair[name] for name in SHOWN_FIELDS] for pair in pairs]
-    return hashlib.sha256(json.dumps(shown, ensure_ascii=False).encode()).hexdigest()[:12]
-
-
-def write_sheet(folder: Path, pairs: list[dict]) -> None:
-    """Writes human_eval.csv, for a spreadsheet, and human_eval.html, which needs nothing but a browser.
-
-    Every text on the page is escaped: it comes from a model.
-    """
-    import jinja2
-    import pandas
-
-    write_csv(folder / "human_eval.csv", pandas.DataFrame(pairs))
-    page = jinja2.Environment(autoescape=True).from_string(SHEET_TEMPLATE.read_text(encoding="utf-8"))
-    font = base64.b64encode(FONT.read_bytes()).decode()
-    html = page.render(pairs=pairs, scales=SCALES, fields=MARK_FIELDS, sheet=sheet_id(pairs), font=font)
-    write_text(folder / "human_eval.html", html)
+ALL_SCALES = [*SCALES, *QUESTIONS["earlier_scales"]]  # that a file may have
+EXCUSED_FAILURES = 1  # attention checks that a rater may fail: anybody errs once
 
 
 class Ratings(NamedTuple):
     """What raters have sent back."""
 
     marks: list[dict]  # {"rater", "id", "side", scale: mark}, a mark not given left out
+    choices: list[dict]  # {"rater", "id", "tuned": 1 for the tuned reply, 0 for the base one, 0.5 for no difference}
+    attention: list[dict]  # {"rater", "failed", "checks", "left_out"} of those who failed an attention check
     skipped: list[str]  # a line for each file that was not read: its name, and why
+
+
+class SheetRow(NamedTuple):
+    """One row of a rater's file."""
+
+    rater: str
+    id: str
+    choice: int | None  # 1 or 2, 0 for no difference
+    marks: dict[int, dict[str, int]]  # by reply, 1 and 2
 
 
 def read_ratings(folder: Path, pairs: list[dict], seed: int) -> Ratings:
     """Returns the ratings in a folder's files, and which files were skipped; one bad file never costs the others.
 
     A file is what the sheet saves, or human_eval.csv filled in: then the file's name is the rater's. Skipped is a file
-    that `read_table` cannot read, or of another sheet, with an unknown row or one twice, with a mark that is not 1 to
-    5, and a rater's second file.
+    that `read_table` cannot read, or of another sheet, with an unknown row or one twice, without any column of choices
+    or marks, with a choice that is not 0 to 2, a mark that is not 1 to 5, and a rater's second file. A column that is
+    not there is of answers not given. Left out is all of a rater who failed more than EXCUSED_FAILURES of the attention
+    checks; one that was not answered is not failed.
     """
-    marks, skipped, raters = [], [], {}
+    rows: list[SheetRow] = []
+    skipped, raters = [], {}
     for file in list_rating_files(folder):
         try:
             own = _read_file(file, {pair["id"] for pair in pairs}, sheet_id(pairs), seed)
-            for rater in {rating["rater"] for rating in own}:
+            for rater in {row.rater for row in own}:
                 if rater in raters:
                     raise ValueError(f"{raters[rater]} is by {rater!r} too: keep one, or rename the rater")
-            raters |= dict.fromkeys((rating["rater"] for rating in own), file.name)
-            marks += own
+            raters |= dict.fromkeys((row.rater for row in own), file.name)
+            rows += own
         except ValueError as error:
             skipped.append(f"{file.name}: {error}")
-    return Ratings(marks, skipped)
+    attention = _check_attention(rows, seed)
+    left_out = {own["rater"] for own in attention if own["left_out"]}
+    used = [row for row in rows if row.rater not in left_out]
+    return Ratings(*_by_model(used, {pair["id"] for pair in pairs}, seed), attention, skipped)
 
 
-def _read_file(file: Path, known: set[str], sheet: str, seed: int) -> list[dict]:
-    """Returns a file's ratings. Raises ValueError, without the file's name, when it is to be skipped."""
-    ratings, rated = [], set()
-    for row in read_table(file, ("id", *MARK_FIELDS)):
+def _read_file(file: Path, known: set[str], sheet: str, seed: int) -> list[SheetRow]:
+    """Returns a file's rows. Raises ValueError, without the file's name, when it is to be skipped."""
+    table, rows, rated = read_table(file, ("id",)), [], set()
+    known = known | {check.pair["id"] for check in attention_checks(seed)}
+    columns = [*ANSWER_FIELDS, *(f"{scale}_{place}" for scale in QUESTIONS["earlier_scales"] for place in (1, 2))]
+    if not set(columns) & set(table[0]):
+        raise ValueError("it has no column of answers: expected choice, relevance_1 and so on, as the sheet has them")
+    for row in table:
         rater, row_id, of_sheet = row.get("rater") or file.stem, row["id"], row.get("sheet") or sheet
         if of_sheet != sheet or row_id not in known:
             raise ValueError(
@@ -96,26 +86,56 @@ def _read_file(file: Path, known: set[str], sheet: str, seed: int) -> list[dict]
         if (rater, row_id) in rated:
             raise ValueError(f"it rates row {row_id} twice")
         rated.add((rater, row_id))
+        try:
+            given = {p: {scale: read_mark(row.get(f"{scale}_{p}", "")) for scale in ALL_SCALES} for p in (1, 2)}
+            choice = read_choice(row.get("choice", ""))
+        except ValueError as error:
+            raise ValueError(f"row {row_id}: {error}") from error
+        marks = {place: {scale: mark for scale, mark in own.items() if mark} for place, own in given.items()}
+        rows.append(SheetRow(rater, row_id, choice, marks))
+    return rows
+
+
+def _check_attention(rows: list[SheetRow], seed: int) -> list[dict]:
+    """Returns the raters who failed an attention check, as `Ratings.attention`."""
+    answers = {check.pair["id"]: check.answer for check in attention_checks(seed)}
+    passed: dict[str, list[bool]] = {}
+    for row in rows:
+        if row.id in answers and row.choice is not None:
+            passed.setdefault(row.rater, []).append(row.choice == answers[row.id])
+    counts = {rater: (own.count(False), len(own)) for rater, own in passed.items()}
+    return [
+        {"rater": rater, "failed": failed, "checks": checks, "left_out": failed > EXCUSED_FAILURES}
+        for rater, (failed, checks) in sorted(counts.items())
+        if failed
+    ]
+
+
+def _by_model(rows: list[SheetRow], known: set[str], seed: int) -> tuple[list[dict], list[dict]]:
+    """Returns marks and choices by model, as `Ratings` has them, of rows that are no attention checks."""
+    marks, choices = [], []
+    for row in [row for row in rows if row.id in known]:
+        tuned = 1 if tuned_is_first(row.id, seed) else 2
         for place in (1, 2):
-            try:
-                given = {scale: read_mark(row[f"{scale}_{place}"]) for scale in SCALES}
-            except ValueError as error:
-                raise ValueError(f"row {row_id}: {error}") from error
-            side = "tuned" if tuned_is_first(row_id, seed) == (place == 1) else "base"
-            if given := {scale: mark for scale, mark in given.items() if mark}:
-                ratings.append({"rater": rater, "id": row_id, "side": side, **given})
-    return ratings
+            if row.marks[place]:
+                side = "tuned" if place == tuned else "base"
+                marks.append({"rater": row.rater, "id": row.id, "side": side, **row.marks[place]})
+        if row.choice is not None:
+            share = 0.5 if row.choice == 0 else float(row.choice == tuned)
+            choices.append({"rater": row.rater, "id": row.id, "tuned": share})
+    return marks, choices
 
 
 def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
-    """Returns {"raters", "pairs", "scales": {scale: …}} of ratings as those of `read_ratings`.
+    """Returns {"raters", "pairs", "scales": {scale: …}} of marks as those of `read_ratings`.
 
     A scale has what `_summarise_scale` returns, `p` with Benjamini and Hochberg's correction for the scales.
     """
     from scipy.stats import false_discovery_control
 
     raters = sorted({rating["rater"] for rating in ratings})
-    scales = {scale: summary for scale in SCALES if (summary := _summarise_scale(ratings, raters, scale, draws, seed))}
+    summaries = {scale: _summarise_scale(ratings, raters, scale, draws, seed) for scale in ALL_SCALES}
+    scales = {scale: summary for scale, summary in summaries.items() if summary}
     tested = [summary for summary in scales.values() if summary["p"] is not None]
     for summary, p in zip(tested, false_discovery_control([summary["p"] for summary in tested]) if tested else []):
         summary["p"] = float(p)
@@ -127,7 +147,6 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
     bootstrap over rows, of delta), `p` (Wilcoxon's signed-rank test over rows, two-sided; None where every difference
     is 0), `alpha` (Krippendorff's, ordinal, over all replies that several raters saw; None for one rater or where all
     marks are equal) and `n`, the rows with both replies marked; {} without any."""
-    import krippendorff
     from scipy import stats
 
     marks = {}  # (id, side): {rater: mark}
@@ -144,11 +163,6 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
         seeded: Any = {"random_state": numpy.random.default_rng(seed)}  # scipy before 1.15 does not know it as `rng`
         bootstrap = stats.bootstrap([delta], numpy.mean, n_resamples=draws, method="percentile", **seeded)
         low, high = bootstrap.confidence_interval
-    varied = len({mark for given in marks.values() for mark in given.values()}) > 1
-    alpha = math.nan
-    if varied and any(len(given) > 1 for given in marks.values()):
-        table = [[given.get(rater, math.nan) for given in marks.values()] for rater in raters]
-        alpha = float(krippendorff.alpha(table, level_of_measurement="ordinal"))
     test: Any = stats.wilcoxon(delta) if delta.any() else None
     return {
         "base": float(numpy.mean(base)),
@@ -157,24 +171,78 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
         "low": float(low),
         "high": float(high),
         "p": float(test.pvalue) if test else None,
-        "alpha": None if math.isnan(alpha) else alpha,
+        "alpha": _alpha([*marks.values()], raters, "ordinal"),
         "n": len(rows),
     }
 
 
-def run_ratings(folder: Path, base: list[dict], tuned: list[dict], metrics: dict[str, Any]) -> dict:
-    """Returns `summarise_ratings` of the files in ratings/ of a run's evaluate/, with `skipped`: a line for each file
-    that was not read; {} without any file.
+def _alpha(units: list[dict[str, float]], raters: list[str], level: Literal["nominal", "ordinal"]) -> float | None:
+    """Returns Krippendorff's alpha of what raters gave to units, {rater: value} each; None where no two rated the
+    same unit, and where all values are equal."""
+    import krippendorff
 
-    `base`, `tuned` and `metrics` are the contents of its base.jsonl, tuned.jsonl and metrics.json.
+    units = [given for given in units if len(given) > 1]  # the others say nothing of agreement
+    if len({value for given in units for value in given.values()}) < 2:
+        return None
+    table = [[given.get(rater, math.nan) for given in units] for rater in raters]
+    alpha = float(krippendorff.alpha(table, level_of_measurement=level))
+    return None if math.isnan(alpha) else alpha
+
+
+def summarise_choices(choices: list[dict], groups: Mapping[str, str]) -> dict:
+    """Returns what choices, as those of `read_ratings`, come to: `tuned`, `base` and `same` (how often each was
+    chosen), `win` (share of the tuned reply, of "no difference" a half, as the mean over rows of the raters' mean),
+    `low` and `high` (its exact 95 % interval over groups of rows), `alpha` (Krippendorff's, nominal) and `pairs`; {}
+    without any.
+
+    `groups` has the group of a row by its id; a row that is not there is its own.
+    """
+    if not choices:
+        return {}
+    units: dict[str, dict[str, float]] = {}  # id: {rater: share of the tuned reply}
+    for choice in choices:
+        units.setdefault(choice["id"], {})[choice["rater"]] = choice["tuned"]
+    wins = numpy.array([numpy.mean([*given.values()]) for given in units.values()])
+    sums = sum_by_group(numpy.column_stack([wins, numpy.ones(len(wins))]), [groups.get(row, row) for row in units])
+    low, high = share_interval(sums[:, 0], sums[:, 1], 95.0)
+    shares = [choice["tuned"] for choice in choices]
+    counts = {"tuned": sum(share > 0.5 for share in shares), "base": sum(share < 0.5 for share in shares)}
+    return {
+        **counts,
+        "same": len(shares) - sum(counts.values()),
+        "win": float(wins.mean()),
+        "low": low,
+        "high": high,
+        "alpha": _alpha([*units.values()], sorted({choice["rater"] for choice in choices}), "nominal"),
+        "pairs": len(units),
+    }
+
+
+def read_run_ratings(folder: Path, base: list[dict], tuned: list[dict], seed: int) -> Ratings | None:
+    """Returns the ratings in ratings/ of a run's evaluate/; None without any file.
+
+    `base` and `tuned` are the contents of its base.jsonl and tuned.jsonl, `seed` the evaluation's.
     """
     if not list_rating_files(folder / "ratings"):
-        return {}
-    draws, seed = metrics["bootstrap_draws"], metrics["seed"]
+        return None
     try:
         asked = {row["id"] for row in read_table(folder / "human_eval.csv", SHOWN_FIELDS)}
     except ValueError as error:
-        return summarise_ratings([], draws, seed) | {"skipped": [f"all of them, since human_eval.csv is gone: {error}"]}
+        return Ratings([], [], [], [f"all of them, since human_eval.csv is gone: {error}"])
     pairs = [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in asked]
-    ratings = read_ratings(folder / "ratings", pairs, seed)
-    return summarise_ratings(ratings.marks, draws, seed) | {"skipped": ratings.skipped}
+    return read_ratings(folder / "ratings", pairs, seed)
+
+
+def summarise_run_ratings(ratings: Ratings, groups: Mapping[str, str], draws: int, seed: int) -> dict:
+    """Returns `summarise_ratings` with `choices` (see `summarise_choices`), `attention` and `skipped`.
+
+    Raters and pairs are those of marks and choices together.
+    """
+    both = [*ratings.marks, *ratings.choices]
+    return {
+        **summarise_ratings(ratings.marks, draws, seed),
+        **{"raters": sorted({own["rater"] for own in both}), "pairs": len({own["id"] for own in both})},
+        "choices": summarise_choices(ratings.choices, groups),
+        "attention": ratings.attention,
+        "skipped": ratings.skipped,
+    }

@@ -3,6 +3,7 @@
 import codecs
 import csv
 import io
+import unicodedata
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,11 @@ from helpers.platforms.errors import describe_error
 
 LARGEST_FILE = 16 * 2**20  # bytes of a file, and of a workbook when it is unpacked
 ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # by a file's first bytes
+CHOICES = {  # as words, beside 1, 2 and 0
+    unicodedata.normalize("NFC", word): choice
+    for word, choice in {"first": 1, "second": 2, "same": 0, "প্রথম": 1, "দ্বিতীয়": 2, "সমান": 0}.items()
+}
+CHOICE = regex.compile(r"([0-2])(?:[.,]0+)?")
 MARK = regex.compile(r"([1-5])(?:[.,]0+)?")  # a spreadsheet writes 3.0, or 3,0
 
 Row = dict[str, str]  # a file's row by column, its cells without spaces at either end
@@ -55,6 +61,15 @@ def read_mark(cell: str) -> int | None:
     if cell and not match:
         raise ValueError(f"{cell[:20]!r} is not a mark: expected 1 to 5, or nothing")
     return int(match[1]) if match else None
+
+
+def read_choice(cell: str) -> int | None:
+    """Returns a choice: 1, 2, or 0 for no difference; None for an empty cell. Raises ValueError for what is none."""
+    text = unicodedata.normalize("NFC", latin_digits(cell)).lower()
+    match = CHOICE.fullmatch(text)
+    if cell and not match and text not in CHOICES:
+        raise ValueError(f"{cell[:20]!r} is not a choice: expected 1, 2, or 0 for no difference")
+    return int(match[1]) if match else CHOICES.get(text)
 
 
 def _read_csv(file: Path) -> list[Row]:

@@ -6,6 +6,7 @@ from typing import Any
 from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, read_verdict
+from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
 from helpers.reporting.shapes import TokenFacts
@@ -30,6 +31,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
         "samples": len(content["samples"]),
         "bytes": len(html.encode()),
         "hours": stage_hours(results.sessions),
+        **rating_facts(results),
     }
 
 
@@ -77,6 +79,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "unfinished": [row for row in rows["stages"] if row["status"] != "finished"],
         "worst_unsafe": describe_worst(shares[0], words) if shares else "",
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
+        "opinions": describe_ratings(results, words),
         "tables": rows,
     }
 
@@ -122,6 +125,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         "categories": tables.category_rows(prompts.get("categories", [])),
         "people": tables.rating_rows(results.ratings),
         "judge": tables.rating_rows(evaluation.get("judge", {})),
+        **rating_tables(results),
         "speed": tables.metric_rows(speed),
         "search": search_rows(results.trials) if "tune" in results.metrics else [],
         "plan": plan_rows(training, hours.get("evaluate"), has_gpu(results), words) if "plan" in training else [],

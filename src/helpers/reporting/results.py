@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,15 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from helpers.evaluation.comparison import Comparison
-from helpers.evaluation.raters import run_ratings
+from helpers.evaluation.llm_judge import llm_choices, llm_marks
+from helpers.evaluation.meta_evaluation import (
+    MetaEvaluation,
+    evaluate_scores,
+    mark_values,
+    score_by_reply,
+    tabulate_ratings,
+)
+from helpers.evaluation.raters import Ratings, read_run_ratings, summarise_run_ratings
 from helpers.evaluation.rating_files import read_table
 from helpers.platforms.errors import Refused
 from helpers.reporting import shapes
@@ -17,6 +26,8 @@ from helpers.runs.damage import MEND, reading
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.stages import STAGES, other_seeds
+
+JUDGE_SCORE = "language model's mark for empathy"  # as a score of its own, held against people
 
 
 @dataclass(frozen=True)
@@ -47,14 +58,47 @@ class Results:
     row_scores: dict[str, dict[str, str]]  # row id: its line of evaluate/scores.csv
     glosses: dict[str, dict[str, str]]  # row id: its line of evaluate/gloss.csv, written by people
     gloss_problem: str  # why that file could not be read
+    judged: list[dict]  # evaluate/judge.jsonl: a language model's ratings
     trials: list[dict[str, str]]  # tune/trials.csv
     best_trial: dict  # tune/best.json
 
     @cached_property
-    def ratings(self) -> dict:
-        """What `run_ratings` makes of evaluate/ratings/; read when asked for."""
+    def rated(self) -> Ratings | None:
+        """The ratings in evaluate/ratings/, read when asked for; None without any file."""
         metrics = self.metrics.get("evaluate")
-        return run_ratings(self.run / "evaluate", self.base, self.tuned, metrics) if metrics else {}
+        return read_run_ratings(self.run / "evaluate", self.base, self.tuned, metrics["seed"]) if metrics else None
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """The group of each held-out row by its id; rows of runs of earlier versions are not there."""
+        return {row: line["group"] for row, line in self.row_scores.items() if line.get("group")}
+
+    @cached_property
+    def ratings(self) -> dict:
+        """What `summarise_run_ratings` makes of evaluate/ratings/; {} without any file."""
+        metrics = self.metrics.get("evaluate", {})
+        return summarise_run_ratings(self.rated, self.groups, **_resampling(metrics)) if self.rated else {}
+
+    @cached_property
+    def meta_evaluations(self) -> dict[str, MetaEvaluation]:
+        """How every score agrees with the ratings of `people`, and with those of the language model that rated
+        (`judge`), by these names; one without ratings is not there, and none before the evaluation has finished."""
+        if "evaluate" not in self.metrics:
+            return {}
+        opinions = {"judge": (llm_marks(self.judged), llm_choices(self.judged))}
+        if self.rated:
+            opinions["people"] = (self.rated.marks, self.rated.choices)
+        rated = {own["id"] for given in opinions.values() for own in itertools.chain(*given)}
+        base, tuned = ([row for row in rows if row["id"] in rated] for rows in (self.base, self.tuned))
+        if not base:
+            return {}
+        ids = [row["id"] for row in base]
+        tables = {kind: tabulate_ratings(ids, *given, self.groups) for kind, given in opinions.items()}
+        values = score_by_reply(base, tuned, self.row_scores)
+        scores = {"judge": values, "people": values | mark_values(ids, tables["judge"])}
+        resampling = _resampling(self.metrics["evaluate"])
+        held = {kind: evaluate_scores(scores[kind], ids, table, **resampling) for kind, table in tables.items()}
+        return {kind: own for kind, own in held.items() if own}
 
     @property
     def unread(self) -> list[str]:
@@ -104,6 +148,11 @@ class Results:
         ]
 
 
+def _resampling(metrics: dict) -> dict[str, int]:
+    """Returns the evaluation's own `draws` and `seed`, from its metrics.json."""
+    return {"draws": metrics["bootstrap_draws"], "seed": metrics["seed"]}
+
+
 def read_results(run: Run) -> Results:
     """Reads a run's files, each once.
 
@@ -130,6 +179,7 @@ def read_results(run: Run) -> Results:
         row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
         glosses=glosses,
         gloss_problem=gloss_problem,
+        judged=_read_lines(run / "evaluate" / "judge.jsonl", shapes.JudgedRow),
         trials=_read_trials(run / "tune" / "trials.csv"),
         best_trial=_read_best(run / "tune" / "best.json") if "tune" in metrics else {},
     )

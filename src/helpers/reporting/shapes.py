@@ -156,6 +156,22 @@ class Reply(Facts):
     tuned: str
 
 
+class JudgedRow(Facts):
+    """A line of evaluate/judge.jsonl: a language model's marks of one reply."""
+
+    rater: str
+    id: str
+    order: int
+    side: str
+    preferred: float = 0.5
+    relevance: float = 3.0
+    empathy: float = 3.0
+    safety: float = 3.0
+    fluency: float = 3.0
+    helpfulness: float = 3.0
+    correctness: float = 3.0  # of earlier versions
+
+
 class RowScores(BaseModel):
     """A line of evaluate/scores.csv, whose replies were scored."""
 

@@ -1,0 +1,382 @@
+"""The blind sheet: its layout, filled in by a browser on a phone, interrupted and resumed."""
+
+import csv
+import io
+import re
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from helpers.evaluation.raters import read_ratings, summarise_ratings
+from helpers.evaluation.sheet import (
+    ANSWER_FIELDS,
+    QUESTIONS,
+    attention_checks,
+    blind_pair,
+    lay_out_sheet,
+    reading_seconds,
+    sheet_id,
+    tuned_is_first,
+    write_sheet,
+)
+
+SEED = 3407
+PHONE = {"width": 390, "height": 844}
+REPLIES = {
+    "base": "ঠিক আছে।",
+    "tuned": "আপনার কষ্টটা বুঝতে পারছি। <img src=x onerror=alert(1)> </script><script>alert(2)</script> পাশে আছি।",
+}
+CHECKS = {check.pair["id"]: check.answer for check in attention_checks(SEED)}
+
+
+def make_pairs(count, length=1):
+    """Returns blind pairs whose replies are so many times as long."""
+    rows = [{"id": f"r{n}", "prompt": f"মন খারাপ, ক্ষ{n} “উদ্ধৃতি”, হৃদয়\u200d"} for n in range(count)]
+    sides = ({**row, **{"reply": REPLIES[side] * length}} for row in rows for side in ("base", "tuned"))
+    return [blind_pair(base, tuned, SEED) for base, tuned in zip(sides, sides)]
+
+
+@pytest.fixture
+def pairs():
+    return make_pairs(6)
+
+
+@pytest.fixture
+def sheet(pairs, tmp_path):
+    """Returns the address of the sheet of six pairs and three attention checks, all of one sitting."""
+    assert write_sheet(tmp_path, pairs, SEED).sitting == 9
+    return (tmp_path / "human_eval.html").as_uri()
+
+
+@pytest.fixture
+def phone(browser):
+    """Returns the context of a browser on a phone."""
+    context = browser.new_context(viewport=PHONE, accept_downloads=True, has_touch=True)
+    yield context
+    context.close()
+
+
+def open_sheet(context, sheet):
+    """Returns a new page with the sheet; `page.errors` collects what goes wrong on it."""
+    page = context.new_page()
+    page.errors = []
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(sheet)
+    return page
+
+
+def start(context, sheet, code="শালিক ২৭"):
+    """Returns a page on which a rater has begun."""
+    page = open_sheet(context, sheet)
+    page.fill("#rater", code)
+    page.click("#start")
+    return page
+
+
+def shown_pair(page):
+    return page.locator(".pair:not([hidden])")
+
+
+def press(page, field, value):
+    """Presses an answer of the pair that is shown, as a finger does: its label, not the hidden button."""
+    shown_pair(page).locator(f'label:has([data-field="{field}"][value="{value}"])').click()
+
+
+def choose(row, prefers="tuned"):
+    """Returns the choice of whoever passes the attention checks and prefers one model."""
+    if row in CHECKS:
+        return CHECKS[row]
+    return 1 if tuned_is_first(row, SEED) == (prefers == "tuned") else 2
+
+
+def fill_pair(page, choice=choose, mark=lambda row, scale, place: 3):
+    """Answers the pair that is shown, and goes to the next one."""
+    row = shown_pair(page).get_attribute("data-id")
+    for field in ANSWER_FIELDS:
+        scale, _, place = field.partition("_")
+        press(page, field, choice(row) if field == "choice" else mark(row, scale, int(place)))
+    page.click("#next")
+
+
+def save(page, folder):
+    """Saves the sheet into a folder, as the file that the page names, and returns it."""
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(folder / download.value.suggested_filename)
+    return folder / download.value.suggested_filename
+
+
+@pytest.mark.browser
+def test_an_interrupted_sheet_resumes_at_its_row(phone, sheet):
+    page = start(phone, sheet)
+    for _ in range(3):
+        fill_pair(page)
+    row = shown_pair(page).get_attribute("data-id")
+    press(page, "choice", 0)
+    press(page, "empathy_2", 4)
+    page.close()
+
+    again = open_sheet(phone, sheet)
+    assert shown_pair(again).get_attribute("data-id") == row
+    assert again.input_value("#rater") == "শালিক ২৭"
+    assert shown_pair(again).locator(":checked").count() == 2
+    assert "যেখানে থেমেছিলেন" in again.text_content("#note")
+
+
+@pytest.mark.browser
+def test_a_resumed_sheet_is_saved_with_all_its_answers(phone, sheet, pairs, tmp_path):
+    def mark(row, scale, place):  # the tuned reply is better everywhere but in fluency, by one mark less
+        return (5 if tuned_is_first(row, SEED) == (place == 1) else 2) - (scale == "fluency")
+
+    page = start(phone, sheet)
+    for _ in range(4):
+        fill_pair(page, mark=mark)
+    page.close()
+    page = open_sheet(phone, sheet)
+    for _ in range(5):
+        fill_pair(page, mark=mark)
+    assert "সব হয়ে গেছে" in page.text_content("#finish-title")
+    file = save(page, tmp_path / "ratings")
+
+    assert file.name == f"ratings-{sheet_id(pairs)}-শালিক-২৭.csv"
+    ratings = read_ratings(tmp_path / "ratings", pairs, SEED)
+    assert ratings.skipped == []
+    assert ratings.attention == []
+    assert [choice["tuned"] for choice in ratings.choices] == [1] * 6
+    scales = summarise_ratings(ratings.marks, 200, SEED)["scales"]
+    assert scales["empathy"]["n"] == 6
+    assert scales["empathy"]["delta"] == 3
+    assert scales["fluency"]["base"] == 1.0
+    assert page.errors == []
+
+
+@pytest.mark.browser
+def test_whoever_presses_the_same_button_is_left_out(phone, sheet, pairs, tmp_path):
+    page = start(phone, sheet, "তাড়া")
+    for _ in range(9):
+        fill_pair(page, choice=lambda row: 1)
+    save(page, tmp_path / "ratings")
+    ratings = read_ratings(tmp_path / "ratings", pairs, SEED)
+    assert ratings.attention == [{"rater": "তাড়া", "failed": 2, "checks": 3, "left_out": True}]
+    assert ratings.marks == ratings.choices == []
+
+
+@pytest.mark.browser
+def test_a_missing_answer_is_asked_for_once(phone, sheet):
+    page = start(phone, sheet)
+    first = shown_pair(page).get_attribute("data-id")
+    press(page, "choice", 1)
+    page.click("#next")
+    assert shown_pair(page).get_attribute("data-id") == first
+    assert "১০টি" in page.text_content("#problem")
+    page.click("#next")
+    assert shown_pair(page).get_attribute("data-id") != first
+
+
+@pytest.mark.browser
+def test_a_sheet_without_a_code_does_not_start(phone, sheet):
+    page = open_sheet(phone, sheet)
+    page.click("#start")
+    assert "কোড" in page.text_content("#problem")
+    assert shown_pair(page).count() == 0
+
+
+@pytest.mark.browser
+def test_the_sheet_speaks_english_when_asked(phone, sheet):
+    page = start(phone, sheet)
+    assert shown_pair(page).get_by_text("Which reply would you rather get?").is_hidden()
+    page.click("#language")
+    assert shown_pair(page).get_by_text("Which reply would you rather get?").is_visible()
+    assert page.inner_text("#progress").startswith("1 / 9 · about ")
+
+
+@pytest.mark.browser
+def test_a_long_sheet_is_enough_after_one_sitting(phone, tmp_path):
+    layout = write_sheet(tmp_path, make_pairs(12, length=20), SEED)
+    assert layout.sitting < len(layout.pairs)
+    page = start(phone, (tmp_path / "human_eval.html").as_uri())
+    for _ in range(layout.sitting):
+        fill_pair(page)
+    assert "যথেষ্ট" in page.text_content("#finish-title")
+    page.click("#more")
+    assert shown_pair(page).get_attribute("data-id") == layout.pairs[layout.sitting]["id"]
+
+
+@pytest.mark.browser
+def test_no_target_on_a_phone_is_under_44_pixels(phone, sheet):
+    page = start(phone, sheet)
+    sizes = page.evaluate(
+        "[...document.querySelectorAll('button, label.tap, #rater')].filter(e => e.offsetParent)"
+        ".map(e => [e.offsetWidth, e.offsetHeight, e.outerHTML])"
+    )
+    assert len(sizes) > 50
+    assert [size for size in sizes if min(size[:2]) < 44] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("light", ["light", "dark"])
+def test_every_screen_of_the_sheet_is_accessible(browser, sheet, width, light):
+    context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=light)
+    page = open_sheet(context, sheet)
+    page.fill("#rater", "x")
+    for button in ("#start", "#next", "#stop", None):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, "the sheet scrolls sideways"
+        violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
+        assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == [], f"before {button}"
+        if button:
+            page.click(button)
+    context.close()
+
+
+@pytest.mark.browser
+def test_the_sheet_is_filled_in_by_the_keyboard_alone(phone, sheet):
+    page = open_sheet(phone, sheet)
+    page.focus("#rater")
+    page.keyboard.type("x")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    for key in ("Tab", "Space", "Tab", "ArrowRight"):
+        page.keyboard.press(key)
+    answers = shown_pair(page).locator(":checked").evaluate_all("all => all.map(e => [e.dataset.field, e.value])")
+    assert answers == [["choice", "1"], ["relevance_1", "2"]]
+
+
+@pytest.mark.browser
+def test_a_reply_on_the_sheet_never_becomes_markup(page, sheet):
+    page.goto(sheet)
+    page.fill("#rater", "=x")
+    page.click("#start")
+    assert page.errors == []
+    assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []
+    assert page.locator("main img").count() == 0
+    assert "onerror" in page.text_content("main")
+
+
+@pytest.mark.browser
+def test_a_saved_sheet_is_continued_in_another_browser(page, phone, sheet, tmp_path):
+    own = start(phone, sheet, 'র"হিম')
+    fill_pair(own)
+    press(own, "empathy_1", 4)
+    own.click("#stop")
+    file = save(own, tmp_path)
+    page.goto(sheet)
+    page.set_input_files("#load", file)
+    page.wait_for_function("document.getElementById('rater').value !== ''")
+    assert page.input_value("#rater") == 'র"হিম'
+    assert shown_pair(page).locator(":checked").get_attribute("data-field") == "empathy_1"
+
+
+@pytest.mark.browser
+def test_a_file_of_an_earlier_sheet_is_continued(page, sheet, pairs, tmp_path):
+    lines = [
+        '"sheet","rater","id","fluency_1","correctness_1"',
+        *(f'"{sheet_id(pairs)}","ক","{pair["id"]}","4","2"' for pair in pairs),
+    ]
+    (tmp_path / "old.csv").write_text("\r\n".join(lines) + "\r\n", encoding="utf-8")
+    page.goto(sheet)
+    page.set_input_files("#load", tmp_path / "old.csv")
+    page.wait_for_function("document.getElementById('rater').value === 'ক'")
+    checked = page.locator(":checked").evaluate_all("all => all.map(e => e.dataset.field)")
+    assert checked == ["fluency_1"] * 6
+
+
+@pytest.mark.browser
+def test_another_sheets_file_is_refused_by_the_sheet(page, sheet, tmp_path):
+    (tmp_path / "other.csv").write_text('"sheet","rater","id","choice"\r\n"x","y","r0","1"\r\n', encoding="utf-8")
+    page.goto(sheet)
+    page.set_input_files("#load", tmp_path / "other.csv")
+    page.wait_for_function("document.getElementById('problem').textContent !== ''")
+    assert "অন্য একটি পাতার" in page.text_content("#problem")
+    assert page.locator(":checked").count() == 0
+
+
+@pytest.mark.browser
+def test_answers_are_deleted_from_the_browser_when_asked(phone, sheet):
+    page = start(phone, sheet)
+    fill_pair(page)
+    page.click("#stop")
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.click("#forget")
+    page.reload()
+    assert page.input_value("#rater") == ""
+    assert page.locator(":checked").count() == 0
+
+
+@pytest.mark.browser
+def test_a_phone_that_can_share_offers_to_send_the_file(phone, sheet):
+    phone.add_init_script("navigator.canShare = () => true;")
+    phone.add_init_script("navigator.share = async data => { window.sent = await data.files[0].text(); };")
+    page = start(phone, sheet)
+    press(page, "choice", 2)
+    page.click("#stop")
+    page.click("#share")
+    page.wait_for_function("window.sent")
+    rows = list(csv.DictReader(io.StringIO(page.evaluate("window.sent").lstrip("\ufeff"))))
+    assert [row["choice"] for row in rows] == ["2", *[""] * 8]
+
+
+def test_the_sheet_loads_nothing_from_elsewhere(pairs, tmp_path):
+    write_sheet(tmp_path, pairs, SEED)
+    html = (tmp_path / "human_eval.html").read_text("utf-8")
+    assert re.search(r'src: url\("data:font/ttf;base64,[A-Za-z0-9+/=]{1000}', html)
+    assert not re.search(r'(?:src|href)="(?!data:)|@import|https?://', html)
+
+
+def test_the_sheet_does_not_tell_which_reply_is_whose(pairs, tmp_path):
+    write_sheet(tmp_path, pairs, SEED)
+    assert {pair["reply_1"] for pair in pairs} == set(REPLIES.values())
+    for name in ("human_eval.html", "human_eval.csv"):
+        text = (tmp_path / name).read_text("utf-8")
+        assert "tuned" not in text
+        assert str(SEED) not in text
+
+
+def test_the_spreadsheet_has_the_attention_checks_too(pairs, tmp_path):
+    write_sheet(tmp_path, pairs, SEED)
+    with open(tmp_path / "human_eval.csv", encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "prompt", "reply_1", "reply_2", *ANSWER_FIELDS]
+    assert {row["id"] for row in rows} == {pair["id"] for pair in pairs} | CHECKS.keys()
+    assert all(row[field] == "" for row in rows for field in ANSWER_FIELDS)
+
+
+@pytest.mark.parametrize(("count", "checks"), [(1, 0), (2, 1), (5, 2), (6, 3), (50, 3)])
+def test_every_third_of_a_sitting_has_one_check(count, checks):
+    layout = lay_out_sheet(make_pairs(count), SEED)
+    places = [place for place, pair in enumerate(layout.pairs[: layout.sitting]) if pair["id"] in CHECKS]
+    assert len(places) == layout.checks == checks
+    assert len(layout.pairs) == count + checks
+    assert 0 not in places, "the first pair would be a check"
+
+
+def test_a_sitting_takes_twenty_minutes_at_most():
+    layout = lay_out_sheet(make_pairs(60, length=4), SEED)
+    seconds = sum(map(reading_seconds, layout.pairs[: layout.sitting]))
+    one_more = seconds + reading_seconds(layout.pairs[layout.sitting])
+    assert seconds <= 20 * 60 < one_more
+
+
+def test_a_pair_takes_its_words_and_eleven_answers():
+    pair = {"prompt": "এক দুই।", "reply_1": "তিন চার", "reply_2": "পাঁচ-ছয়"}
+    pace = QUESTIONS["pace"]
+    assert (pace["words_per_minute"], pace["seconds_per_answer"]) == (120, 3)
+    assert reading_seconds(pair) == 6 * 0.5 + 11 * 3
+
+
+@pytest.mark.parametrize("button", [0, 1, 2])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_button_passes_one_check_of_three(seed, button):
+    assert sum(check.answer == button for check in attention_checks(seed)) == 1
+
+
+def test_a_checks_id_looks_like_a_rows():
+    assert len(CHECKS) == len(QUESTIONS["attention"])
+    assert all(re.fullmatch("[0-9a-f]{12}", row) for row in CHECKS)
+    assert CHECKS.keys() != {check.pair["id"] for check in attention_checks(SEED + 1)}
+
+
+def test_a_sheets_length_is_told_in_a_sentence():
+    assert lay_out_sheet(make_pairs(6), SEED).describe() == (
+        "9 screens on the sheet: the first 9 take about 7 minutes, 3 of them attention checks."
+    )
