@@ -37,7 +37,7 @@ class Score(BaseModel, frozen=True):
     low: float  # of the 95 % interval
     high: float
     floor: float | None  # mean of what words alone score: see `floor_sums`; None where that says nothing
-    better: str  # "higher", "lower" or "near 1"
+    better: str  # "higher", "lower", "near 1" or "neither"
     n: int  # rows
     groups: int | None = None  # that the rows belong to, which the interval is of
     floor_spread: float | None = None  # standard deviation of the floor

@@ -118,7 +118,8 @@ def _correct(deltas: Scores, comparisons: int) -> Scores:
 def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] | None:
     """Returns which run has the best value of a score, and whether it beats every other one significantly; None where
     no best can be named."""
-    if not pairs or any(name not in run or run[name].better == "near 1" for run in [*scores, *pairs.values()]):
+    undirected = ("near 1", "neither")
+    if not pairs or any(name not in run or run[name].better in undirected for run in [*scores, *pairs.values()]):
         return None
     sign = 1 if scores[0][name].better == "higher" else -1
     best = max(range(len(scores)), key=lambda run: sign * scores[run][name].value)

@@ -20,7 +20,7 @@ SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 
 LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
 
-AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1"}
+AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1", "neither": "no direction"}
 
 
 class _CellFormatter(string.Formatter):
@@ -77,12 +77,13 @@ def delta_verdict(delta: Score) -> str:
     """Returns "better", "worse" or "no clear difference" for a difference of two models: by its corrected p-value, in
     runs of earlier versions by its interval.
 
-    "–" for a score of these that is best near 1, of which the difference alone says nothing.
+    "–" for a score of these that is best near 1, of which the difference alone says nothing, and for one without a
+    better direction.
     """
     clear = delta.p < SIGNIFICANT if delta.p is not None else not delta.low <= 0 <= delta.high
     if not clear:
         return "no clear difference"
-    if delta.better == "near 1":
+    if delta.better in ("near 1", "neither"):
         return "–"
     return "better" if (delta.value > 0) == (delta.better == "higher") else "worse"
 
@@ -98,7 +99,7 @@ def score_verdict(scores: Comparison, name: str) -> str:
     if name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates):
         return "exploratory"
     verdict = delta_verdict(delta)
-    if verdict == "–":
+    if verdict == "–" and base.better == "near 1":
         return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
     return "at the floor" if verdict == "better" and tuned.is_at_floor else verdict
 
@@ -117,6 +118,11 @@ def score_rows(scores: Comparison, spec: str = "scores", names: Iterable[str] = 
 def probe_rows(probe_scores: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the probes of evaluate/metrics.json as rows of text, one per score; [] where none were asked."""
     return score_rows(Comparison(**probe_scores), "probes") if probe_scores else []
+
+
+def benchmark_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the public benchmarks of evaluate/metrics.json as rows of text, one per task and metric."""
+    return build_table("benchmarks", benchmarks.get("tasks", []))
 
 
 def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:

@@ -268,7 +268,8 @@ def result_settings(parameters: dict) -> dict:
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one line for each setting that decides a stage's results and differs from what it was before."""
-    before = {"page_language": "en", "max_probes": now.get("max_probes"), **before}  # earlier runs have none
+    earlier = {"page_language": "en", "max_probes": now.get("max_probes"), "encoder": "", "benchmarks": []}
+    before = {**earlier, **before}  # earlier runs have none of these
     decisive = result_settings(now).items()
     return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
 
