@@ -41,7 +41,7 @@ def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Pat
 
 def comparison_content(results: list[Results], folder: Path, words: Words) -> dict[str, Any]:
     """Returns what the template comparison.html shows on a page in this folder, tables as rows of text."""
-    names, scores = [result.run.name for result in results], [tuned_scores(result) for result in results]
+    names, scores = [result.run.name for result in results], shared_scores(results)
     rows, pairs = paired_differences(results)
     parameters = [{stage: facts.parameters for stage, facts in result.record.stages.items()} for result in results]
     settings = differing_settings(dict(zip(names, parameters)), ("run_name", "outputs"))
@@ -70,6 +70,14 @@ def tuned_scores(result: Results) -> Scores:
     if result.scores is None:
         raise ValueError(f"{result.run.name}: not evaluated yet. Finish stage evaluate first, or leave it out.")
     return result.scores.tuned
+
+
+def shared_scores(results: list[Results]) -> list[Scores]:
+    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ."""
+    scores = [tuned_scores(result) for result in results]
+    if len({result.metrics["evaluate"].get("meaning", {}).get("encoder") for result in results}) == 1:
+        return scores
+    return [{name: score for name, score in own.items() if not name.startswith("similarity_")} for own in scores]
 
 
 def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:

@@ -327,7 +327,7 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
     inputs, before = input_hashes(run, stage, parameters), run.stage(stage)
-    if before.inputs != inputs or result_settings(before.parameters) != result_settings(parameters):
+    if before.inputs != inputs or settings_differences(stage, before.parameters, parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
         # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints
         if before.status == "finished" and before.parameters:
