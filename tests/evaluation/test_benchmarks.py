@@ -183,7 +183,7 @@ def test_the_local_rank_is_put_back(monkeypatch):
 def test_a_task_that_is_not_known_is_skipped(run):
     entry = run_task(LoadedModel(run).network, "bengali_choise", str(FOLDER), 4, 0)
     assert entry["rows"] == []
-    assert "'bengali_choise' is not a registered task" in entry["skipped"]
+    assert entry["skipped"].endswith("has no task of this name, the nearest is bengali_choices")
 
 
 def test_a_task_that_has_to_be_downloaded_is_skipped_offline(run, tmp_path):

@@ -5,6 +5,7 @@ one that lm-eval computes by itself for the same model. As it does unless told o
 """
 
 import contextlib
+import difflib
 import logging
 import math
 import os
@@ -82,6 +83,9 @@ def run_task(network: Any, task: str, folder: str, batch_size: int, limit: int) 
         return entry | {"skipped": "the folder defines no task"}
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     try:
+        if task not in (known := task_manager(folder).all_tasks):
+            near = "".join(f", the nearest is {name}" for name in difflib.get_close_matches(task, known, 1))
+            return entry | {"skipped": f"lm-eval {lm_eval.__version__} has no task of this name{near}"}
         evaluate: Any = lm_eval.simple_evaluate
         with only_process():
             results = evaluate(
