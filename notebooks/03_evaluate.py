@@ -58,6 +58,8 @@ bootstrap_draws: int = 1000  # resamplings of the rows
 gates: dict = {"groups": 100, "gain": 0.01, "faults": 0.1, "distinct2": 0.8, "unsafe": 0.1, "lost": 0.1}  # thresholds
 human_rows: int = 50  # pairs of replies on the sheet for people
 num_gpus: int = 0  # processes, one per GPU, 0: all GPUs
+encoder: str = ""  # for similarity of meaning: a name of the Hub or a folder, such as sentence-transformers/LaBSE
+benchmarks: list = []  # lm-eval's tasks, such as belebele_ben_Beng, or folders of such; of each max_probes items
 llm_judge: dict = {"base_url": "", "model": "", "secret": "", "options": {}}  # a language model that rates too
 session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
 seed: int = 3407
@@ -100,6 +102,7 @@ from helpers.reporting.figures_scores import describe_verdict, draw_forest
 from helpers.reporting.notebook_parts import picture
 
 scores = compare_replies(evaluated, settings)
+print(evaluated.meaning.describe())
 picture(draw_forest(scores), describe_verdict(scores))
 
 # %%
@@ -169,7 +172,8 @@ text_table(category_rows(prompt_scores["categories"]))
 # ## What it may have forgotten
 # Can the tuned model still do what the base model could? Questions of knowledge and reasoning, general texts,
 # instructions and Bengali grammar, which have nothing to do with the corpus. By chance 25 % of the questions are
-# answered, and 50 % of the pairs of sentences.
+# answered, and 50 % of the pairs of sentences. Public benchmarks, below them, are lm-eval's own, where they were asked
+# for: a difference of less than two standard errors may be chance.
 
 # %%
 from helpers.evaluation.evaluate import compare_forgetting
@@ -178,6 +182,15 @@ from helpers.evaluation.probes import describe_forgotten
 probe_scores = compare_forgetting(evaluated, settings)
 print(describe_forgotten(probe_scores))
 text_table(probe_rows(probe_scores))
+
+# %%
+from helpers.evaluation.benchmarks import describe_benchmarks
+from helpers.evaluation.evaluate import gather_benchmarks
+from helpers.reporting.tables import benchmark_rows
+
+public = gather_benchmarks(evaluated, settings)
+print(describe_benchmarks(public))
+text_table(benchmark_rows(public))
 
 # %% [markdown]
 # ## For people
@@ -205,7 +218,8 @@ text_table(rating_rows(llm_ratings))
 from helpers.reporting.decision import describe_decision, gate_rows, read_verdict
 from helpers.reporting.words import Words
 
-others = {"prompts": prompt_scores, "probes": probe_scores, "judge": llm_ratings}
+others = {"prompts": prompt_scores, "probes": probe_scores, "benchmarks": public, "judge": llm_ratings}
+others |= {"meaning": evaluated.meaning.facts}
 metrics = finish_evaluation(run, settings, evaluated, scores, **groups, **others)
 verdict = read_verdict(metrics)
 print(describe_decision(verdict, Words()))

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from helpers.evaluation.benchmarks import check_benchmarks
+from helpers.evaluation.encoder import check_encoder
 from helpers.models.families import count_parameters, model_shape
 from helpers.planning.config import configure_training
 from helpers.platforms.downloads import is_hub_name
@@ -24,7 +26,7 @@ def check_stages(stages: Iterable[str], settings: Settings) -> None:
                 checks[stage](settings[stage])
         if {"tune", "train"} & {*stages}:
             check_training(settings["train"])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, TypeError, FileNotFoundError) as error:
         raise Refused(str(error)) from error
 
 
@@ -67,7 +69,9 @@ def check_training(train: dict[str, Any]) -> None:
 
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:
-    """Checks the settings of 03_evaluate. Raises ValueError."""
+    """Checks the settings of 03_evaluate. Raises ValueError and FileNotFoundError."""
+    check_encoder(evaluation["encoder"])
+    check_benchmarks(evaluation["benchmarks"])
     llm_judge = evaluation["llm_judge"]
     if bool(llm_judge["base_url"]) != bool(llm_judge["model"]):
         raise ValueError("evaluate.llm_judge needs both base_url and model, or neither.")

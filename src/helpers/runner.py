@@ -17,10 +17,11 @@ from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
+from helpers.runs.differences import changed_inputs, input_hashes, settings_differences
 from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
-from helpers.runs.record import Run, StageRecord, changed_inputs, input_hashes, settings_differences
+from helpers.runs.record import Run, StageRecord
 from helpers.runs.session import SESSION_START, handle_signals, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
@@ -166,7 +167,7 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
         )
     if not finished or damage:
         return damage or (f"was {before.status}" if before.status else "new")
-    changed = changed_inputs(before.inputs, input_hashes(run, stage, parameters)) if before.inputs else []
+    changed = changed_inputs(before.inputs, input_hashes(run.folder, stage, parameters)) if before.inputs else []
     if changed and stage == "prepare_data" and has_unfinished_checkpoints(run):
         raise Refused(
             f"run {run.name} has begun to train on another version of the data set {parameters['dataset']!r}. "

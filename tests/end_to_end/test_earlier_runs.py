@@ -125,6 +125,14 @@ def test_nothing_is_left_to_do_in_an_earlier_finished_run(earlier, recorded_hash
     assert select_stages(settings_of(run), list(MAIN_STAGES), force=False) == dict.fromkeys(MAIN_STAGES, "")
 
 
+@pytest.mark.parametrize("given", ["encoder=owner/name", "benchmarks=[belebele_ben_Beng]"])
+def test_an_earlier_run_is_evaluated_anew_by_a_new_setting(earlier, recorded_hashes, given):
+    run = earlier("finished")
+    recorded_hashes(run)
+    with pytest.raises(Refused, match=f"evaluate.{given.partition('=')[0]} was "):
+        select_stages(settings_of(run, f"evaluate.{given}"), list(MAIN_STAGES), force=False)
+
+
 def test_an_earlier_finished_run_is_not_overwritten(earlier, recorded_hashes):
     run = earlier("finished")
     recorded_hashes(run)

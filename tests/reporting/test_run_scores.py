@@ -11,9 +11,9 @@ from helpers.evaluation.metrics import floor_sums, score_sums
 from helpers.evaluation.sheet import MARK_FIELDS, tuned_is_first
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
+from helpers.runs.differences import input_hashes
 from helpers.runs.experiments import export_logs
 from helpers.runs.files import read_jsonl, write_csv, write_json, write_jsonl, write_text
-from helpers.runs.record import input_hashes
 
 LIKELIHOODS = ("perplexity", "bits_per_char", "token_accuracy")
 
@@ -205,9 +205,9 @@ def test_ratings_of_a_lost_sheet_are_skipped(rated):
 
 
 def test_ratings_make_the_report_run_again(run, request):
-    before = input_hashes(run, "report", {})
+    before = input_hashes(run.folder, "report", {})
     request.getfixturevalue("rated")
-    assert input_hashes(run, "report", {}) != before, "05_report would not run again"
+    assert input_hashes(run.folder, "report", {}) != before, "05_report would not run again"
 
 
 def test_the_logs_are_written_as_csv_with_the_time_of_each_reply(demo, tmp_path):

@@ -10,8 +10,8 @@ from helpers.__main__ import main, seeded_calls
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.tables import seed_rows
+from helpers.runs.differences import input_hashes
 from helpers.runs.files import read_json, write_json
-from helpers.runs.record import input_hashes
 from helpers.runs.settings import resolve_settings
 
 
@@ -94,10 +94,10 @@ def test_another_run_with_a_like_name_is_no_further_seed(seeded):
 
 
 def test_a_further_seed_makes_the_page_be_written_again(seeded):
-    before = input_hashes(seeded, "report", {})
+    before = input_hashes(seeded.folder, "report", {})
     file = seeded.outputs / f"{seeded.name}-seed-3409/evaluate/metrics.json"
     write_json(file, read_json(file) | {"n": 5})
-    after = input_hashes(seeded, "report", {})
+    after = input_hashes(seeded.folder, "report", {})
     assert [name for name in after if after[name] != before[name]] == ["seed 3409"]
 
 

@@ -12,9 +12,10 @@ from helpers.planning.checks import start_stage
 from helpers.platforms.errors import Refused
 from helpers.preflight import check_stages
 from helpers.runner import select_stages
+from helpers.runs.differences import input_hashes
 from helpers.runs.files import write_json
 from helpers.runs.ranges import RANGES
-from helpers.runs.record import Run, input_hashes
+from helpers.runs.record import Run
 from helpers.runs.settings import (
     check_settings,
     default_settings,
@@ -145,7 +146,7 @@ def test_a_renamed_run_has_the_same_settings(tmp_path):
     run = Run(tmp_path / "after")
     write_json(run / "data/metrics.json", {})
     stage = {"status": "finished", "parameters": settings_before["prepare_data"]}
-    stage["inputs"] = input_hashes(run, "prepare_data", stage["parameters"])
+    stage["inputs"] = input_hashes(run.folder, "prepare_data", stage["parameters"])
     write_json(run / "run.json", {"stages": {"prepare_data": stage}})
     now = resolve_settings("demo", "after", str(tmp_path), [], False)
     assert select_stages(now, ["prepare_data"], False) == {"prepare_data": ""}

@@ -2,8 +2,9 @@
 
 import pytest
 
+from helpers.runs.differences import changed_inputs, input_hashes
 from helpers.runs.files import file_sha256, read_json, write_folder, write_json, write_text
-from helpers.runs.record import Run, RunRecord, changed_inputs, input_hashes
+from helpers.runs.record import Run, RunRecord, _begin
 from helpers.runs.stages import EMBEDDED_CORPUS
 
 
@@ -42,6 +43,17 @@ def test_parameters_renamed_since_are_read_by_their_names(run):
     assert run.record().settings["evaluate"] == {"llm_judge": {"model": ""}, "seed": 1}
 
 
+def test_what_an_earlier_version_had_half_done_is_kept(run):
+    """A setting that it did not have is at its default; another one that differs makes the work useless."""
+    kept, before = run / "data/work/base_replies-0.jsonl", {"dataset": "embedded", "seed": 1}
+    inputs = input_hashes(run.folder, "prepare_data", before)
+    for seed, is_kept in ((1, True), (2, False)):
+        write_text(kept, "{}")
+        run.note_stage("prepare_data", status="paused", parameters=before, inputs=inputs)
+        _begin(run, "prepare_data", {**before, "seed": seed, "encoder": "", "benchmarks": [], "max_probes": 5})
+        assert kept.exists() is is_kept
+
+
 def test_changed_inputs_are_named():
     before = {"data/train.jsonl": "1", "data/val.jsonl": "2", "dataset": "3"}
     assert changed_inputs(before, before) == []
@@ -57,7 +69,7 @@ def test_a_data_set_without_a_recorded_hash_has_not_changed():
 
 
 def test_the_embedded_corpus_is_an_input_by_its_hash(run):
-    hashes = input_hashes(run, "prepare_data", {"dataset": "embedded"})
+    hashes = input_hashes(run.folder, "prepare_data", {"dataset": "embedded"})
     assert hashes == {"dataset": file_sha256(EMBEDDED_CORPUS)}
     assert len(hashes["dataset"]) == 64
 

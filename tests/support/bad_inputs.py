@@ -62,6 +62,8 @@ def setting_cases():
         "evaluate.temperature": ["-1", ".inf"],
         "evaluate.top_p": ["0", "1.01"],
         "evaluate.bootstrap_draws": ["0"],
+        "evaluate.encoder": ["./no-such-folder", "/no/such/folder", "[x]"],
+        "evaluate.benchmarks": ["tasks/none", "[[a]]", "[5]", "['']", "[./no-such-folder]"],
         "infer.prompts": ["[1]", "['']", "[[]]"],
         "tune.eta": ["1"],
         "tune.rungs": ["0"],

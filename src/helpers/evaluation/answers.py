@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, model_validator
 
 from helpers.data.probes import Instruction, Probe, instructions, scored_probes
 from helpers.data.prompts import fixed_prompts
 from helpers.data.sampling import shuffle_key
+from helpers.evaluation.benchmarks import check_benchmarks, run_benchmarks
+from helpers.evaluation.encoder import check_encoder
 from helpers.evaluation.probes import INSTRUCTION_TOKENS
 from helpers.evaluation.verdict import Thresholds
 from helpers.inference.generate import Reply, generate_replies
@@ -46,6 +48,14 @@ class EvaluationSettings(BaseModel, frozen=True):
     num_gpus: int  # processes, 0: one per GPU
     session: dict[str, Any]
     seed: int
+    encoder: str = ""  # of similarity of meaning, "" for none; runs of earlier versions have neither this nor the next
+    benchmarks: list[str] = []  # tasks of lm-eval, or folders of such
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> "EvaluationSettings":
+        check_encoder(self.encoder)
+        check_benchmarks(self.benchmarks)
+        return self
 
     @property
     def resampling(self) -> dict[str, Any]:
@@ -66,6 +76,7 @@ class Answers:
     prompts: list[Reply]
     probes: list[dict] = field(default_factory=list)  # the likelihoods of `scored_probes`
     instructions: list[Reply] = field(default_factory=list)
+    benchmarks: list[dict] = field(default_factory=list)  # an entry per task, as `run_benchmarks` returns them
 
 
 def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
@@ -153,6 +164,9 @@ def answer_share(
         "prompts": partial(generate_replies, conversations=prompts, **decoding),
         "probes": partial(score_likelihood, rows=[probe.row for probe in probes], **limits),
         "instructions": partial(generate_replies, conversations=[own.messages for own in asked], **short),
+        "benchmarks": partial(
+            run_benchmarks, names=settings.benchmarks, batch_size=settings.batch_size, limit=settings.max_probes
+        ),
     }
     share = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
     results: dict[str, dict] = {"base": {}, "tuned": {}}

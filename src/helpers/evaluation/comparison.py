@@ -38,7 +38,7 @@ class Score(BaseModel, frozen=True):
     low: float  # of the 95 % interval
     high: float
     floor: float | None  # mean of what words alone score: see `floor_sums`; None where that says nothing
-    better: str  # "higher", "lower" or "near 1"
+    better: str  # "higher", "lower", "near 1" or "neither"
     n: int  # rows
     groups: int | None = None  # that the rows belong to, which the interval is of
     floor_spread: float | None = None  # standard deviation of the floor
@@ -57,12 +57,13 @@ class Score(BaseModel, frozen=True):
         """Of a difference of two models "better", "worse" or "no clear difference": by its corrected p-value, in runs
         of earlier versions by its interval.
 
-        "–" for a score of these that is best near 1, of which the difference alone says nothing.
+        "–" for a score of these that is best near 1, of which the difference alone says nothing, and for one without a
+        better direction.
         """
         clear = self.p < SIGNIFICANT if self.p is not None else not self.low <= 0 <= self.high
         if not clear:
             return "no clear difference"
-        if self.better == "near 1":
+        if self.better in ("near 1", "neither"):
             return "–"
         return "better" if (self.value > 0) == (self.better == "higher") else "worse"
 

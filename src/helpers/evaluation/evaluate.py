@@ -1,6 +1,6 @@
 """The evaluation stage: both models' answers joined with their rows, and the files of evaluate/."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas
@@ -13,6 +13,7 @@ from helpers.evaluation.answers import (
     select_probes,
     select_test_rows,
 )
+from helpers.evaluation.benchmarks import compare_benchmarks
 from helpers.evaluation.comparison import (
     Comparison,
     Sums,
@@ -21,6 +22,7 @@ from helpers.evaluation.comparison import (
     compare_models,
     length_groups,
 )
+from helpers.evaluation.meaning import Meaning, measure_meaning
 from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
 from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.evaluation.sheet import blind_pair, write_sheet
@@ -56,6 +58,7 @@ class Evaluated:
     replies: BothRows
     sums: dict[str, Sums]  # of each model, over the held-out rows
     floors: dict[str, Sums]  # as `floor_sums` returns them
+    meaning: Meaning = field(default_factory=Meaning)  # whose sums and floors stand in the two above too
 
     @property
     def groups(self) -> list[str]:
@@ -85,10 +88,12 @@ def answer_held_out(run: Run, settings: EvaluationSettings, held_out: HeldOut) -
     """Lets both models answer, and writes base.jsonl, tuned.jsonl and scores.csv; raises as `answer_rows` does."""
     answers = answer_rows(run, settings)
     replies = join_replies(held_out.rows, answers)
-    write_rows(run, held_out.rows, replies, answers)
-    sums = {side: score_sums(replies[side], own.likelihood) for side, own in answers.items()}
-    floors = floor_sums(replies, [row["group"] for row in held_out.rows], settings.seed)
-    return Evaluated(held_out, answers, replies, sums, floors)
+    groups = [row["group"] for row in held_out.rows]
+    meaning = measure_meaning(settings.encoder, replies, groups, settings.seed)  # the language model's memory is free
+    write_rows(run, held_out.rows, replies, answers, meaning)
+    sums = {s: score_sums(replies[s], own.likelihood) | meaning.sums.get(s, {}) for s, own in answers.items()}
+    floors = {s: own | meaning.floors.get(s, {}) for s, own in floor_sums(replies, groups, settings.seed).items()}
+    return Evaluated(held_out, answers, replies, sums, floors, meaning)
 
 
 def compare_replies(evaluated: Evaluated, settings: EvaluationSettings) -> Comparison:
@@ -131,8 +136,9 @@ def _join(rows: list[dict], replies: list, names: tuple[str, ...]) -> list[dict]
     return [row | {name: reply[name] for name in names} for row, reply in zip(rows, replies, strict=True)]
 
 
-def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswers) -> None:
-    """Writes base.jsonl, tuned.jsonl, and scores.csv: likelihood, chrF++ and ROUGE-L of both models, row by row."""
+def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswers, meaning: Meaning) -> None:
+    """Writes base.jsonl, tuned.jsonl, and scores.csv: likelihood, chrF++, ROUGE-L and, where it was measured, the
+    similarity of meaning of both models, row by row."""
     columns = {name: [row.get(name, "") for row in rows] for name in ("id", "group", "topic")}
     columns |= {name: [row[name] for row in answers["base"].likelihood] for name in ("tokens", "characters")}
     for side, own in answers.items():
@@ -142,7 +148,7 @@ def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswe
         if own_rows:
             columns[f"{side}_chrf"] = [chrf(row["reply"], row["reference"]) for row in own_rows]
             columns[f"{side}_rougeL"] = [rouge(row["reply"], row["reference"])["rougeL"] for row in own_rows]
-    write_csv(run / "evaluate" / "scores.csv", pandas.DataFrame(columns))
+    write_csv(run / "evaluate" / "scores.csv", pandas.DataFrame(columns | meaning.columns()))
 
 
 def compare_prompts(run: Run, evaluated: Evaluated, settings: EvaluationSettings) -> dict:
@@ -169,6 +175,12 @@ def compare_forgetting(evaluated: Evaluated, settings: EvaluationSettings) -> di
     answers = evaluated.answers.items()
     sums = {side: probe_sums(probes, own.probes, asked, own.instructions) for side, own in answers}
     return compare_probes(sums, **settings.resampling)
+
+
+def gather_benchmarks(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, Any]:
+    """Returns both models' public benchmarks, as metrics.json has them; {} where none were asked for."""
+    entries = {side: own.benchmarks for side, own in evaluated.answers.items()}
+    return compare_benchmarks(entries, settings.max_probes)
 
 
 def describe_prompts(prompt_scores: dict) -> str:

@@ -21,6 +21,7 @@ BETTER = {  # every score, in the order in which they are shown: which direction
         ("token_accuracy", "chrf", "bleu", "rouge1", "rouge2", "rougeL", "distinct1", "distinct2"), "higher"
     ),
     "length_ratio": "near 1",
+    **{"similarity_reference": "higher", "similarity_question": "neither"},  # of helpers.evaluation.meaning
     **dict.fromkeys(("empathy", "graded"), "higher"),
     **dict.fromkeys(("unsafe", "hit_cap", "echo", "not_bengali"), "lower"),
 }
@@ -137,10 +138,8 @@ def floor_sums(replies: dict[str, list[dict]], groups: Sequence[str], seed: int)
     if len(set(groups)) < 2 or not references:
         return {}
     rng = numpy.random.default_rng(seed)
-    least, most = FLOOR_REFERENCES
-    number = max(least, min(most, FLOOR_PAIRS // len(references)))
-    labels, rows = numpy.array(groups), numpy.arange(len(references))
-    others = [rng.choice(rows[labels != group], number) for group in groups]  # m rows for each row
+    others = pick_others(groups, rng)
+    number = others.shape[1]
     vocabulary = [word for reference in references for word in split_words(reference)]
 
     def random_reply(reply: str) -> dict[str, str]:
@@ -154,6 +153,15 @@ def floor_sums(replies: dict[str, list[dict]], groups: Sequence[str], seed: int)
         sums |= {name: rubric[name] for name in ("empathy", "graded")}
         floors[side] = {name: values.reshape(len(own), number, -1) for name, values in sums.items()}
     return floors
+
+
+def pick_others(groups: Sequence[str], rng: numpy.random.Generator) -> numpy.ndarray:
+    """Returns m rows of other groups for each row, at random: (rows, m). `groups` has an entry per row, and two or
+    more different ones."""
+    least, most = FLOOR_REFERENCES
+    number = max(least, min(most, FLOOR_PAIRS // len(groups)))
+    labels, rows = numpy.array(groups), numpy.arange(len(groups))
+    return numpy.array([rng.choice(rows[labels != group], number) for group in groups])
 
 
 def draw_floor(name: str, pools: numpy.ndarray, seed: int) -> tuple[float, float]:

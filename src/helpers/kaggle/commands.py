@@ -22,9 +22,10 @@ from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused, describe_error
 from helpers.runs.checkpoints import FileFacts, compare_files
+from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_folder, write_json, write_text
 from helpers.runs.lock import RunLock
-from helpers.runs.record import RunRecord, settings_differences
+from helpers.runs.record import RunRecord
 from helpers.runs.session import SESSION_HOURS
 from helpers.runs.versions import IMAGE_FILE, compare_image
 

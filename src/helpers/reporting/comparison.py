@@ -41,7 +41,7 @@ def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Pat
 
 def comparison_content(results: list[Results], folder: Path, words: Words) -> dict[str, Any]:
     """Returns what the template comparison.html shows on a page in this folder, tables as rows of text."""
-    names, scores = [result.run.name for result in results], [tuned_scores(result) for result in results]
+    names, scores = [result.run.name for result in results], shared_scores(results)
     rows, pairs = paired_differences(results)
     parameters = [{stage: facts.parameters for stage, facts in result.record.stages.items()} for result in results]
     settings = differing_settings(dict(zip(names, parameters)), ("run_name", "outputs"))
@@ -70,6 +70,14 @@ def tuned_scores(result: Results) -> Scores:
     if result.scores is None:
         raise ValueError(f"{result.run.name}: not evaluated yet. Finish stage evaluate first, or leave it out.")
     return result.scores.tuned
+
+
+def shared_scores(results: list[Results]) -> list[Scores]:
+    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ."""
+    scores = [tuned_scores(result) for result in results]
+    if len({result.metrics["evaluate"].get("meaning", {}).get("encoder") for result in results}) == 1:
+        return scores
+    return [{name: score for name, score in own.items() if not name.startswith("similarity_")} for own in scores]
 
 
 def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:
@@ -118,7 +126,8 @@ def _correct(deltas: Scores, comparisons: int) -> Scores:
 def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] | None:
     """Returns which run has the best value of a score, and whether it beats every other one significantly; None where
     no best can be named."""
-    if not pairs or any(name not in run or run[name].better == "near 1" for run in [*scores, *pairs.values()]):
+    undirected = ("near 1", "neither")
+    if not pairs or any(name not in run or run[name].better in undirected for run in [*scores, *pairs.values()]):
         return None
     sign = 1 if scores[0][name].better == "higher" else -1
     best = max(range(len(scores)), key=lambda run: sign * scores[run][name].value)

@@ -31,7 +31,7 @@ def short_label(name: str) -> str:
 def directed_scores(scores: Comparison) -> list[str]:
     """Returns the names of the scores that both models have and that have a better direction."""
     both = [name for name in LABELS if name in scores.delta and name in scores.base and name in scores.tuned]
-    return [name for name in both if scores.delta[name].better != "near 1"]
+    return [name for name in both if scores.delta[name].better not in ("near 1", "neither")]
 
 
 def draw_forest(scores: Comparison) -> "Figure":

@@ -122,6 +122,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},
         "prompts": tables.score_rows(Comparison(**prompts)) if prompts.get("n") else [],
         "probes": tables.probe_rows(evaluation.get("probes", {})),
+        "benchmarks": tables.benchmark_rows(evaluation.get("benchmarks", {})),
         "categories": tables.category_rows(prompts.get("categories", [])),
         "people": tables.rating_rows(results.ratings),
         "judge": tables.rating_rows(evaluation.get("judge", {})),

@@ -97,6 +97,33 @@ class PromptFacts(Facts):
     categories: list[CategoryFacts] = []
 
 
+class BenchmarkRow(Facts):
+    """A public benchmark's metric of both models."""
+
+    task: str
+    metric: str
+    lm_eval: str
+    base: float
+    tuned: float
+    delta: float
+    delta_stderr: float | None
+
+
+class SkippedBenchmark(Facts):
+    """A public benchmark that was not measured."""
+
+    task: str
+    why: str
+
+
+class BenchmarkFacts(Facts):
+    """The public benchmarks."""
+
+    limit: int = 0
+    tasks: list[BenchmarkRow] = []
+    skipped: list[SkippedBenchmark] = []
+
+
 class EvaluationFacts(Comparison, extra="allow", frozen=True):
     """evaluate/metrics.json."""
 
@@ -108,6 +135,8 @@ class EvaluationFacts(Comparison, extra="allow", frozen=True):
     lengths: list[GroupFacts] = []
     prompts: PromptFacts = PromptFacts()
     verdict: Verdict | None = None
+    meaning: dict[str, Any] = {}
+    benchmarks: BenchmarkFacts = BenchmarkFacts()
     judge: dict[str, Any] = {}  # words: ok - its name in the file
     replies_per_second: dict[str, float] = {}
 

@@ -21,7 +21,7 @@ SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="u
 
 LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
 
-AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1"}
+AIMS = {"higher": "higher is better", "lower": "lower is better", "near 1": "near 1", "neither": "no direction"}
 
 
 class _CellFormatter(string.Formatter):
@@ -85,7 +85,7 @@ def score_verdict(scores: Comparison, name: str) -> str:
     if name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates):
         return "exploratory"
     verdict = delta.change
-    if verdict == "–":
+    if verdict == "–" and base.better == "near 1":
         return "better" if abs(tuned.value - 1) < abs(base.value - 1) else "worse"
     return "at the floor" if verdict == "better" and tuned.is_at_floor else verdict
 
@@ -120,6 +120,11 @@ def seed_rows(own: Comparison, others: Mapping[int, Comparison]) -> list[dict[st
 def probe_rows(probe_scores: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns the probes of evaluate/metrics.json as rows of text, one per score; [] where none were asked."""
     return score_rows(Comparison(**probe_scores), "probes") if probe_scores else []
+
+
+def benchmark_rows(benchmarks: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Returns the public benchmarks of evaluate/metrics.json as rows of text, one per task and metric."""
+    return build_table("benchmarks", benchmarks.get("tasks", []))
 
 
 def breakdown_rows(groups: list[dict]) -> list[dict[str, str]]:

@@ -14,20 +14,13 @@ from typing import Any
 from helpers.platforms.environment import git_sha, package_versions
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import gpu_names, platform
-from helpers.runs.files import file_sha256, read_json, utc_now, write_json, write_text
+from helpers.runs.differences import input_hashes, settings_differences
+from helpers.runs.files import read_json, utc_now, write_json, write_text
 from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
 from helpers.runs.run_json import RunRecord, Session, StageRecord, parse_record
 from helpers.runs.settings import check_settings
-from helpers.runs.stages import (
-    EMBEDDED_CORPUS,
-    NEW_SETTINGS,
-    STAGE_INPUTS,
-    STAGES,
-    other_seeds,
-    run_folder,
-    stage_inputs,
-)
+from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder
 
 RECORDS = ("run.json", "run.copy.json")  # the record is kept twice
 
@@ -90,7 +83,7 @@ class Run:
         for stage, facts in record.stages.items():
             with contextlib.suppress(LookupError, TypeError, AttributeError, OSError):  # parameters that are not known
                 if facts.status == "finished":
-                    facts.inputs = input_hashes(self, stage, facts.parameters)
+                    facts.inputs = input_hashes(self.folder, stage, facts.parameters)
         return record
 
     @contextlib.contextmanager
@@ -269,43 +262,6 @@ def read_record(file: Path) -> RunRecord | None:
         return None
 
 
-def result_settings(parameters: dict) -> dict:
-    """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
-    return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
-
-
-def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Returns one line for each setting that decides a stage's results and differs from what it was before."""
-    before = {"page_language": "en", **{n: now.get(n) for n in NEW_SETTINGS}, **before}  # earlier runs have none
-    decisive = result_settings(now).items()
-    return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
-
-
-def input_hashes(run: Run, stage: str, parameters: dict) -> dict[str, str]:
-    """Returns the SHA-256 of everything a stage reads: files of the run, and a data set that is a file here."""
-    hashes = {name: file_sha256(run / name) for name in stage_inputs(stage, parameters)}
-    if stage == "prepare_data":
-        dataset = parameters["dataset"]
-        hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
-    if stage == "report":  # what people add after an evaluation, and trainings with other seeds
-        written = [*(run / "evaluate").glob("ratings/*"), *(run / "evaluate").glob("gloss.csv")]
-        hashes |= {str(file.relative_to(run)): file_sha256(file) for file in sorted(written)}
-        hashes |= {f"seed {seed}": file_sha256(file) for seed, file in other_seeds(run.folder).items()}
-    return hashes
-
-
-UNKNOWN = ("dataset", "")  # an input of which no hash was recorded
-
-
-def changed_inputs(before: dict[str, str], now: dict[str, str]) -> list[str]:
-    """Returns the names of the inputs whose SHA-256 is another one than before, "the data set" for that.
-
-    A data set that was recorded without one (the embedded corpus, by earlier versions) counts as unchanged.
-    """
-    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
-    return ["the data set" if name == "dataset" else name for name in names if (name, before.get(name)) != UNKNOWN]
-
-
 def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     """Begins a stage from its notebook: checks the parameters' types and the inputs, and notes the start in run.json.
 
@@ -334,8 +290,8 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
             raise ValueError(f"{problem}: run {STAGES[maker][0]} again, which makes it anew from what it has kept.")
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
-    inputs, before = input_hashes(run, stage, parameters), run.stage(stage)
-    if before.inputs != inputs or result_settings(before.parameters) != result_settings(parameters):
+    inputs, before = input_hashes(run.folder, stage, parameters), run.stage(stage)
+    if before.inputs != inputs or settings_differences(stage, before.parameters, parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
         # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints
         if before.status == "finished" and before.parameters:

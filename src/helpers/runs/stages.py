@@ -30,8 +30,6 @@ STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
 
-NEW_SETTINGS = ("max_probes", "gates")  # that runs of earlier versions do not have
-
 
 def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
     """Returns the files of the run that a stage with these parameters reads; a finished one holds while they stay.

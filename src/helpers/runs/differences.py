@@ -1,0 +1,48 @@
+"""What decides a stage's results, settings and inputs, and how that differs from what it was before."""
+
+from pathlib import Path
+from typing import Any
+
+from helpers.runs.files import file_sha256
+from helpers.runs.stages import EMBEDDED_CORPUS, other_seeds, stage_inputs
+
+# Settings that runs of earlier versions do not have: what they did, and those that count as they are now
+EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": []}
+NEW_SETTINGS = ("max_probes", "gates")
+
+
+def result_settings(parameters: dict) -> dict:
+    """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
+    return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
+
+
+def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Returns one line for each setting that decides a stage's results and differs from what it was before."""
+    before = {**EARLIER_SETTINGS, **{name: now.get(name) for name in NEW_SETTINGS}, **before}
+    decisive = result_settings(now).items()
+    return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
+
+
+def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
+    """Returns the SHA-256 of everything a stage reads: files of the run in `folder`, and a data set that is a file here."""
+    hashes = {name: file_sha256(folder / name) for name in stage_inputs(stage, parameters)}
+    if stage == "prepare_data":
+        dataset = parameters["dataset"]
+        hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
+    if stage == "report":  # what people add after an evaluation, and trainings with other seeds
+        written = [*(folder / "evaluate").glob("ratings/*"), *(folder / "evaluate").glob("gloss.csv")]
+        hashes |= {str(file.relative_to(folder)): file_sha256(file) for file in sorted(written)}
+        hashes |= {f"seed {seed}": file_sha256(file) for seed, file in other_seeds(folder).items()}
+    return hashes
+
+
+UNKNOWN = ("dataset", "")  # an input of which no hash was recorded
+
+
+def changed_inputs(before: dict[str, str], now: dict[str, str]) -> list[str]:
+    """Returns the names of the inputs whose SHA-256 is another one than before, "the data set" for that.
+
+    A data set that was recorded without one (the embedded corpus, by earlier versions) counts as unchanged.
+    """
+    names = [name for name in {**now, **before} if before.get(name) != now.get(name)]
+    return ["the data set" if name == "dataset" else name for name in names if (name, before.get(name)) != UNKNOWN]
