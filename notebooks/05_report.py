@@ -93,7 +93,8 @@ text_table(rating_rows(results.ratings)) if results.ratings.get("scales") else N
 from helpers.reporting.people import describe_ratings, trust_rows
 
 opinion = describe_ratings(results, Words(page_language))["people"]
-print(opinion["choices"], *opinion["attention"], *opinion["trust"], sep="\n")
+trust = opinion["trust"] or ["No rating yet that a score could be held against."]
+print(*filter(None, (opinion["choices"], *opinion["attention"], *trust)), sep="\n")
 text_table(trust_rows(results.meta_evaluations.get("people"))) if opinion["trust"] else None
 
 # %% [markdown]
