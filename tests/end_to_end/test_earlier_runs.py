@@ -126,7 +126,7 @@ def test_nothing_is_left_to_do_in_an_earlier_finished_run(earlier, recorded_hash
 
 
 @pytest.mark.parametrize("given", ["encoder=owner/name", "benchmarks=[belebele_ben_Beng]"])
-def test_an_earlier_run_is_evaluated_anew_by_a_new_setting(earlier, recorded_hashes, given):
+def test_an_earlier_run_takes_no_new_measurement_unasked(earlier, recorded_hashes, given):
     run = earlier("finished")
     recorded_hashes(run)
     with pytest.raises(Refused, match=f"evaluate.{given.partition('=')[0]} was "):

@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+import weakref
 from pathlib import Path
 
 import lm_eval
@@ -22,6 +23,7 @@ from helpers.evaluation.benchmarks import (
     run_benchmarks,
     run_task,
 )
+from helpers.evaluation.meaning import free_memory
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.embedded import locate_base_model
 from helpers.platforms.errors import Paused
@@ -118,29 +120,29 @@ def test_a_limit_takes_the_first_items(run):
 
 
 @pytest.fixture
-def loaded_once(run, monkeypatch):
-    """Counts the tasks that are computed."""
+def computed(run, monkeypatch):
+    """Returns the tasks that are computed from now on, each with a weak reference to the model."""
     asked = []
 
     def run_one(network, task, *rest):
-        asked.append(task)
+        asked.append((task, weakref.ref(network.get_base_model())))
         return run_task(network, task, *rest)
 
     monkeypatch.setattr(module, "run_task", run_one)
     return asked
 
 
-def test_an_evaluation_that_was_interrupted_computes_a_task_once(demo, run, loaded_once):
+def test_an_evaluation_that_was_interrupted_computes_a_task_once(demo, run, computed):
     work = run / "evaluate/work"
     shutil.rmtree(work, ignore_errors=True)
     first = answer_rows(run, evaluation_settings(demo))
-    assert loaded_once == TASKS * 2
+    assert [task for task, _ in computed] == TASKS * 2
     assert {row["n"] for own in first.values() for entry in own.benchmarks for row in entry["rows"]} == {2}
     journal = work / "base_benchmarks-0.jsonl"
     lines = journal.read_text("utf-8").splitlines(keepends=True)
     journal.write_text(lines[0] + lines[1][:50], encoding="utf-8")
     again = answer_rows(run, evaluation_settings(demo))
-    assert loaded_once[4:] == [TASKS[1]], "the one whose line is incomplete"
+    assert [task for task, _ in computed[4:]] == [TASKS[1]], "the one whose line is incomplete"
     assert {side: own.benchmarks for side, own in again.items()} == {s: own.benchmarks for s, own in first.items()}
 
 
@@ -156,6 +158,14 @@ def test_a_stop_is_looked_for_between_two_tasks(run, monkeypatch, tmp_path):
     keep = own / "evaluate/work/tuned_benchmarks.jsonl"
     with pytest.raises(Paused, match="tuned benchmarks 1 of 2: stop was asked for"):
         run_benchmarks(None, None, ["a", "b"], 4, 0, keep=keep, what="tuned benchmarks")
+
+
+def test_no_model_is_in_memory_after_the_answers(demo, run, computed):
+    """The encoder of similarity needs its place on the GPU."""
+    shutil.rmtree(run / "evaluate/work", ignore_errors=True)
+    answer_rows(run, evaluation_settings(demo))
+    free_memory()
+    assert [model() for _, model in computed] == [None] * 4
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ def read_page(run, language="en"):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_page_shows_both_scores_of_meaning(measured, language):
+def test_the_page_shows_what_both_scores_measure(measured, language):
     page, words = read_page(measured, language), Words(language)
     for label in ("similarity to the reference", "similarity to the question"):
         assert words.name(label) in page.text
@@ -75,7 +75,7 @@ def test_every_number_of_them_is_in_a_file(measured, language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_page_shows_the_benchmarks_with_their_versions(measured, language):
+def test_the_page_shows_what_makes_a_benchmark_comparable(measured, language):
     page, words = read_page(measured, language), Words(language)
     assert words.say("page.benchmarks_about", version="0.4.13") in page.text
     assert words.say("page.benchmarks_limit", limit=900) in page.text

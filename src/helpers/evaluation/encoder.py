@@ -170,10 +170,10 @@ def embed_texts(encoder: Encoder, texts: Sequence[str]) -> tuple[numpy.ndarray, 
     for batch in cut_batches(sorted(range(len(texts)), key=sizes.__getitem__), sizes, ENCODER_BATCH, ENCODER_TOKENS):
         vectors.update(zip(batch, _embed_batch(encoder, [texts[place] for place in batch])))
         report_progress(len(vectors), len(texts), "embedded text")
-    placed = numpy.array([vectors[place] * bool(texts[place]) for place in range(len(texts))], dtype=float)
-    if not numpy.isfinite(placed).all():
+    rows = numpy.array([vectors[place] * bool(texts[place]) for place in range(len(texts))], dtype=float)
+    if not numpy.isfinite(rows).all():
         raise ValueError("its vectors are not finite")
-    return placed, sum(length > encoder.max_tokens for length in lengths)
+    return rows, sum(length > encoder.max_tokens for length in lengths)
 
 
 def _embed_batch(encoder: Encoder, texts: list[str]) -> numpy.ndarray:

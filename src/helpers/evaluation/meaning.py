@@ -77,11 +77,11 @@ def compare_texts(encoder: Encoder, replies: dict[str, list[dict]], groups: Sequ
     others = pick_others(groups, numpy.random.default_rng(seed)) if len(set(groups)) > 1 else None
     sums, floors = {}, {}
     for side, own in replies.items():
-        replied = vectors[[places[row["reply"]] for row in own]]
+        own_vectors = vectors[[places[row["reply"]] for row in own]]
         asked = {name: vectors[[places[row[key]] for row in own]] for name, key in AGAINST.items()}
-        sums[side] = {name: _as_means((replied * other).sum(axis=-1)) for name, other in asked.items()}
+        sums[side] = {name: _as_means((own_vectors * other).sum(axis=-1)) for name, other in asked.items()}
         if others is not None:
-            pools = {name: (replied[:, None] * other[others]).sum(axis=-1) for name, other in asked.items()}
+            pools = {name: (own_vectors[:, None] * other[others]).sum(axis=-1) for name, other in asked.items()}
             floors[side] = {name: _as_means(own_pool) for name, own_pool in pools.items()}
     facts = {"pooling": encoder.pooling, "device": encoder.device, "max_tokens": encoder.max_tokens}
     return Meaning(sums, floors, facts | {"texts": len(places), "cut": cut})
