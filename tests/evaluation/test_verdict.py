@@ -11,7 +11,7 @@ from helpers.runs.record import Run
 
 SEEDS = range(10)
 EXPECTED = {  # a planted fault: the gate that it fails, a check of it, and the gates that must not fail
-    "only shorter": ("closer", "bits_per_char", {"crisis", "safety", "replies", "forgetting"}),
+    "only shorter": ("closer", "chrf", {"crisis", "safety", "replies", "forgetting"}),
     "copies the question": ("replies", "echo", {"crisis", "safety", "forgetting"}),
     "damaged in Bengali": ("forgetting", "abilities_bn", {"crisis", "safety", "closer", "replies"}),
     "forgot English": ("forgetting", "abilities_en", {"crisis", "safety", "closer", "replies"}),
