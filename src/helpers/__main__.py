@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
         return run_presets([prepare_run(*call, stages, options.force, held) for call in calls])
 
 
-def seeded_calls(preset: str, options: Namespace) -> list[tuple]:
+def seeded_calls(preset: str, options: Namespace) -> list[tuple[str, str, str, list[str], bool]]:
     """Returns what `resolve_settings` takes for a preset's run, and with `--seeds` for one more run per further seed of
     the training; the run without a seed in its name is the last, so that its page shows them all."""
     from helpers.runs.settings import resolve_settings

@@ -64,7 +64,9 @@ class Verdict(BaseModel, frozen=True):
     @property
     def gates(self) -> dict[str, Outcome]:
         """The outcome of every gate: that of its worst check."""
-        worst = {check.gate: check.outcome for check in reversed(self.checks)}  # those that failed are the first
+        worst: dict[str, Outcome] = {
+            check.gate: check.outcome for check in reversed(self.checks)
+        }  # those that failed are the first
         return {gate: worst[gate] for gate in GATES if gate in worst}
 
 
