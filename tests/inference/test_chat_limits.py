@@ -14,8 +14,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from helpers.inference import limits
-from helpers.inference.chat_page import ChatPage, Entry, _as_shown, model_messages, open_turn
+from helpers.inference.chat_page import ChatPage, _as_shown
 from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
+from helpers.inference.turns import Entry, model_messages, open_turn
 from helpers.language.care import crisis_answer
 from helpers.models.chat import TooLong
 
@@ -258,10 +259,11 @@ def test_a_page_that_is_stopped_or_left_frees_the_model(opened, client, model, h
 def test_the_helplines_are_shown_to_whom_the_model_refuses(served, model, message):
     served.rate = RateLimit(0)
     caller = SimpleNamespace(client=SimpleNamespace(host="192.0.2.1"))
-    shown, entries, left = served._on_send(message, [], "tuned", "en", caller)
+    shown, entries, panel, left = served._on_send(message, [], "tuned", "en", caller)
     assert [entry.content for entry in entries][:-1] == [crisis_answer("en")]
     assert entries[-1].content.startswith("— ")
     assert len(shown) == 2
+    assert panel["visible"], "what to do now is hidden"
     assert left == message, "what was written is lost"
 
 

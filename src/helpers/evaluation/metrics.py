@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy
 
-from helpers.evaluation.rubric import graded_rubric, published_rubric, unsafe_reasons
+from helpers.language.rubric import graded_rubric, published_rubric, unsafe_reasons
 from helpers.language.bengali import bengali_share, split_words
 
 BETTER = {  # every score, in the order in which they are shown: which direction is better

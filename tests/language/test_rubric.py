@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from helpers.data.prompts import five_prompts, fixed_prompts
-from helpers.evaluation.rubric import (
+from helpers.language.rubric import (
     CRISIS,
     RULES,
     contains_entry,
