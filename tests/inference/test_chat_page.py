@@ -13,7 +13,6 @@ from helpers.inference.generate import generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.inference.serve import serve_chat
 from helpers.inference.turns import open_turn, write_reply
-from helpers.language.care import crisis_answer
 from helpers.platforms.errors import Refused
 from helpers.runs.experiments import liked_rows
 from helpers.runs.record import Run

@@ -158,7 +158,17 @@ class ChatPage:
         self.clear.click(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.clear(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
-        named = [self.title, self.help, self.helplines, self.now, self.chat, self.message, self.send, self.stop, self.clear]
+        named = [
+            self.title,
+            self.help,
+            self.helplines,
+            self.now,
+            self.chat,
+            self.message,
+            self.send,
+            self.stop,
+            self.clear,
+        ]
         named += [self.about, self.settings, self.side, *self.decoding]
         self.language.change(self._on_language, self.language, named, **at_once)
 
@@ -263,7 +273,8 @@ class ChatPage:
 
     def _about(self, words: dict[str, Any]) -> str:
         note = f"**{words['embedded']}**\n\n" if self.model.config["base_model"] == "embedded" else ""
-        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}"
+        misses = f"\n\n{words['misses']}" if self.with_care else ""
+        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}{misses}"
 
 
 def _urgent(language: str) -> str:

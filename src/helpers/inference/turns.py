@@ -76,7 +76,9 @@ def open_turn(
     return [*opened, Entry("assistant", "", "reply", side, True, uuid.uuid4().hex)]
 
 
-def write_reply(model: LoadedModel, entries: list[Entry], language: str = "bn", **decoding: Any) -> Iterator[list[Entry]]:
+def write_reply(
+    model: LoadedModel, entries: list[Entry], language: str = "bn", **decoding: Any
+) -> Iterator[list[Entry]]:
     """Yields the messages shown while the last of them, a reply opened before, is written.
 
     After a message in a crisis the reply stays empty until it is complete, and a fixed text stands for one that fails.

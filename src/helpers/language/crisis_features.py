@@ -14,11 +14,7 @@ import yaml
 from helpers.language.bengali import normalise, split_words
 from helpers.language.folding import fold, skeleton
 
-# A message in Latin letters is English when a fifth of its words are these
-_ENGLISH = frozenset(
-    "the a an i im you he she it is are was to of in on and my me for with this that at be have has do dont what how not"
-    " so just from your we they been will can".split()
-)
+# Of a message's words in Latin letters, how many of `english marks` in crisis_words.yaml make it English
 _ENGLISH_SHARE = 0.2
 _SIGNS = {"joke": "😂🤣😄😅😆😹😝😜😛😁🙈😀😃😎🤪", "love": "😘😍❤🥰💕💖😻"}
 _BENGALI = regex.compile(r"[\u0980-\u09ff]")
@@ -31,11 +27,17 @@ def read_yaml(name: str) -> dict[str, Any]:
     return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
+@cache
+def _english_marks() -> frozenset[str]:
+    return frozenset(read_yaml("crisis_words.yaml")["english marks"].split())
+
+
 def is_english(words: list[str]) -> bool:
     """Returns whether words are English: not Bengali in Latin letters, and not in its own script."""
     if any(_BENGALI.search(word) for word in words):
         return False
-    return sum(word in _ENGLISH for word in words) >= max(1, _ENGLISH_SHARE * len(words))
+    marks = _english_marks()
+    return sum(word in marks for word in words) >= max(1, _ENGLISH_SHARE * len(words))
 
 
 @cache

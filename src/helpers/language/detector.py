@@ -25,7 +25,7 @@ SHARES = {
     "word and topic": 1.0,
     "rules": 0.25,
 }
-WINDOW_WORDS = 40  # a longer sentence is read in parts of so many words, each from the middle of the one before
+WINDOW_WORDS = 16  # a longer sentence is read in parts of so many words, each from the middle of the one before
 _ENDS = regex.compile(r"(?<=[।॥?!\n;])|(?<=\.)(?=\s)")
 
 
@@ -41,7 +41,7 @@ def places_and_values(sentence: str) -> tuple[numpy.ndarray, numpy.ndarray]:
     places: list[int] = []
     values: list[float] = []
     for kind, features in sentence_features(sentence).items():
-        own = {zlib.crc32(f"{kind}|{feature}".encode()) >> (32 - BITS) for feature in features}
+        own = sorted({zlib.crc32(f"{kind}|{feature}".encode()) >> (32 - BITS) for feature in features})
         places += own
         values += [SHARES[kind] / max(1, len(own)) ** 0.5] * len(own)
     return numpy.array(places, dtype=numpy.int64), numpy.array(values, dtype=numpy.float32)

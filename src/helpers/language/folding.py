@@ -1,4 +1,4 @@
-"""Spelling folded by rules: a sentence in Bengali script, in Latin letters, joined or misspelt gets the same Latin form.
+"""Spelling folded by rules: what is written in Bengali or Latin letters, joined or misspelt, gets the same Latin form.
 
 `fold("মরতে চাই") == fold("morte chai") == fold("mortay cai")`. The form is for comparing, not for reading: aspirates,
 nasal vowels, double letters and every o are gone, and the three s are one, so that other words fold together too.
