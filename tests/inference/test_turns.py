@@ -15,7 +15,7 @@ from helpers.language.care import crisis_answer
 from helpers.language.hotlines import HELPLINES
 
 CRISIS = "আমি আর বাঁচতে চাই না।"  # I do not want to live any more
-LATER = "ঘরে একা বসে আছি।"  # I sit at home alone
+LATER = "আজ অফিসে অনেক কাজ ছিল।"  # There was much work at the office today
 GOOD = "আপনার পাশে আছি। এখনই ৯৯৯ নম্বরে ফোন করুন।"  # I am with you. Call 999 now
 KIND = "আমি শুনছি, আরও বলুন।"  # I am listening, tell me more: no referral
 BAD = "সব আপনার দোষ, ডাক্তার দেখান।"  # It is all your fault, see a doctor

@@ -123,7 +123,7 @@ class ChatPage:
         }
         look: Options = {"show_label": False, "height": None, "buttons": ["copy"], "group_consecutive_messages": False}
         self.chat = gradio.Chatbot(elem_id="talk", placeholder=words["empty"], **look, **as_text)
-        self.now = gradio.HTML(panel_html("bn"), visible=False, elem_id="now")
+        self.now = gradio.HTML(panel_html("bn"), visible=False, padding=False, elem_id="now")
         look = {"label": words["message"], "show_label": False, "placeholder": words["message"], "container": False}
         with gradio.Row(elem_id="write"):
             self.message = gradio.Textbox(elem_id="message", scale=4, max_length=MESSAGE_CHARACTERS, **look)
