@@ -114,11 +114,11 @@ def fit(matrix: sparse.csr_matrix, labels: numpy.ndarray) -> tuple[numpy.ndarray
     Learns from features scaled by how rare they are; the scale then goes into the weights.
     """
     counts = numpy.asarray((matrix > 0).sum(axis=0)).ravel()
-    scale = numpy.where(counts >= RARE, numpy.log((matrix.shape[0] + 1) / (counts + 1)) ** 0.5, 0)
-    scaled = (matrix @ sparse.diags(scale)).tocsr()
+    scale = numpy.where(counts >= RARE, numpy.log((len(labels) + 1) / (counts + 1)) ** 0.5, 0)
+    scaled = sparse.csr_matrix(matrix.multiply(scale))
     unit = numpy.sqrt(scaled.multiply(scaled).sum(axis=1).mean())  # so that C means the same for any features
     model = LinearSVC(C=C, max_iter=5000, random_state=0).fit(scaled / unit, labels)
-    return model.coef_.ravel() * scale / unit, float(model.intercept_[0])
+    return model.coef_.ravel() * scale / unit, float(numpy.ravel(model.intercept_)[0])
 
 
 def stored_fingerprint() -> str:
