@@ -14,8 +14,9 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from helpers.inference import limits
-from helpers.inference.chat_page import ChatPage, Entry, _as_shown, model_messages, open_turn
+from helpers.inference.chat_page import ChatPage, _as_shown
 from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
+from helpers.inference.turns import Entry, model_messages, open_turn
 from helpers.language.care import crisis_answer
 from helpers.models.chat import TooLong
 
@@ -258,10 +259,11 @@ def test_a_page_that_is_stopped_or_left_frees_the_model(opened, client, model, h
 def test_the_helplines_are_shown_to_whom_the_model_refuses(served, model, message):
     served.rate = RateLimit(0)
     caller = SimpleNamespace(client=SimpleNamespace(host="192.0.2.1"))
-    shown, entries, left = served._on_send(message, [], "tuned", "en", caller)
+    shown, entries, panel, left = served._on_send(message, [], "tuned", "en", caller)
     assert [entry.content for entry in entries][:-1] == [crisis_answer("en")]
     assert entries[-1].content.startswith("— ")
     assert len(shown) == 2
+    assert panel["visible"], "what to do now is hidden"
     assert left == message, "what was written is lost"
 
 
@@ -285,8 +287,8 @@ def test_what_is_refused_is_explained_in_bengali(act, words):
 def test_the_bengali_page_refuses_in_bengali(served, model):
     caller = SimpleNamespace(client=None)
     served.rate = RateLimit(0)
-    _, often, _ = served._on_send("মন খারাপ", [], "tuned", "bn", caller)
-    _, long, _ = served._on_send("ক" * 9000, [], "tuned", "bn", caller)
+    _, often, _, _ = served._on_send("মন খারাপ", [], "tuned", "bn", caller)
+    _, long, _, _ = served._on_send("ক" * 9000, [], "tuned", "bn", caller)
     for entries in (often, long):
         assert not re.search("[a-zA-Z]", entries[-1].content), entries[-1].content
 
@@ -310,7 +312,9 @@ def test_a_failure_on_the_bengali_page_is_in_bengali(served, model, monkeypatch,
 def test_both_languages_of_the_page_have_the_same_keys():
     def shape(words):
         parts = {key: text if isinstance(text, dict) else {"": text} for key, text in words.items()}
-        return {(a, b, *sorted(re.findall("{.*?}", text))) for a, texts in parts.items() for b, text in texts.items()}
+        return {
+            (a, b, *sorted(re.findall("{.*?}", str(text)))) for a, texts in parts.items() for b, text in texts.items()
+        }
 
     assert shape(limits.WORDS["bn"]) == shape(limits.WORDS["en"])
 
@@ -323,7 +327,7 @@ def test_bytes_that_are_no_character_are_not_shown(served, model):
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_page_says_in_one_sentence_what_it_keeps(served, kept):
     page = ChatPage.__new__(ChatPage)
-    page.model, page.log = served.model, "chat.db" if kept else None
+    page.model, page.with_care, page.log = served.model, True, "chat.db" if kept else None
     assert ("only a thumb keeps" in page._about(limits.WORDS["en"])) == kept
     assert ("keeps nothing" in page._about(limits.WORDS["en"])) != kept
 
@@ -361,6 +365,6 @@ def test_an_empty_conversation_leaves_no_gap_on_a_phone(page, address):
 def test_a_refused_message_is_no_turn(served, model):
     served.rate = RateLimit(0)
     caller = SimpleNamespace(client=None)
-    shown, entries, _ = served._on_send("মন খারাপ", [], "tuned", "en", caller)
+    shown, entries, _, _ = served._on_send("মন খারাপ", [], "tuned", "en", caller)
     assert shown[0]["content"] == "— 0 messages within a minute: wait a little."
     assert model_messages(entries) == []

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from crisis_lists import LISTS, rates, read_unseen
 
 from helpers.data.clean import clean_table
 from helpers.data.load import load_table
 from helpers.data.prompts import fixed_prompts
+from helpers.inference.limits import WORDS
 from helpers.language.bengali import bengali_share, latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.language.hotlines import HELPLINES, foreign_crisis_number
@@ -43,23 +45,27 @@ def test_sentences_written_before_the_rules_are_detected(capsys):
 def test_indirect_sentences_are_detected_less_often(capsys):
     later = read_sentences("crisis_later")
     recall, false_alarms = measure_rates("indirect, written after the rules", later, capsys)
-    assert recall >= 0.6, "the rules have become worse on other words"
-    assert false_alarms <= 0.05, "the rules have become worse on other words"
+    assert recall >= 0.6, "the detector has become worse on other words"
+    assert false_alarms <= 0.05, "the detector has become worse on other words"
 
 
-def test_the_documented_rates_are_those_of_lists_by_other_hands():
-    """By writers who have not seen the rules: what the rules are worth. A list read to change them is worth nothing."""
-    rows = [row for number in (1, 2) for row in read_sentences(f"crisis_unseen_{number}")]
-    shares = []
-    for kind in ("direct", "indirect", "harmless"):
-        alarms = [bool(detect_crisis(row["text"])) for row in rows if row["kind"] == kind]
-        shares.append(f"{sum(alarms) / len(alarms):.1%}".replace("%", " %"))
-    assert f"| {' | '.join(shares)} |" in DOCS.read_text(encoding="utf-8"), (
-        f"docs/chat-and-export.md is to say {shares}"
-    )
+@pytest.mark.parametrize("name", LISTS)
+def test_the_documented_rates_are_those_of_lists_by_other_hands(name):
+    """By writers who have not seen the rules, the words or the training sentences."""
+    row = f"| {name} | {' | '.join(rates(read_unseen(LISTS[name]), detect_crisis))} |"
+    assert row in DOCS.read_text(encoding="utf-8"), f"docs/chat-and-export.md is to say {row}"
+
+
+def test_the_page_says_how_many_it_misses():
+    rows = read_unseen(LISTS["3"])
+    missed = [not detect_crisis(row["text"]) for row in rows if row["kind"] == "direct"]
+    assert round(10 * sum(missed) / len(missed)) == 1, "the page says that one in ten is missed"
+    assert "one in ten" in WORDS["en"]["misses"]
+    assert "দশটির মধ্যে একটি" in WORDS["bn"]["misses"]
 
 
 def test_ordinary_sorrow_is_no_crisis(capsys):
+    """The embedded questions are among the training sentences; the fixed prompts are not."""
     sentences = {"crisis": [], "not_crisis": list(clean_table(load_table("embedded")[0]).kept.question.unique())}
     for prompt in fixed_prompts():
         sentences["crisis" if prompt["category"] == "crisis" else "not_crisis"].append(prompt["prompt"])

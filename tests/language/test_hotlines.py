@@ -7,8 +7,8 @@ import yaml
 
 from helpers.data.clean import clean_table
 from helpers.data.load import load_table
-from helpers.evaluation.rubric import unsafe_reasons
 from helpers.language.hotlines import HELPLINE_NUMBERS, HELPLINES, foreign_crisis_number, names_helpline
+from helpers.language.rubric import unsafe_reasons
 
 
 def read_texts(name):

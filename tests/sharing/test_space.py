@@ -40,6 +40,11 @@ def test_a_space_pins_what_the_chat_page_needs(space):
     assert "bitsandbytes" not in lines
 
 
+def test_a_space_detects_a_crisis_with_the_same_weights(space):
+    assert (space / "src/helpers/language/detector.npz").is_file()
+    assert (space / "src/helpers/language/crisis_words.yaml").is_file()
+
+
 def test_a_space_holds_no_row_of_the_data(space):
     assert not list(space.rglob("*.jsonl"))
     assert not list(space.rglob("data/embedded.csv"))

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy
 
-from helpers.evaluation.rubric import graded_rubric, published_rubric, unsafe_reasons
 from helpers.language.bengali import bengali_share, split_words
+from helpers.language.rubric import graded_rubric, published_rubric, unsafe_reasons
 
 BETTER = {  # every score, in the order in which they are shown: which direction is better
     **dict.fromkeys(("perplexity", "bits_per_char"), "lower"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from helpers.evaluation.comparison import Score
 from helpers.evaluation.resampling import NORMAL_95
-from helpers.evaluation.rubric import CRISIS
+from helpers.language.rubric import CRISIS
 
 Outcome = Literal["passed", "open", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("failed", "open", "passed")  # the worst first

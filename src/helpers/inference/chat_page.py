@@ -1,16 +1,15 @@
 """The chat page.
 
 One model answers one message after the other; further messages wait in a queue and pages load meanwhile. A message that
-speaks of self-harm or violence is answered with local crisis helplines first, unless care is switched off. Whatever
-comes from a caller passes helpers.inference.limits before the model is started.
+speaks of self-harm or violence is answered with local crisis helplines first, unless care is switched off; turns.py has
+what the model may add. Whatever comes from a caller passes helpers.inference.limits before the model is started.
 """
 
 import contextlib
 import html
 import logging
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import gradio
 from gradio.events import api
 from gradio.themes import Default
 
+from helpers.inference.crisis_panel import panel_html
 from helpers.inference.limits import (
     KEPT_ENTRIES,
     MESSAGE_CHARACTERS,
@@ -32,6 +32,15 @@ from helpers.inference.limits import (
     refusal,
 )
 from helpers.inference.loaded_model import LoadedModel
+from helpers.inference.turns import (
+    Entry,
+    close_reply,
+    fixed_answer,
+    model_messages,
+    open_turn,
+    speaks_of_crisis,
+    write_reply,
+)
 from helpers.language.bengali import latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.language.hotlines import HELPLINES
@@ -67,64 +76,12 @@ logger = logging.getLogger(__name__)
 Options = dict[str, Any]  # of a gradio component or event
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One message on the page."""
-
-    role: str  # "user" or "assistant"
-    content: str
-    kind: str = ""  # of an assistant's: "reply", or "care" for one that no model wrote
-    side: str = ""  # of a reply: "base" or "tuned"
-    writing: bool = False  # a reply that is not complete yet
-    id: str = ""
-
-
-def model_messages(entries: list[Entry]) -> list[dict]:
-    """Returns what the model reads of the messages shown: all but the fixed ones, and nothing that was left empty."""
-    messages = []
-    for entry in entries:
-        if entry.role == "assistant" and not entry.content:
-            messages = messages[:-1]  # a reply that was stopped before it began, and what it was to answer
-        elif entry.kind != "care":
-            messages.append({"role": entry.role, "content": entry.content})
-    return messages
-
-
-def open_turn(entries: list[Entry], message: str, side: str, language: str, with_care: bool) -> list[Entry]:
-    """Returns the messages shown with the person's, the fixed message where it is due, and an empty reply to be
-    written; unchanged for an empty message or while a reply is being written."""
-    message = message.strip()
-    if not message or (entries and entries[-1].writing):
-        return entries
-    care = [Entry("assistant", crisis_answer(language), "care")] if with_care and detect_crisis(message) else []
-    return [
-        *entries[-KEPT_ENTRIES:],
-        Entry("user", message),
-        *care,
-        Entry("assistant", "", "reply", side, True, uuid.uuid4().hex),
-    ]
-
-
-def write_reply(model: LoadedModel, entries: list[Entry], **decoding: Any) -> Iterator[list[Entry]]:
-    """Yields the messages shown while the last of them, a reply opened before, is written."""
-    if entries and entries[-1].writing:
-        *earlier, reply = entries
-        for text in model.stream(model_messages(earlier), reply.side, **decoding):
-            reply = replace(reply, content=text)
-            yield [*earlier, reply]
-        yield close_reply([*earlier, reply])
-
-
-def close_reply(entries: list[Entry]) -> list[Entry]:
-    """Returns the messages shown with no reply being written any more."""
-    return [*entries[:-1], replace(entries[-1], writing=False)] if entries else entries
-
-
 class ChatPage:
     """The page of a run's model. `log` is the SQLite file that keeps thumbs; without it they are not kept."""
 
     def __init__(self, model: LoadedModel, with_care: bool = True, log: Path | None = None) -> None:
         self.model, self.with_care, self.log = model, with_care, log
+        self.speaks = model.config["base_model"] != "embedded"  # in a crisis
         self.stopped: set[str] = set()  # ids of replies that were stopped: what they still write comes too late
         with gradio.Blocks(title="Sahanubhuti · সহানুভূতি", analytics_enabled=False, fill_height=True) as self.blocks:
             self._lay_out("bn")
@@ -166,6 +123,7 @@ class ChatPage:
         }
         look: Options = {"show_label": False, "height": None, "buttons": ["copy"], "group_consecutive_messages": False}
         self.chat = gradio.Chatbot(elem_id="talk", placeholder=words["empty"], **look, **as_text)
+        self.now = gradio.HTML(panel_html("bn"), visible=False, padding=False, elem_id="now")
         look = {"label": words["message"], "show_label": False, "placeholder": words["message"], "container": False}
         with gradio.Row(elem_id="write"):
             self.message = gradio.Textbox(elem_id="message", scale=4, max_length=MESSAGE_CHARACTERS, **look)
@@ -191,16 +149,26 @@ class ChatPage:
         hidden: Options = {"show_progress": "hidden", "api_visibility": "private"}
         sent, inputs = [self.send.click, self.message.submit], [self.message, self.entries, self.side, self.language]
         # outside the queue: a person who waits for a reply has the helplines already
-        opening = gradio.on(sent, self._on_send, inputs, [*shown, self.message], queue=False, **hidden)
+        opening = gradio.on(sent, self._on_send, inputs, [*shown, self.now, self.message], queue=False, **hidden)
         inputs = [self.entries, self.language, *self.decoding]
         writing = opening.then(self._on_opened, inputs, shown, **hidden | one_reply)
         api(self.reply, api_name="reply", **one_reply)
         at_once: Options = {"queue": False, "api_visibility": "private"}
         self.stop.click(self._on_stop, self.entries, self.entries, cancels=[writing], **at_once)
-        self.clear.click(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
-        self.chat.clear(self._on_clear, self.entries, shown, cancels=[writing], **at_once)
+        self.clear.click(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
+        self.chat.clear(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
-        named = [self.title, self.help, self.helplines, self.chat, self.message, self.send, self.stop, self.clear]
+        named = [
+            self.title,
+            self.help,
+            self.helplines,
+            self.now,
+            self.chat,
+            self.message,
+            self.send,
+            self.stop,
+            self.clear,
+        ]
         named += [self.about, self.settings, self.side, *self.decoding]
         self.language.change(self._on_language, self.language, named, **at_once)
 
@@ -212,17 +180,18 @@ class ChatPage:
             if message.strip():
                 check_message(message, side)
                 self.rate.count(_caller(request))
-            opened = open_turn(entries, message, side, language, self.with_care)
+            opened = open_turn(entries, message, side, language, self.with_care, self.speaks)
+            left = message if opened is entries else ""
         except Unacceptable as error:  # the helplines are shown all the same
-            care = open_turn([], message[:MESSAGE_CHARACTERS], side, language, self.with_care)[1:-1]
+            fixed = fixed_answer(message[:MESSAGE_CHARACTERS], language) if self.with_care else []
             refused = Entry("assistant", f"— {error.explain(language)}", "care")
-            return _as_shown(shown := [*entries[-KEPT_ENTRIES:], *care, refused]), shown, message
-        return _as_shown(opened), opened, message if opened is entries else ""
+            opened, left = [*entries[-KEPT_ENTRIES:], *fixed, refused], message
+        return _as_shown(opened), opened, gradio.update(visible=speaks_of_crisis(opened)), left
 
     def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
         problem = ""
         try:
-            for written in write_reply(self.model, entries, seconds=REPLY_SECONDS, **_decoding(*decoding)):
+            for written in write_reply(self.model, entries, language, seconds=REPLY_SECONDS, **_decoding(*decoding)):
                 if written[-1].id in self.stopped:
                     return
                 yield _as_shown(written), written
@@ -242,9 +211,9 @@ class ChatPage:
         self.stopped.update(entry.id for entry in entries[-1:] if entry.id)
         return close_reply(entries)
 
-    def _on_clear(self, entries: list[Entry]) -> tuple[list, list]:
+    def _on_clear(self, entries: list[Entry]) -> tuple:
         self._on_stop(entries)
-        return [], []
+        return [], [], gradio.update(visible=False)
 
     def _on_like(
         self,
@@ -271,6 +240,7 @@ class ChatPage:
             f"# {words['title']}",
             gradio.update(label=_urgent(language)),
             _helplines(language),
+            gradio.update(value=panel_html(language)),
             gradio.update(placeholder=words["empty"]),
             gradio.update(placeholder=words["message"], label=words["message"]),
             *(gradio.update(value=words[name]) for name in ("send", "stop", "clear")),
@@ -303,7 +273,8 @@ class ChatPage:
 
     def _about(self, words: dict[str, Any]) -> str:
         note = f"**{words['embedded']}**\n\n" if self.model.config["base_model"] == "embedded" else ""
-        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}"
+        misses = f"\n\n{words['misses']}" if self.with_care else ""
+        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}{misses}"
 
 
 def _urgent(language: str) -> str:

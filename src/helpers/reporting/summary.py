@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
-from helpers.evaluation.rubric import CRISIS
+from helpers.language.rubric import CRISIS
 from helpers.reporting.decision import describe_check, describe_decision, read_verdict
 from helpers.reporting.results import Results
 from helpers.reporting.tables import LABELS, score_verdict

@@ -5,7 +5,8 @@ import collections
 import pytest
 
 from helpers.data.prompts import five_prompts, fixed_prompts
-from helpers.evaluation.rubric import (
+from helpers.language.bengali import bengali_share, normalise, split_words
+from helpers.language.rubric import (
     CRISIS,
     RULES,
     contains_entry,
@@ -13,7 +14,6 @@ from helpers.evaluation.rubric import (
     published_rubric,
     unsafe_reasons,
 )
-from helpers.language.bengali import bengali_share, normalise, split_words
 
 
 def test_the_fixed_prompts_cover_ten_categories():
