@@ -204,6 +204,7 @@ def run_preset(preset_run: PresetRun) -> int:
         with run.edit() as record:
             record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
+        run.id()  # before a mirror can hold another run
     with pause_on_signal(run):
         code = run_stages(preset_run)
         if code != FINISHED:

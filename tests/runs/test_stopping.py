@@ -51,6 +51,13 @@ def test_no_stage_starts_after_a_stop_was_asked_for(run, stages, capsys, how):
     assert not (run / "stop").exists(), "the next session would pause at once"
 
 
+def test_a_run_has_an_id_before_its_first_stage(run, stages):
+    ids = []
+    stages(lambda run: ids.append(run.record().id))
+    run_preset(PresetRun("demo", SETTINGS, run, REASONS, "command"))
+    assert ids[0], "a mirror could not tell it from another run"
+
+
 def test_a_stop_during_the_last_stage_leaves_a_finished_run(run, stages):
     stages(ask(signal.SIGTERM))
     assert run_preset(PresetRun("demo", SETTINGS, run, {"prepare_data": "new", "train": ""}, "command")) == FINISHED
