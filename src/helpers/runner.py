@@ -3,7 +3,6 @@
 import contextlib
 import datetime
 import os
-import shlex
 import shutil
 import sys
 import time
@@ -16,6 +15,7 @@ from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
+from helpers.runs.command import build_command
 from helpers.runs.differences import changed_inputs, input_hashes, settings_differences
 from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
@@ -65,13 +65,8 @@ def prepare_run(
         raise Refused(str(error)) from error
     reasons = select_stages(settings, order_stages(settings, stages), force)
     check_stages([stage for stage, reason in reasons.items() if reason], settings)
-    command = ["python", "-m", "helpers", "run", "--preset", preset]
-    command += ["--run-name", run_name] if run_name else []
-    command += ["--outputs", outputs] if outputs != "outputs" else []
-    command += ["--stages", ",".join(stages)] if stages else []
-    command += ["--tiny"] if tiny else []
-    command += ["--set", *sets] if sets else []
-    return PresetRun(preset, settings, run, reasons, shlex.join(command))
+    command = build_command(preset, run_name, outputs, sets, tiny, stages)
+    return PresetRun(preset, settings, run, reasons, command)
 
 
 def parameters_yaml(settings: Settings, stages: list[str]) -> str:
