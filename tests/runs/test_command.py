@@ -11,7 +11,7 @@ SETS = ["train.lora_r=8", "prepare_data.dataset=my corpus.csv"]
 
 
 @pytest.fixture
-def made(tmp_path, monkeypatch):
+def make(tmp_path, monkeypatch):
     """Returns a function that makes a run as the command line does, from tmp_path, with what it was given."""
     monkeypatch.chdir(tmp_path)
 
@@ -29,8 +29,8 @@ REST = "--stages train --tiny --set train.lora_r=8 'prepare_data.dataset=my corp
 
 
 @pytest.mark.parametrize("place", [("outputs", ""), ("outputs", "mine"), ("elsewhere", "mine"), ("../up", "")])
-def test_a_run_that_stays_keeps_its_command(made, place):
-    run = made(*place)
+def test_a_run_that_stays_keeps_its_command(make, place):
+    run = make(*place)
     assert resume_command(run) == resume_command(Run(run.folder.resolve())) == run.record().commands[-1]
 
 
@@ -45,15 +45,15 @@ def test_a_run_that_stays_keeps_its_command(made, place):
         (("old", ""), "demo", "--outputs ."),
     ],
 )
-def test_the_command_of_a_moved_run_names_its_place(made, tmp_path, place, target, options):
-    run = made(*place)
+def test_the_command_of_a_moved_run_names_its_place(make, tmp_path, place, target, options):
+    run = make(*place)
     (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
     shutil.move(run, tmp_path / target)
     assert resume_command(Run(tmp_path / target)) == f"python -m helpers run --preset demo {options} {REST}"
 
 
-def test_a_run_moved_away_is_named_by_its_absolute_place(made, tmp_path, monkeypatch):
-    run, away = made(), tmp_path / "away/demo"
+def test_a_run_moved_away_is_named_by_its_absolute_place(make, tmp_path, monkeypatch):
+    run, away = make(), tmp_path / "away/demo"
     away.parent.mkdir()
     shutil.move(run, away)
     (tmp_path / "here").mkdir()
@@ -62,8 +62,8 @@ def test_a_run_moved_away_is_named_by_its_absolute_place(made, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("command", ["python run.py demo", "an 'unclosed quote"])
-def test_a_command_of_another_shape_is_shown_as_recorded(made, command):
-    run = made()
+def test_a_command_of_another_shape_is_shown_as_recorded(make, command):
+    run = make()
     with run.edit() as record:
         record.commands, record.run_name = [command], "another"
     assert resume_command(run) == command
