@@ -3,11 +3,9 @@
 import contextlib
 import datetime
 import os
-import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import yaml
@@ -17,12 +15,13 @@ from helpers.platforms.environment import prepare_packages
 from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
+from helpers.runs.command import build_command
 from helpers.runs.differences import changed_inputs, input_hashes, settings_differences
 from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord
-from helpers.runs.session import SESSION_START, handle_signals, session_start
+from helpers.runs.session import SESSION_START, pause_on_signal, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
 from helpers.runs.versions import changes_since_last_session, record_image
@@ -66,13 +65,8 @@ def prepare_run(
         raise Refused(str(error)) from error
     reasons = select_stages(settings, order_stages(settings, stages), force)
     check_stages([stage for stage, reason in reasons.items() if reason], settings)
-    command = ["python", "-m", "helpers", "run", "--preset", preset]
-    command += ["--run-name", run_name] if run_name else []
-    command += ["--outputs", outputs] if outputs != "outputs" else []
-    command += ["--stages", ",".join(stages)] if stages else []
-    command += ["--tiny"] if tiny else []
-    command += ["--set", *sets] if sets else []
-    return PresetRun(preset, settings, run, reasons, shlex.join(command))
+    command = build_command(preset, run_name, outputs, sets, tiny, stages)
+    return PresetRun(preset, settings, run, reasons, command)
 
 
 def parameters_yaml(settings: Settings, stages: list[str]) -> str:
@@ -85,7 +79,7 @@ def parameters_yaml(settings: Settings, stages: list[str]) -> str:
 
 
 def run_presets(runs: list[PresetRun]) -> int:
-    """Runs presets one after the other and returns the exit code: that of the worst of them.
+    """Runs presets one after the other, until one pauses, and returns the exit code: that of the worst of them.
 
     Raises Refused when this machine lacks what one of them needs, before anything is written or downloaded.
     """
@@ -106,6 +100,9 @@ def run_presets(runs: list[PresetRun]) -> int:
             codes.append(FAILED)
         word = {FINISHED: "finished", PAUSED: "paused", FAILED: "failed"}[codes[-1]]
         summary.append(f"{word:9} {elapsed_since(began)}  {preset_run.preset}")
+        if codes[-1] == PAUSED:  # the session ends: for all of them
+            break
+    summary += [f"{'not begun':9} {'-':7}  {preset_run.preset}" for preset_run in runs[len(codes) :]]
     if len(runs) > 1:
         print("\n".join(summary))
     return next((code for code in (FAILED, PAUSED) if code in codes), FINISHED)
@@ -193,7 +190,7 @@ def data_version_note(run: Run, dataset: str) -> str:
 
 
 def run_preset(preset_run: PresetRun) -> int:
-    """Runs the stages that have a reason, in order, until one fails or pauses. Returns the exit code."""
+    """Runs the stages of a preset until one fails or the run pauses. Returns the exit code."""
     run, settings, reasons = preset_run.run, preset_run.settings, preset_run.reasons
     if any(reasons.values()):
         if changes := changes_since_last_session(run.record()):
@@ -202,13 +199,9 @@ def run_preset(preset_run: PresetRun) -> int:
         with run.edit() as record:
             record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
-    for stage, reason in reasons.items():
-        if not reason:
-            note = data_version_note(run, settings[stage]["dataset"]) if stage == "prepare_data" else ""
-            print(f"[{run.name}] {stage}  finished before, skipped{note}")
-            continue
-        print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
-        code = run_stage(run, stage, settings, from_start=reason == "forced")
+        run.id()  # before a mirror can hold another run
+    with pause_on_signal(run):
+        code = run_stages(preset_run)
         if code != FINISHED:
             write_unfinished_page(run, settings)
             return code
@@ -216,6 +209,26 @@ def run_preset(preset_run: PresetRun) -> int:
         print(f"[{run.name}] nothing to do: every stage is finished with these settings (--force runs them again).")
     if (run / "report" / "index.html").is_file():
         print(f"[{run.name}] report: {run / 'report' / 'index.html'}")
+    return FINISHED
+
+
+def run_stages(preset_run: PresetRun) -> int:
+    """Runs the stages that have a reason; starts none once a stop was asked for. Returns the exit code."""
+    run, settings, ended = preset_run.run, preset_run.settings, ""
+    for stage, reason in preset_run.reasons.items():
+        if not reason:
+            note = data_version_note(run, settings[stage]["dataset"]) if stage == "prepare_data" else ""
+            print(f"[{run.name}] {stage}  finished before, skipped{note}")
+            continue
+        if (run / "stop").exists():
+            where = f"after {ended}" if ended else f"before {stage}"
+            print(f"[{run.name}] paused {where}: stop was asked for. Run the same command again to continue.")
+            return PAUSED
+        print(f"[{run.name}] {stage}  starts ({reason})", flush=True)
+        code = run_stage(run, stage, settings, from_start=reason == "forced")
+        if code != FINISHED:
+            return code
+        ended = stage
     return FINISHED
 
 
@@ -229,7 +242,7 @@ def run_stage(run: Run, stage: str, settings: Settings, from_start: bool) -> int
             remove_mirrored_checkpoints(run, session)
     began = time.monotonic()
     # training mirrors itself, so that the copy is complete before its session ends
-    with pause_on_signal(run), contextlib.nullcontext() if stage == "train" else mirrored(run, session):
+    with contextlib.nullcontext() if stage == "train" else mirrored(run, session):
         record = execute_stage(run, stage, settings[stage])
     print(f"[{run.name}] {stage}  {record.status} in {elapsed_since(began)}", flush=True)
     if record.status == "paused":
@@ -297,30 +310,6 @@ def note_error(run: Run, stage: str, parameters: dict, error: str) -> StageRecor
     except (OSError, ValueError) as failure:  # no room, or a notebook that is half written
         print(f"[{run.name}] {stage}  not all of its end was noted: {describe_error(failure)}", file=sys.stderr)
     return StageRecord(status=status, error=error, paused=run.stage(stage).paused)
-
-
-@contextlib.contextmanager
-def pause_on_signal(run: Run) -> Iterator[None]:
-    """Pauses the running stage on the first SIGTERM or SIGINT, and ends it at once on the second."""
-    remove_stop_file(run)
-
-    def on_signal(number: int, frame: object) -> None:
-        if (run / "stop").exists():
-            raise KeyboardInterrupt
-        (run / "stop").touch()
-        print("pausing after this step or batch; the same signal again ends it at once", file=sys.stderr, flush=True)
-
-    try:
-        with handle_signals(on_signal):
-            yield
-    finally:
-        remove_stop_file(run)
-
-
-def remove_stop_file(run: Run) -> None:
-    """Removes what asks a run to pause."""
-    with contextlib.suppress(OSError):  # a disk that became read-only
-        (run / "stop").unlink(missing_ok=True)
 
 
 def write_unfinished_page(run: Run, settings: Settings) -> None:

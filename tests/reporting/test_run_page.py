@@ -329,3 +329,11 @@ def test_a_browser_finds_nothing_wrong_at_any_width_or_light(run, browser, langu
         for width in (390, 1280):
             for light in ("light", "dark"):
                 check_in_browser(browser, path, width, light)
+
+
+def test_a_renamed_runs_page_says_how_to_resume_it_where_it_is(run):
+    record = read_json(run / "run.json")
+    write_json(run / "run.json", record | {"run_name": f"before-{run.name}"})
+    stop_at(run, "train", status="paused")
+    command = (run / "report/index.html").read_text("utf-8").partition("<pre>")[2].partition("</pre>")[0]
+    assert f"--run-name {run.name} --outputs" in command

@@ -12,6 +12,7 @@ from helpers.reporting.results import Results, read_results, stage_hours
 from helpers.reporting.shapes import TokenFacts
 from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
+from helpers.runs.command import resume_command
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
@@ -77,6 +78,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
             if stage == "report" or (results.run / "html" / f"{notebook}.html").is_file()
         ],
         "unfinished": [row for row in rows["stages"] if row["status"] != "finished"],
+        "resume": resume_command(results.run),
         "worst_unsafe": describe_worst(shares[0], words) if shares else "",
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "opinions": describe_ratings(results, words),

@@ -8,13 +8,14 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from helpers.platforms.errors import describe_error
+from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import KAGGLE_FOLDER
-from helpers.runs.archives import Store, open_store, unpack_archive
+from helpers.runs.archives import FolderStore, Store, open_store, unpack_archive
 from helpers.runs.checkpoints import checkpoint_folders, place_checkpoint, step_of, verify_checkpoint
 from helpers.runs.files import write_folder
-from helpers.runs.lock import check_lease
+from helpers.runs.lock import RunLock, check_lease
 from helpers.runs.record import RECORDS, Run
+from helpers.runs.run_json import parse_record
 
 KAGGLE_INPUT = KAGGLE_FOLDER / "input"
 
@@ -106,17 +107,62 @@ def mirror_report(run: Run, session: dict) -> None:
 def hold_run(run: Run, mirrors: Iterable[str], runner: bool = False) -> None:
     """Takes a run, and its leases at its mirrors, for this process; see `Run.lock`.
 
-    Raises ValueError as `open_store` does.
+    Raises ValueError as `open_store` does, and Refused, before anything is written, for a mirror that lies in the run
+    or holds another run of this name.
     """
     stores = [open_store(mirror, run.name) for mirror in dict.fromkeys(filter(None, mirrors))]
+    for store in stores:
+        if isinstance(store, FolderStore) and store.folder.resolve().is_relative_to(run.folder.resolve()):
+            raise Refused(
+                f"session.mirror would keep the copy of run {run.name} in the run itself, {store}: choose a folder "
+                f"outside {run.outputs}. Nothing was changed."
+            )
+    own = "" if not stores or RunLock(run.folder).is_of_family() else run.record().id  # a family's runner has looked
+    for store in stores if own else []:
+        try:
+            there = mirrored_run_id(store)
+        except Exception as error:  # the Hub's, the network's, the system's
+            raise Refused(
+                f"run {run.name}: its mirror {store} cannot be read ({describe_error(error)}). Mend that, or choose "
+                f"another session.mirror. Nothing was changed."
+            ) from error
+        check_same_run(run.name, own, store, there)
     run.lock([store.lease() for store in stores], runner=runner)
+
+
+def mirrored_run_id(store: Store) -> str | None:
+    """Returns the id of the run whose copy a store holds; None without a copy, and for one of a run without an id."""
+    if "run.tar" not in store.names():
+        return None
+    with tempfile.TemporaryDirectory() as scratch:
+        return archived_run_id(store.get("run.tar", Path(scratch)))
+
+
+def archived_run_id(archive: Path) -> str | None:
+    """Returns the id in the record of a run's archive, None where there is none that can be read."""
+    with contextlib.suppress(tarfile.TarError, LookupError, ValueError), tarfile.open(archive, "r:") as tar:
+        for name in filter(tar.getnames().__contains__, RECORDS):
+            file = tar.extractfile(name)
+            if file and (record := parse_record(file.read())):
+                return record.id
+    return None
+
+
+def check_same_run(name: str, own: str | None, store: Store | None, there: str | None) -> None:
+    """Raises Refused when a run and the copy at its mirror have different ids: the copy would be replaced."""
+    if own and there and own != there:
+        raise Refused(
+            f"the mirror {store} holds another run called {name} (id {there[:8]}, this run's is {own[:8]}), which this "
+            f"one would replace: choose another run name or session.mirror. Nothing was changed."
+        )
 
 
 def restore_run(run: Run, mirror: str) -> list[str]:
     """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns a line per thing done.
 
     It looks at the mirror, and at every input of Kaggle. Nothing here is replaced by something older, and nothing
-    invalid is taken. Raises ValueError when all there is of the run is a mirror that cannot be read.
+    invalid is taken. Raises ValueError when all there is of the run is a mirror that cannot be read, and Refused when a
+    Kaggle input and the mirror hold different runs of this name and the input's got further.
     """
     store = open_store(mirror, run.name) if mirror else None
     archives = store.names() if store else []
@@ -147,6 +193,7 @@ def _restore_folder(run: Run, inputs: list[Path], store: Store | None, archives:
             lines.append(f"skipped {store}: {describe_error(error)}")
     if sources:
         *_, label, folder = max(sources, key=lambda source: source[:2])
+        check_same_run(run.name, _run_id(folder), store, _run_id(scratch / run.name))
         with write_folder(run.folder) as part:
             _copy(folder, part, shutil.ignore_patterns("checkpoint-*", ".*", "stop"))
         lines.append(f"run {run.name} resumes from {label}")
@@ -159,6 +206,8 @@ def _restore_checkpoint(
     """Copies the newest valid checkpoint that is newer than those here."""
     lines, kept = [], run / "train" / "checkpoints"
     here = max((step_of(path) for path in checkpoint_folders(kept) if not verify_checkpoint(path)), default=-1)
+    own = _run_id(run.folder)
+    inputs = [folder for folder in inputs if own is None or _run_id(folder) in (own, None)]  # no other run's
     folders = [path for folder in inputs for path in checkpoint_folders(folder / "train/checkpoints")]
     for source in sorted([*archives, *folders], key=step_of, reverse=True):
         if step_of(source) <= here:
@@ -178,6 +227,11 @@ def _restore_checkpoint(
         finally:
             shutil.rmtree(kept / ".restored", ignore_errors=True)
     return lines
+
+
+def _run_id(folder: Path) -> str | None:
+    """Returns the id of the run in a folder, None where it has none."""
+    return Run(folder).record().id
 
 
 def _stages_finished(folder: Path) -> int:

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -115,6 +116,34 @@ def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
     finally:
         for number, earlier in before.items():
             signal.signal(number, earlier)
+
+
+@contextlib.contextmanager
+def pause_on_signal(run: Run) -> Iterator[None]:
+    """Asks the run to pause on the first SIGTERM or SIGINT, and ends its stage at once on the second."""
+    remove_stop_file(run)
+
+    def on_signal(number: int, frame: object) -> None:
+        if (run / "stop").exists():
+            raise KeyboardInterrupt
+        (run / "stop").touch()
+        print(
+            "pausing after this step or batch, or this stage where it has none; the same signal again ends it at once",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    try:
+        with handle_signals(on_signal):
+            yield
+    finally:
+        remove_stop_file(run)
+
+
+def remove_stop_file(run: Run) -> None:
+    """Removes what asks a run to pause."""
+    with contextlib.suppress(OSError):  # a disk that became read-only
+        (run / "stop").unlink(missing_ok=True)
 
 
 class SessionClock:
