@@ -96,6 +96,9 @@ def report(options: Namespace) -> None:
     from helpers.reporting.report import write_report
 
     runs = options.runs
+    if options.to and (options.readme or len(runs) == 1):
+        pages = f"a run's own page is {runs[0] / 'report' / 'index.html'}, and --readme writes none"
+        raise Refused(f"--to {options.to} is for a page of several runs: {pages}. Name more runs, or leave --to out.")
     if options.readme:
         print(f"{options.readme}: {', '.join(mark for run in runs for mark in fill_readme(run, options.readme))}")
     elif len(runs) > 1:

@@ -24,7 +24,7 @@ def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]
 
 
 def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
-    """Returns the SHA-256 of all that a stage reads: files of the run in `folder`, and a data set that is a file here."""
+    """Returns the SHA-256 of all that a stage reads: files of the run in `folder`, a data set that is a file here."""
     hashes = {name: file_sha256(folder / name) for name in stage_inputs(stage, parameters)}
     if stage == "prepare_data":
         dataset = parameters["dataset"]
