@@ -33,6 +33,7 @@ BOMS = {  # longest first: UTF-32's begins as UTF-16's does
 }
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")  # what a table without BOM may be, the longest first
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # a hub's name of a split: of the part it becomes
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
 _CELL = regex.compile(r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)')
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
@@ -63,9 +64,10 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
     Raises FileNotFoundError or ConnectionError when the data set cannot be had and ValueError when it is not UTF-8,
     empty, broken at a line, or lacks a column.
     """
+    parts: list[str] | str = ""
     kind, _, name = dataset.partition(":")
     if kind == "hf" and name:
-        raw, origin, sha1 = load_hub_table(name), f"Hugging Face data set {name}", ""
+        (raw, parts), origin, sha1 = load_hub_table(name), f"Hugging Face data set {name}", ""
     else:
         if dataset == "embedded":
             path, origin = EMBEDDED_CORPUS, "the embedded corpus (CC0, written for this suite)"
@@ -80,7 +82,7 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
         raw["text"] = raw.Questions + "\n" + raw.Answers
         pairs = zip(raw.Questions, raw.Answers)
         raw["conversations"] = [[{"from": "human", "value": q}, {"from": "gpt", "value": a}] for q, a in pairs]
-    table, known = unify_columns(raw, dataset_format, name)
+    table, known = unify_columns(raw, dataset_format, name, parts)
     return table, Source(dataset, origin, known, sha1, PUBLISHED.get(sha1, ""), len(table))
 
 
@@ -225,11 +227,13 @@ def detect_format(columns: pandas.Index, dataset_format: str, name: str) -> str:
     return known
 
 
-def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tuple[pandas.DataFrame, str]:
+def unify_columns(
+    raw: pandas.DataFrame, dataset_format: str, name: str, parts: list[str] | str = ""
+) -> tuple[pandas.DataFrame, str]:
     """Brings a raw table, called `name` in errors, to the columns that all formats share; returns it and its format.
 
     `number` (the row's place, from 1), `topic`, `title`, `question`, `answer`, `plain` (text without a question),
-    `published` (train, val or test where the data set brings its own split, else "") and, for conversations,
+    `published` (`parts`: train, val or test where the data set brings its own split, else "") and, for conversations,
     `messages`, whose turns are joined as question and answer, and `defects`, the rules of `read_turns` that apply; for
     plain text the answer is the text.
     Raises ValueError as `detect_format` does, for a table without rows, and where no conversation is one.
@@ -238,7 +242,7 @@ def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tupl
     known = detect_format(raw.columns, dataset_format, name)
     if raw.empty:
         raise ValueError(f"{name!r} has the right columns and no row.")
-    table = pandas.DataFrame({"number": raw.index + 1, "plain": known == "text", "published": raw.get("published", "")})
+    table = pandas.DataFrame({"number": raw.index + 1, "plain": known == "text", "published": parts})
     table[["topic", "title", "question"]] = ""
     if known in ("qa", "text"):
         names = ["topic", "title", "question", "answer"] if known == "qa" else ["answer"]
@@ -278,10 +282,10 @@ def locate_kaggle_table(name: str) -> Path:
     return tables[0]
 
 
-def load_hub_table(name: str) -> pandas.DataFrame:
+def load_hub_table(name: str) -> tuple[pandas.DataFrame, list[str] | str]:
     """Loads a Hugging Face data set "owner/name" or "owner/name:config".
 
-    With a validation and a test split, the column `published` says which a row is of; else only train is read.
+    With a validation and a test split it also returns of which part each row is; else "", and only train is read.
     Raises ConnectionError when it cannot be loaded.
     """
     from datasets import load_dataset, load_dataset_builder
@@ -292,10 +296,10 @@ def load_hub_table(name: str) -> pandas.DataFrame:
         urls = [url for split in (builder.config.data_files or {}).values() for url in split]
         fetch_files(path, "dataset", [glob.escape(url.partition("@")[2].partition("/")[2]) for url in urls])
         splits: Any = load_dataset(path, config or None)
-        if not {"train", "validation", "test"} <= set(splits):
-            return splits["train"].to_pandas()
-        parts = {"train": "train", "validation": "val", "test": "test"}
-        return pandas.concat([splits[split].to_pandas().assign(published=part) for split, part in parts.items()])
+        if not set(SPLITS) <= set(splits):
+            return splits["train"].to_pandas(), ""
+        tables = {part: splits[split].to_pandas() for split, part in SPLITS.items()}
+        return pandas.concat(tables.values()), [part for part, table in tables.items() for _ in range(len(table))]
     except Exception as error:  # datasets raises its own, the hub's and httpx's errors
         problem = f"could not be loaded ({describe_error(error)})"
         hint = f"Check the name and that HF_HUB_OFFLINE is unset, and {OFFLINE_HINT}"
