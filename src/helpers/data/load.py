@@ -75,7 +75,7 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
             path = locate_kaggle_table(name)
             origin = f"Kaggle data set {name}, {path.name!r}"
         else:
-            path = Path(dataset).expanduser()
+            path = Path(dataset)
             origin = f"the file {path.name!r}"
         raw, name, sha1 = read_table(path), path.name, git_blob_sha1(path.read_bytes())
     if dataset == "embedded":

@@ -16,6 +16,11 @@ def utc_now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+def expand_home(path: str) -> str:
+    """Returns a path as it was typed with the home folder in place of a ~ at its start."""
+    return os.path.expanduser(path)  # not Path's, which fails for the home folder of nobody
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a file in UTF-8; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
