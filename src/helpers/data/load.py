@@ -19,7 +19,7 @@ from helpers.data.turns import DROPPED, ROLES, read_turns
 from helpers.platforms.downloads import fetch_files
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import attached_folders
-from helpers.runs.files import git_blob_sha1
+from helpers.runs.files import git_blob_sha1, take_separator_line
 from helpers.runs.stages import EMBEDDED_CORPUS
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
@@ -32,10 +32,10 @@ BOMS = {  # longest first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")  # what a table without BOM may be, the longest first
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 SPLITS = {"train": "train", "validation": "val", "test": "test"}  # a hub's name of a split: of the part it becomes
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
-_CELL = regex.compile(r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)')
+_CELL = r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)'
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
 
 
@@ -136,23 +136,26 @@ def _guess_wide(sample: bytes) -> str:
     return ""
 
 
-def _check_separator(text: str, name: str) -> None:
-    """Raises ValueError for a header that has its columns between other signs than commas."""
+def _check_separator(text: str, name: str, separator: str) -> None:
+    """Raises ValueError for a header that has its columns between other signs than `separator`."""
     line = (regex.search(r"\S[^\r\n]*", text) or [""])[0]
-    columns = {sign: [cell.strip() for cell in next(csv.reader([line], delimiter=sign), [])] for sign in ",;\t|"}
+    columns = {
+        sign: [cell.strip() for cell in next(csv.reader([line], delimiter=sign), [])]
+        for sign in [*SEPARATORS, separator]
+    }
     fits = {sign: any(set(needed) <= set(cells) for needed in FORMATS.values()) for sign, cells in columns.items()}
-    for sign, signs in SEPARATORS.items() if not fits[","] else []:
-        if fits[sign] or (len(columns[","]) == 1 and len(columns[sign]) > 1):
-            skip = ", skiprows=1" * line.startswith("sep=")  # Excel's line before the header
+    for sign, signs in SEPARATORS.items() if not fits[separator] else []:
+        if fits[sign] or (len(columns[separator]) == 1 and len(columns[sign]) > 1):
+            skip = ", skiprows=1" * text.startswith(("\r", "\n"))  # where a spreadsheet's line sep=; was taken away
             read = f"pandas.read_csv('OLD.csv', sep={sign!r}{skip}, dtype=str, keep_default_na=False)"
             hint = f"python -c \"import pandas; {read}.to_csv('NEW.csv', index=False)\""
-            problem = f"is separated by {signs} (sep={sign!r}), not by commas"
+            problem = f"is separated by {signs} (sep={sign!r}), not by {SEPARATORS.get(separator, repr(separator))}"
             raise ValueError(f"{name!r} {problem}. Write it anew, for example: {hint}")
 
 
-def _check_quotes(text: str, name: str) -> None:
+def _check_quotes(text: str, name: str, separator: str) -> None:
     """Raises ValueError for a quoted cell that no quote ends, or only one that begins a cell of a later line."""
-    for cell in _CELL.finditer(text):
+    for cell in regex.finditer(_CELL.replace(",", regex.escape(separator)), text):
         ended = bool(cell["end"])
         if cell["quoted"] is None or (ended and not (cell["more"].strip() and regex.search(r"[\r\n]", cell["quoted"]))):
             continue
@@ -163,19 +166,22 @@ def _check_quotes(text: str, name: str) -> None:
 
 
 def _read_csv(text: str, name: str) -> pandas.DataFrame:
-    """Returns the table of a CSV file, all texts; lines without a cell are left out.
+    """Returns the table of a CSV file, all texts; lines without a cell are left out. Its cells are between commas, or
+    what a first line such as sep=; names.
 
     Raises ValueError for another separator, a quote that is never closed, and rows with more or fewer fields than the
     header. pandas takes a field too many for an index, which shifts every column, and fills up a row with too few.
     """
-    _check_separator(text, name)
+    text, separator = take_separator_line(text)
+    separator = separator or ","
+    _check_separator(text, name, separator)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 2))
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+        for _ in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             pass
     except csv.Error:  # a text after a closing quote, or none
-        _check_quotes(text, name)
-    reader = csv.reader(io.StringIO(text, newline=""))
+        _check_quotes(text, name, separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows, lines, start = [], [], 1
     for row in reader:
         if any(cell.strip() for cell in row) or len(row) > 1:
@@ -188,7 +194,8 @@ def _read_csv(text: str, name: str) -> pandas.DataFrame:
         (line, fields), *others = odd
         more = f" ({len(others)} more such rows, the next at line {others[0][0]})" if others else ""
         problem = f"line {line} has {fields} field{'s' * (fields != 1)}, the header has {len(header)}{more}"
-        hint = "Its cells would stand in other columns. Put a cell that holds commas into quotes, or remove the line."
+        signs = SEPARATORS.get(separator, separator)
+        hint = f"Its cells would stand in other columns. Put a cell that holds {signs} into quotes, or remove the line."
         raise ValueError(f"{name!r}, {problem}. {hint}")
     return pandas.DataFrame(rows, columns=header, dtype=object)
 
