@@ -16,6 +16,7 @@ import yaml
 
 from helpers.platforms.errors import FAILED, FINISHED, INTERRUPTED, PAUSED, REFUSED, Paused, Refused, describe_error
 from helpers.platforms.scrub import scrub
+from helpers.runs.files import expand_home
 
 if TYPE_CHECKING:
     from helpers.runs.record import Run
@@ -67,7 +68,7 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     plans = {}
     for preset in options.preset:
         settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
-        run = Run.named(options.outputs, settings["report"]["run_name"])
+        run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
         check_shares(settings["prepare_data"])
         check_training(settings["train"])
         plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
@@ -96,6 +97,9 @@ def report(options: Namespace) -> None:
     from helpers.reporting.report import write_report
 
     runs = options.runs
+    if options.to and (options.readme or len(runs) == 1):
+        pages = f"a run's own page is {runs[0] / 'report' / 'index.html'}, and --readme writes none"
+        raise Refused(f"--to {options.to} is for a page of several runs: {pages}. Name more runs, or leave --to out.")
     if options.readme:
         print(f"{options.readme}: {', '.join(mark for run in runs for mark in fill_readme(run, options.readme))}")
     elif len(runs) > 1:
@@ -159,7 +163,7 @@ def existing_run(folder: str) -> "Run":
     """Returns the run in a folder. Raises Refused where there is none."""
     from helpers.runs.record import Run
 
-    run = Run(Path(folder).resolve())
+    run = Run(Path(expand_home(folder)).resolve())
     if not run.exists():
         raise Refused(f"{run / 'run.json'} is missing: {folder} is not the folder of a run.")
     run.record()  # repairs a damaged run.json, and says so
@@ -183,7 +187,7 @@ def number_between(low: float, high: float, kind: type) -> Callable[[str], float
 
 COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
 TYPES = {  # of options, as commands.yaml names them
-    "path": Path,
+    "path": lambda text: Path(expand_home(text)),
     "run": existing_run,
     "count": number_between(0, 1_000_000, int),
     "trainings": number_between(1, 100, int),

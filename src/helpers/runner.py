@@ -55,7 +55,8 @@ def prepare_run(
     `select_stages` does.
     """
     settings = resolve_settings(preset, run_name, outputs, sets, tiny)
-    run, mirror = Run.named(outputs, settings["report"]["run_name"]), settings["train"]["session"]["mirror"]
+    place = settings["report"]
+    run, mirror = Run.named(place["outputs"], place["run_name"]), settings["train"]["session"]["mirror"]
     try:
         hold_run(run, [each["session"]["mirror"] for each in settings.values() if "session" in each], runner=True)
         held.callback(run.unlock)

@@ -180,9 +180,25 @@ def test_a_semicolon_in_a_header_of_commas_is_no_separator(tmp_path, header):
     assert len(load_table(str(path))[0]) == 1
 
 
-def test_excels_line_with_the_separator_is_left_out(tmp_path):
+@pytest.mark.parametrize("sign", [";", ",", "\t", "~"])
+@pytest.mark.parametrize("form", ["sep={}\n", "\ufeffsep={}\r\n", '"sep={}"\n', "sep={},,,\n"])
+def test_a_spreadsheets_line_names_the_separator(tmp_path, sign, form):
+    path, lines = tmp_path / "a.csv", [HEADER.split(","), ["শোক", "", '"খ\nগ"', f'"ঘ{sign} ঙ।"']]
+    path.write_text(form.format(sign) + "\n".join(map(sign.join, lines)), encoding="utf-8", newline="")
+    table = load_table(str(path))[0]
+    assert (*table.question, *table.answer) == ("খ\nগ", f"ঘ{sign} ঙ।")
+
+
+def test_a_spreadsheets_line_counts_as_a_line(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text("sep=;\ntext;a\nক;খ\n", encoding="utf-8")
+    path.write_text("sep=;\ntext;a\nক;খ\nগ\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="line 4 has 1 field, the header has 2.*holds semicolons"):
+        load_table(str(path))
+
+
+def test_a_spreadsheets_line_with_another_separator_is_told(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("sep=,\ntext;a\nক;খ\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"is separated by semicolons.*sep=';', skiprows=1"):
         load_table(str(path))
 

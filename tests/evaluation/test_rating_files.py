@@ -47,6 +47,8 @@ SAVED = {
     "utf-16": to_csv(filled(), "\t", "\r\n").encode("utf-16"),
     "utf-16, big-endian": codecs.BOM_UTF16_BE + to_csv(filled(), "\t").encode("utf-16-be"),
     "semicolons": to_csv(filled(), ";", "\r\n").encode(),
+    "the separator first": b"sep=;\r\n" + to_csv(filled(), ";", "\r\n").encode(),
+    "commas named first": codecs.BOM_UTF8 + b"sep=,\n" + to_csv(filled()).encode(),
     "an older encoding": to_csv(filled(rater="x")).encode("ascii", errors="replace"),
     "old line ends": to_csv(filled(), line_end="\r").encode(),
     "3.0": to_csv(filled("3.0")).encode(),

@@ -143,7 +143,7 @@ READ = """
 from helpers.data import load
 from functools import partial
 load.fetch_files = partial(load.fetch_files, seconds=12.0)
-print(load.load_hub_table("owner/corpus:first").text.tolist())
+print(load.load_hub_table("owner/corpus:first")[0].text.tolist())
 """
 CARD = """---
 configs:

@@ -237,6 +237,15 @@ def file_cases():  # noqa: C901 - a list in loops
     for command in ("report", "tune", "chat", "experiments"):
         for place in ("OUT/nowhere", "OUT", "OUT/finished/train"):
             yield Case(f"{command} {place}", [command, place], place.rpartition("/")[2].replace("OUT", "is "))
+    several = ["report", "OUT/finished", "OUT/finished2", "--to"]
+    yield Case("a page in place of a record", [*several, "OUT/finished/run.json"], "ends in .html")
+    yield Case("a page in place of a text", [*several, "OUT/finished2/README"], "ends in .html")
+    for place in ("OUT/finished/report/other.html", "OUT/paused/data/new.html"):
+        yield Case(f"a page at {place}", [*several, place], "is among the files of run")
+    yield Case("a page in place of a folder", [*several, "OUT"], "is a folder")
+    yield Case("a page of one run elsewhere", ["report", "OUT/finished", "--to", "OUT/a.html"], "several runs")
+    arguments = ["report", "OUT/finished", "OUT/finished2", "--to", "OUT/a.html", "--readme", "OUT/no.md"]
+    yield Case("a page and a readme", arguments, "--to")
     yield Case("readme nowhere", ["report", "OUT/finished", "--readme", "OUT/no.md"], "no.md")
     yield Case("readme without marks", ["report", "OUT/finished", "--readme", "OUT/finished/run.json"], "has no mark")
     yield Case("not evaluated", ["report", "OUT/finished", "OUT/paused"], "not evaluated yet")

@@ -19,7 +19,7 @@ from helpers.data.turns import DROPPED, ROLES, read_turns
 from helpers.platforms.downloads import fetch_files
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import attached_folders
-from helpers.runs.files import git_blob_sha1
+from helpers.runs.files import git_blob_sha1, take_separator_line
 from helpers.runs.stages import EMBEDDED_CORPUS
 
 COLUMNS = ["Topics", "Question-Title", "Questions", "Answers"]
@@ -32,9 +32,10 @@ BOMS = {  # longest first: UTF-32's begins as UTF-16's does
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")  # what a table without BOM may be, the longest first
-SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # a hub's name of a split: of the part it becomes
 PUBLISHED = {"65f6f61ed1e491c28e4d16e5a2e5724bb2237252": "BengaliEmpatheticConversationsCorpus as published"}
-_CELL = regex.compile(r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)')
+_CELL = r'(?:"(?<quoted>(?:[^"]|"")*+)(?<end>"?)(?<more>[^,\r\n]*)|[^,\r\n]*)(?:,|\r\n|\r|\n|\Z)'
 OFFLINE_HINT = "switch the internet on, or download the file and pass its path as prepare_data.dataset."
 
 
@@ -63,9 +64,10 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
     Raises FileNotFoundError or ConnectionError when the data set cannot be had and ValueError when it is not UTF-8,
     empty, broken at a line, or lacks a column.
     """
+    parts: list[str] | str = ""
     kind, _, name = dataset.partition(":")
     if kind == "hf" and name:
-        raw, origin, sha1 = load_hub_table(name), f"Hugging Face data set {name}", ""
+        (raw, parts), origin, sha1 = load_hub_table(name), f"Hugging Face data set {name}", ""
     else:
         if dataset == "embedded":
             path, origin = EMBEDDED_CORPUS, "the embedded corpus (CC0, written for this suite)"
@@ -73,14 +75,14 @@ def load_table(dataset: str, dataset_format: str = "auto") -> tuple[pandas.DataF
             path = locate_kaggle_table(name)
             origin = f"Kaggle data set {name}, {path.name!r}"
         else:
-            path = Path(dataset).expanduser()
+            path = Path(dataset)
             origin = f"the file {path.name!r}"
         raw, name, sha1 = read_table(path), path.name, git_blob_sha1(path.read_bytes())
     if dataset == "embedded":
         raw["text"] = raw.Questions + "\n" + raw.Answers
         pairs = zip(raw.Questions, raw.Answers)
         raw["conversations"] = [[{"from": "human", "value": q}, {"from": "gpt", "value": a}] for q, a in pairs]
-    table, known = unify_columns(raw, dataset_format, name)
+    table, known = unify_columns(raw, dataset_format, name, parts)
     return table, Source(dataset, origin, known, sha1, PUBLISHED.get(sha1, ""), len(table))
 
 
@@ -134,23 +136,26 @@ def _guess_wide(sample: bytes) -> str:
     return ""
 
 
-def _check_separator(text: str, name: str) -> None:
-    """Raises ValueError for a header that has its columns between other signs than commas."""
+def _check_separator(text: str, name: str, separator: str) -> None:
+    """Raises ValueError for a header that has its columns between other signs than `separator`."""
     line = (regex.search(r"\S[^\r\n]*", text) or [""])[0]
-    columns = {sign: [cell.strip() for cell in next(csv.reader([line], delimiter=sign), [])] for sign in ",;\t|"}
+    columns = {
+        sign: [cell.strip() for cell in next(csv.reader([line], delimiter=sign), [])]
+        for sign in [*SEPARATORS, separator]
+    }
     fits = {sign: any(set(needed) <= set(cells) for needed in FORMATS.values()) for sign, cells in columns.items()}
-    for sign, signs in SEPARATORS.items() if not fits[","] else []:
-        if fits[sign] or (len(columns[","]) == 1 and len(columns[sign]) > 1):
-            skip = ", skiprows=1" * line.startswith("sep=")  # Excel's line before the header
+    for sign, signs in SEPARATORS.items() if not fits[separator] else []:
+        if fits[sign] or (len(columns[separator]) == 1 and len(columns[sign]) > 1):
+            skip = ", skiprows=1" * text.startswith(("\r", "\n"))  # where a spreadsheet's line sep=; was taken away
             read = f"pandas.read_csv('OLD.csv', sep={sign!r}{skip}, dtype=str, keep_default_na=False)"
             hint = f"python -c \"import pandas; {read}.to_csv('NEW.csv', index=False)\""
-            problem = f"is separated by {signs} (sep={sign!r}), not by commas"
+            problem = f"is separated by {signs} (sep={sign!r}), not by {SEPARATORS.get(separator, repr(separator))}"
             raise ValueError(f"{name!r} {problem}. Write it anew, for example: {hint}")
 
 
-def _check_quotes(text: str, name: str) -> None:
+def _check_quotes(text: str, name: str, separator: str) -> None:
     """Raises ValueError for a quoted cell that no quote ends, or only one that begins a cell of a later line."""
-    for cell in _CELL.finditer(text):
+    for cell in regex.finditer(_CELL.replace(",", regex.escape(separator)), text):
         ended = bool(cell["end"])
         if cell["quoted"] is None or (ended and not (cell["more"].strip() and regex.search(r"[\r\n]", cell["quoted"]))):
             continue
@@ -161,19 +166,22 @@ def _check_quotes(text: str, name: str) -> None:
 
 
 def _read_csv(text: str, name: str) -> pandas.DataFrame:
-    """Returns the table of a CSV file, all texts; lines without a cell are left out.
+    """Returns the table of a CSV file, all texts; lines without a cell are left out. Its cells are between commas, or
+    what a first line such as sep=; names.
 
     Raises ValueError for another separator, a quote that is never closed, and rows with more or fewer fields than the
     header. pandas takes a field too many for an index, which shifts every column, and fills up a row with too few.
     """
-    _check_separator(text, name)
+    text, separator = take_separator_line(text)
+    separator = separator or ","
+    _check_separator(text, name, separator)
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 2))
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), strict=True):
+        for _ in csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator):
             pass
     except csv.Error:  # a text after a closing quote, or none
-        _check_quotes(text, name)
-    reader = csv.reader(io.StringIO(text, newline=""))
+        _check_quotes(text, name, separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows, lines, start = [], [], 1
     for row in reader:
         if any(cell.strip() for cell in row) or len(row) > 1:
@@ -186,7 +194,8 @@ def _read_csv(text: str, name: str) -> pandas.DataFrame:
         (line, fields), *others = odd
         more = f" ({len(others)} more such rows, the next at line {others[0][0]})" if others else ""
         problem = f"line {line} has {fields} field{'s' * (fields != 1)}, the header has {len(header)}{more}"
-        hint = "Its cells would stand in other columns. Put a cell that holds commas into quotes, or remove the line."
+        signs = SEPARATORS.get(separator, separator)
+        hint = f"Its cells would stand in other columns. Put a cell that holds {signs} into quotes, or remove the line."
         raise ValueError(f"{name!r}, {problem}. {hint}")
     return pandas.DataFrame(rows, columns=header, dtype=object)
 
@@ -225,11 +234,13 @@ def detect_format(columns: pandas.Index, dataset_format: str, name: str) -> str:
     return known
 
 
-def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tuple[pandas.DataFrame, str]:
+def unify_columns(
+    raw: pandas.DataFrame, dataset_format: str, name: str, parts: list[str] | str = ""
+) -> tuple[pandas.DataFrame, str]:
     """Brings a raw table, called `name` in errors, to the columns that all formats share; returns it and its format.
 
     `number` (the row's place, from 1), `topic`, `title`, `question`, `answer`, `plain` (text without a question),
-    `published` (train, val or test where the data set brings its own split, else "") and, for conversations,
+    `published` (`parts`: train, val or test where the data set brings its own split, else "") and, for conversations,
     `messages`, whose turns are joined as question and answer, and `defects`, the rules of `read_turns` that apply; for
     plain text the answer is the text.
     Raises ValueError as `detect_format` does, for a table without rows, and where no conversation is one.
@@ -238,7 +249,7 @@ def unify_columns(raw: pandas.DataFrame, dataset_format: str, name: str) -> tupl
     known = detect_format(raw.columns, dataset_format, name)
     if raw.empty:
         raise ValueError(f"{name!r} has the right columns and no row.")
-    table = pandas.DataFrame({"number": raw.index + 1, "plain": known == "text", "published": raw.get("published", "")})
+    table = pandas.DataFrame({"number": raw.index + 1, "plain": known == "text", "published": parts})
     table[["topic", "title", "question"]] = ""
     if known in ("qa", "text"):
         names = ["topic", "title", "question", "answer"] if known == "qa" else ["answer"]
@@ -278,10 +289,10 @@ def locate_kaggle_table(name: str) -> Path:
     return tables[0]
 
 
-def load_hub_table(name: str) -> pandas.DataFrame:
+def load_hub_table(name: str) -> tuple[pandas.DataFrame, list[str] | str]:
     """Loads a Hugging Face data set "owner/name" or "owner/name:config".
 
-    With a validation and a test split, the column `published` says which a row is of; else only train is read.
+    With a validation and a test split it also returns of which part each row is; else "", and only train is read.
     Raises ConnectionError when it cannot be loaded.
     """
     from datasets import load_dataset, load_dataset_builder
@@ -292,10 +303,10 @@ def load_hub_table(name: str) -> pandas.DataFrame:
         urls = [url for split in (builder.config.data_files or {}).values() for url in split]
         fetch_files(path, "dataset", [glob.escape(url.partition("@")[2].partition("/")[2]) for url in urls])
         splits: Any = load_dataset(path, config or None)
-        if not {"train", "validation", "test"} <= set(splits):
-            return splits["train"].to_pandas()
-        parts = {"train": "train", "validation": "val", "test": "test"}
-        return pandas.concat([splits[split].to_pandas().assign(published=part) for split, part in parts.items()])
+        if not set(SPLITS) <= set(splits):
+            return splits["train"].to_pandas(), ""
+        tables = {part: splits[split].to_pandas() for split, part in SPLITS.items()}
+        return pandas.concat(tables.values()), [part for part, table in tables.items() for _ in range(len(table))]
     except Exception as error:  # datasets raises its own, the hub's and httpx's errors
         problem = f"could not be loaded ({describe_error(error)})"
         hint = f"Check the name and that HF_HUB_OFFLINE is unset, and {OFFLINE_HINT}"

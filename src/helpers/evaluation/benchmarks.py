@@ -27,7 +27,7 @@ def check_benchmarks(names: Sequence[Any]) -> None:
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"evaluate.benchmarks holds {name!r} ({type(name).__name__}): expected names of tasks.")
-        if "/" in name and not Path(name).expanduser().is_dir():
+        if "/" in name and not Path(name).is_dir():
             raise FileNotFoundError(
                 f"evaluate.benchmarks holds {name!r}: no such folder in {Path.cwd()}. Expected names of lm-eval's "
                 f"tasks such as belebele_ben_Beng, or folders with tasks in YAML."
@@ -47,7 +47,7 @@ def list_tasks(names: Sequence[str]) -> list[tuple[str, str]]:
     stays ("", folder) where it has none or lm-eval is not installed."""
     tasks = []
     for name in names:
-        folder = str(Path(name).expanduser()) if "/" in name else ""
+        folder = name if "/" in name else ""
         own: list[str] = []
         with contextlib.suppress(ImportError):
             own = task_manager(folder).all_subtasks if folder else []

@@ -37,12 +37,12 @@ class Encoder:
 
 def is_folder_name(name: str) -> bool:
     """Returns whether a setting names a folder here and not something of the Hub, "name" or "owner/name"."""
-    return Path(name).expanduser().is_dir() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)
+    return Path(name).is_dir() or not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", name)
 
 
 def check_encoder(name: str) -> None:
     """Raises FileNotFoundError for a folder that is not here; a name of the Hub is not looked up."""
-    if name and is_folder_name(name) and not Path(name).expanduser().is_dir():
+    if name and is_folder_name(name) and not Path(name).is_dir():
         raise FileNotFoundError(
             f"evaluate.encoder is {name!r}: no such folder in {Path.cwd()}. Expected a folder with an encoder, or a "
             f"name of the Hub such as sentence-transformers/LaBSE."
@@ -70,7 +70,7 @@ def load_encoder(name: str, device: str) -> Encoder:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    folder = Path(name).expanduser() if is_folder_name(name) else download_encoder(name)
+    folder = Path(name) if is_folder_name(name) else download_encoder(name)
     config = AutoConfig.from_pretrained(folder)
     modules = folder / "modules.json"
     _check_kind(name, config, modules.is_file())

@@ -12,6 +12,7 @@ import regex
 
 from helpers.language.bengali import latin_digits
 from helpers.platforms.errors import describe_error
+from helpers.runs.files import take_separator_line
 
 LARGEST_FILE = 16 * 2**20  # bytes of a file, and of a workbook when it is unpacked
 ENCODINGS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # by a file's first bytes
@@ -76,8 +77,10 @@ def _read_csv(file: Path) -> list[Row]:
     content = file.read_bytes()
     # Ids and marks are ASCII: a file that a spreadsheet saved in an older encoding has them still
     text = content.decode(ENCODINGS.get(content[:2], "utf-8-sig"), errors="replace")
+    text, separator = take_separator_line(text)
+    text = text.lstrip("\r\n")
     head = text.partition("\n")[0]
-    separator = max(",;\t", key=head.count)
+    separator = separator or max(",;\t", key=head.count)
     return list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, restval=""))
 
 

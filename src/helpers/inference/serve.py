@@ -1,15 +1,33 @@
 """Starts the chat page of a run."""
 
+import errno
+import socket
+
 from helpers.inference.loaded_model import LoadedModel
 from helpers.platforms.environment import set_up
 from helpers.platforms.errors import Refused, describe_error
 from helpers.runs.record import Run
 
 
+def check_address(host: str, port: int) -> None:
+    """Raises Refused where no page can be served: the port is in use, or no address of this machine is called so."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            return  # 0 is any free port
+    except socket.gaierror as error:
+        raise Refused(f"--host {host} is no address of this machine: choose 127.0.0.1, or 0.0.0.0 for all.") from error
+    except PermissionError as error:
+        raise Refused(f"port {port} needs an administrator's rights: choose another --port, 1024 or more.") from error
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise Refused(f"--host {host} --port {port} cannot be listened on ({describe_error(error)}).") from error
+        raise Refused(f"port {port} is in use: choose another --port, or end the program that uses it.") from error
+
+
 def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: bool = True) -> None:
     """Serves the chat page until it is interrupted.
 
-    Raises Refused for an untrained or damaged run, and without gradio.
+    Raises Refused for an untrained or damaged run, without gradio, and as `check_address` does.
 
     Without `with_care` a message in a crisis gets no fixed message: for experiments only.
     """
@@ -22,6 +40,7 @@ def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: b
         if error.name != "gradio":
             raise
         raise Refused("the chat page needs gradio: pip install 'gradio==6.31.0'") from error
+    check_address(host, port)
     set_up()
     try:
         model = LoadedModel(run)

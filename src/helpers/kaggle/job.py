@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from helpers.planning.config import configure_training
 from helpers.planning.plan import plan_preset
 from helpers.platforms.errors import Refused
+from helpers.runs.files import expand_home
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, resolve_settings
 
@@ -36,7 +37,7 @@ class Job:
 def make_job(preset: str, run_name: str, outputs: str, sets: list[str], tiny: bool) -> Job:
     """Returns the job of a preset. Raises Refused for whatever can be known not to work there."""
     settings = resolve_settings(preset, run_name, "outputs", sets, tiny)
-    run = Run.named(outputs, settings["report"]["run_name"])
+    run = Run.named(expand_home(outputs), settings["report"]["run_name"])
     arguments = ["--preset", preset, "--run-name", run.name, *["--tiny"] * tiny, *(["--set", *sets] if sets else [])]
     job = Job(run, settings, arguments)
     if len(job.slug(99)) > 50:

@@ -22,7 +22,7 @@ from helpers.runs.checkpoints import begun_processes
 from helpers.runs.mirror import hold_run
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE
-from helpers.runs.settings import Settings, check_settings
+from helpers.runs.settings import Settings, read_parameters
 from helpers.runs.stages import STAGES
 
 CLICKS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
@@ -66,8 +66,7 @@ def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     Raises Refused, before anything is written, when something is missing, when another works on the run, and in a
     notebook that would replace what has finished.
     """
-    parameters = {name: namespace[name] for name in namespace["__annotations__"]}
-    check_settings(stage, stage, parameters)
+    parameters = read_parameters(stage, namespace)
     run = Run.named(parameters["outputs"], parameters["run_name"])
     hold_run(run, [parameters.get("session", {}).get("mirror", "")])
     before = run.record()
@@ -134,7 +133,7 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
         if (kind == "hf" and name) or (kind == "kaggle" and name and not attached_folders(name)):
             data.append(f"{kind}:{name}")
     bases = [name for name in [*models, *tokenizers] if name != "embedded" and not is_hub_name(name)]
-    absent = [name for name in bases if not Path(name).expanduser().is_dir()]
+    absent = [name for name in bases if not Path(name).is_dir()]
     questions = [f"model:{name}" for name in models if is_hub_name(name)]
     questions += [f"tokenizer:{name}" for name in tokenizers if is_hub_name(name) and name not in models]
     gpu_for = base if loads and count_base_parameters(base) > CPU_PARAMETERS else ""

@@ -14,18 +14,31 @@ from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.tables import LABELS, build_facts, build_table, differing_settings
 from helpers.reporting.words import Words
-from helpers.runs.record import Run
+from helpers.runs.record import RECORDS, Run
 
 Scores = dict[str, Score]  # of one model
 
 Pairs = dict[tuple[int, int], Scores]  # (run, other run): the scores of other − run
 
 
+def check_target(target: Path) -> None:
+    """Raises ValueError where a page may not be written: in place of a folder, another kind of file, a run's file."""
+    if target.is_dir():
+        raise ValueError(f"--to {target} is a folder: name a file in it, such as {target / 'comparison.html'}.")
+    if target.suffix.lower() != ".html":
+        raise ValueError(f"--to {target} ends in {target.suffix!r}: the page needs a name that ends in .html.")
+    for folder in target.parents:
+        if any((folder / name).is_file() for name in RECORDS):
+            hint = f"choose a place such as {folder.parent / target.name}"
+            raise ValueError(f"--to {target} is among the files of run {folder.name}: {hint}.")
+
+
 def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Path:
     """Writes several runs on one page in a language, its figures beside it, and returns the page's path.
 
-    Raises ValueError when a run has not been evaluated, or when two have one name.
+    Raises ValueError when a run has not been evaluated, when two have one name, and as `check_target` does.
     """
+    check_target(target)
     names = [run.name for run in runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are called {', '.join(twice)}.")

@@ -199,7 +199,7 @@ def open_store(mirror: str, run_name: str) -> Store:
     """
     if mirror.startswith("hf:"):
         return HubStore(mirror[3:], run_name)
-    folder = Path(mirror).expanduser()
+    folder = Path(mirror)
     if not (above := folder.absolute().parent).is_dir():
         raise ValueError(
             f"session.mirror is {mirror!r}, but {above} is not there. Mount the Drive, or make the folder."

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.runs.files import file_sha256
+from helpers.runs.settings import expand_paths
 from helpers.runs.stages import EMBEDDED_CORPUS, other_seeds, stage_inputs
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
@@ -18,13 +19,13 @@ def result_settings(parameters: dict) -> dict:
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one line for each setting that decides a stage's results and differs from what it was before."""
-    before = {**EARLIER_SETTINGS, **{name: now.get(name) for name in NEW_SETTINGS}, **before}
+    before = {**EARLIER_SETTINGS, **{name: now.get(name) for name in NEW_SETTINGS}, **expand_paths(before)}
     decisive = result_settings(now).items()
     return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
 
 
 def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
-    """Returns the SHA-256 of all that a stage reads: files of the run in `folder`, and a data set that is a file."""
+    """Returns the SHA-256 of all that a stage reads: files of the run in `folder`, a data set that is a file here."""
     hashes = {name: file_sha256(folder / name) for name in stage_inputs(stage, parameters)}
     if stage == "prepare_data":
         dataset = parameters["dataset"]

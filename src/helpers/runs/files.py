@@ -5,6 +5,7 @@ import datetime
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,6 +15,11 @@ from typing import Any
 def utc_now() -> str:
     """Returns the time as ISO 8601 in UTC, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def expand_home(path: str) -> str:
+    """Returns a path as it was typed with the home folder in place of a ~ at its start."""
+    return os.path.expanduser(path)  # not Path's, which fails for the home folder of nobody
 
 
 def write_text(path: Path, text: str) -> None:
@@ -50,6 +56,13 @@ def read_json(path: Path) -> Any:
             f"{path} is not valid JSON ({error}). Run the command that made it again: what can be made from it is made "
             f"anew, and every checkpoint is kept."
         ) from error
+
+
+def take_separator_line(text: str) -> tuple[str, str]:
+    """Returns a CSV file's text with the line sep=; that some spreadsheets write first made empty, and the sign that it
+    names, "" without one."""
+    line = re.match(r'"?sep=([^\r\n"])"?[,;\t ]*(?=\r|\n)', text)
+    return (text[line.end() :], line[1]) if line else (text, "")
 
 
 def write_csv(path: Path, table: Any) -> None:

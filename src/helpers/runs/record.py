@@ -19,7 +19,7 @@ from helpers.runs.files import read_json, utc_now, write_json, write_text
 from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
 from helpers.runs.run_json import RunRecord, Session, StageRecord, parse_record
-from helpers.runs.settings import check_settings
+from helpers.runs.settings import read_parameters
 from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder
 
 RECORDS = ("run.json", "run.copy.json")  # the record is kept twice
@@ -265,11 +265,11 @@ def read_record(file: Path) -> RunRecord | None:
 def start_stage(stage: str, namespace: dict[str, Any]) -> Run:
     """Begins a stage from its notebook: checks the parameters' types and the inputs, and notes the start in run.json.
 
-    `namespace` is the notebook's globals(); its annotated names are the parameters. Returns the run.
+    `namespace` is the notebook's globals(); its annotated names are the parameters, whose ~ is expanded there.
+    Returns the run.
     Raises TypeError for a wrong type and FileNotFoundError when an earlier stage has not finished.
     """
-    parameters = {name: namespace[name] for name in namespace["__annotations__"]}
-    check_settings(stage, stage, parameters)
+    parameters = read_parameters(stage, namespace)
     run = Run.named(parameters["outputs"], parameters["run_name"])
     run.lock()
     try:

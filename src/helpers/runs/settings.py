@@ -23,7 +23,7 @@ from pydantic import (
 
 from helpers.platforms.environment import ROOT
 from helpers.platforms.errors import Refused, describe_error
-from helpers.runs.files import read_json
+from helpers.runs.files import expand_home, read_json
 from helpers.runs.ranges import check_plain, describe_range, find_range, is_within
 from helpers.runs.stages import STAGES, run_folder
 
@@ -41,6 +41,10 @@ FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallba
 }
 ENUMS = [("transformers", "trainer_utils.py"), ("transformers", "training_args.py")]  # the choices of some fields
 MOST_LISTED = 6  # choices that a message lists; of more it names the nearest
+PATHS = {  # settings that may be files or folders here
+    *("outputs", "dataset", "base_model", "base_16bit", "encoder", "benchmarks"),
+    *("mirror", "storage", "scratch", "llama_cpp"),
+}
 STRICT = ConfigDict(extra="forbid", strict=True)  # a bool is no int, a text no number; an int is also a float
 
 Settings = dict[str, dict[str, Any]]  # {stage: {parameter: value}}
@@ -161,7 +165,7 @@ def suggest_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_settings(section: str, stage: str, values: dict[str, Any], from_text: bool = False) -> dict[str, Any]:
-    """Returns the values that were given for a stage, checked.
+    """Returns the values that were given for a stage, checked, and with the home folder in place of ~.
 
     `section` is how the user names the stage: itself, or "shared". Raises TypeError or ValueError that names the first
     value of a wrong type or out of its range, Refused for a secret.
@@ -172,7 +176,28 @@ def check_settings(section: str, stage: str, values: dict[str, Any], from_text: 
     except ValidationError as error:
         kind = ValueError if error.errors()[0]["type"] == "value_error" else TypeError
         raise kind(_explain(section, stage, error)) from None
-    return checked.model_dump(exclude_unset=True)
+    return expand_paths(checked.model_dump(exclude_unset=True))
+
+
+def expand_paths(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns settings in which `expand_home` was applied to those of PATHS, texts and lists of them."""
+    expanded = dict(values)
+    for name, value in values.items():
+        if isinstance(value, dict):
+            expanded[name] = expand_paths(value)
+        elif name in PATHS and isinstance(value, str):
+            expanded[name] = expand_home(value)
+        elif name in PATHS and isinstance(value, list):
+            expanded[name] = [expand_home(item) if isinstance(item, str) else item for item in value]
+    return expanded
+
+
+def read_parameters(stage: str, namespace: dict[str, Any]) -> dict[str, Any]:
+    """Returns a notebook's parameters as `check_settings` does, and puts them into its globals(), `namespace`."""
+    parameters = {name: namespace[name] for name in namespace["__annotations__"]}
+    parameters |= check_settings(stage, stage, parameters)
+    namespace.update(parameters)
+    return parameters
 
 
 def _explain(section: str, stage: str, error: ValidationError) -> str:
@@ -305,8 +330,8 @@ def resolve_settings(preset: str, run_name: str, outputs: str, sets: list[str], 
         layer_settings(settings, parse_assignment(text), f"--set {text}", from_text=True)
     place = {"run_name": run_name, "outputs": outputs}
     try:
-        check_settings("run", "report", place)
-        run_folder(outputs, run_name)
+        place = check_settings("run", "report", place)
+        run_folder(**place)
     except ValueError as error:
         raise Refused(str(error)) from error
     return {stage: values | place for stage, values in settings.items()}
