@@ -309,6 +309,13 @@ def test_a_failure_on_the_bengali_page_is_in_bengali(served, model, monkeypatch,
     assert len(notices) == 2
 
 
+@pytest.mark.parametrize("entries", [[], open_turn([], CRISIS, "tuned", "bn", True, speaks=False)])
+def test_a_turn_that_opens_no_reply_leaves_the_page_as_it_is(served, entries):
+    """Gradio empties the page, helplines and all, when nothing is yielded."""
+    shown = [*served._on_opened(entries, "bn", 0.0, 1.0, 8, 1)]
+    assert shown == [(_as_shown(entries), entries)]
+
+
 def test_both_languages_of_the_page_have_the_same_keys():
     def shape(words):
         parts = {key: text if isinstance(text, dict) else {"": text} for key, text in words.items()}

@@ -190,6 +190,7 @@ class ChatPage:
 
     def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
         problem = ""
+        yield _as_shown(entries), entries  # gradio empties the page for a generator without any value
         try:
             for written in write_reply(self.model, entries, language, seconds=REPLY_SECONDS, **_decoding(*decoding)):
                 if written[-1].id in self.stopped:
