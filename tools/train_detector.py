@@ -13,6 +13,7 @@ import hashlib
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pandas
@@ -113,7 +114,8 @@ def fit(matrix: sparse.csr_matrix, labels: numpy.ndarray) -> tuple[numpy.ndarray
 
     Learns from features scaled by how rare they are; the scale then goes into the weights.
     """
-    counts = numpy.asarray((matrix > 0).sum(axis=0)).ravel()
+    present: Any = matrix > 0
+    counts = numpy.asarray(present.sum(axis=0)).ravel()
     scale = numpy.where(counts >= RARE, numpy.log((len(labels) + 1) / (counts + 1)) ** 0.5, 0)
     scaled = sparse.csr_matrix(matrix.multiply(scale))
     unit = numpy.sqrt(scaled.multiply(scaled).sum(axis=1).mean())  # so that C means the same for any features
