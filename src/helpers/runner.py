@@ -292,7 +292,7 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
                 extra_arguments=["--log-level=ERROR"],
             )
         except KeyboardInterrupt:
-            error = "interrupted"
+            error = "Paused: ended at once by the second signal. Run the same command again to continue."
         except papermill.PapermillExecutionError as failure:
             error = scrub(f"{failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors

@@ -76,7 +76,7 @@ def test_force_asked_for_otherwise_begins_anew(command, paused, options):
     assert command("--force", *options) == (FINISHED, ["train"] if "--stages" in options else [*MAIN_STAGES])
 
 
-def test_a_forced_run_that_finished_begins_anew_when_forced_again(command):
+def test_a_finished_forced_run_begins_anew_when_forced_again(command):
     command()
     assert command("--force") == command("--force") == (FINISHED, [*MAIN_STAGES])
 
