@@ -21,6 +21,7 @@ from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord
+from helpers.runs.run_json import FORCED
 from helpers.runs.session import SESSION_START, pause_on_signal, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
 from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
@@ -36,6 +37,7 @@ class PresetRun:
     run: Run
     reasons: dict[str, str]  # stage: why it runs, "" where it is skipped
     command: str  # that makes this run, and continues it; kept in run.json
+    force: bool = False  # whether all its stages begin anew
 
 
 def prepare_run(
@@ -60,14 +62,18 @@ def prepare_run(
     try:
         hold_run(run, [each["session"]["mirror"] for each in settings.values() if "session" in each], runner=True)
         held.callback(run.unlock)
-        for line in [] if force else restore_run(run, mirror):
+        for line in restore_run(run, mirror, force):
             print(f"[{run.name}] {line}")
     except (ValueError, OSError) as error:  # a new run would replace what the mirror holds
         raise Refused(str(error)) from error
-    reasons = select_stages(settings, order_stages(settings, stages), force)
+    ordered = order_stages(settings, stages)
+    if force and run.is_forced_with(settings, ordered):
+        print(f"[{run.name}] the run with --force that was begun is continued")
+        force = False
+    reasons = select_stages(settings, ordered, force)
     check_stages([stage for stage, reason in reasons.items() if reason], settings)
     command = build_command(preset, run_name, outputs, sets, tiny, stages)
-    return PresetRun(preset, settings, run, reasons, command)
+    return PresetRun(preset, settings, run, reasons, command, force)
 
 
 def parameters_yaml(settings: Settings, stages: list[str]) -> str:
@@ -154,6 +160,8 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
 
     Raises Refused when it has begun with other settings, and for data that changed while a training is half done.
     """
+    if before.status == FORCED:  # and not begun since
+        return "forced"
     finished = before.status == "finished" and run.has_metrics(stage)
     damage = run.damage(stage) if finished else ""
     begun = any((run / STAGES[stage][1] / "checkpoints").glob("checkpoint-*"))
@@ -176,7 +184,8 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
 
 def has_unfinished_checkpoints(run: Run) -> bool:
     """Returns whether the run's training has begun and not finished, so that it would resume on the same data."""
-    return any((run / "train/checkpoints").glob("checkpoint-*")) and run.stage("train").status != "finished"
+    begun = any((run / "train/checkpoints").glob("checkpoint-*"))
+    return begun and run.stage("train").status not in ("finished", FORCED)
 
 
 def data_version_note(run: Run, dataset: str) -> str:
@@ -200,12 +209,17 @@ def run_preset(preset_run: PresetRun) -> int:
         with run.edit() as record:
             record.run_name, record.preset, record.settings = run.name, preset_run.preset, settings
             record.commands = [*(line for line in record.commands if line != preset_run.command), preset_run.command]
+        if preset_run.force:
+            run.force_stages([*reasons])
         run.id()  # before a mirror can hold another run
     with pause_on_signal(run):
         code = run_stages(preset_run)
         if code != FINISHED:
             write_unfinished_page(run, settings)
             return code
+    if (forced := run.record().forced) and all(run.stage(stage).status == "finished" for stage in forced):
+        with run.edit() as record:
+            record.forced = []
     if not any(reasons.values()):
         print(f"[{run.name}] nothing to do: every stage is finished with these settings (--force runs them again).")
     if (run / "report" / "index.html").is_file():
@@ -279,7 +293,7 @@ def execute_stage(run: Run, stage: str, parameters: dict) -> StageRecord:
                 extra_arguments=["--log-level=ERROR"],
             )
         except KeyboardInterrupt:
-            error = "interrupted"
+            error = "Paused: ended at once by the second signal. Run the same command again to continue."
         except papermill.PapermillExecutionError as failure:
             error = scrub(f"{failure.ename}: {failure.evalue}")
         except Exception as failure:  # a kernel that died or did not start: nbclient's and jupyter's own errors

@@ -72,6 +72,14 @@ def test_a_mirror_that_cannot_be_read_is_named(tmp_path, drive, monkeypatch):
         hold_run(run, [str(drive)], runner=True)
 
 
+def test_force_replaces_a_copy_that_cannot_be_read(tmp_path, drive):
+    run = Run(tmp_path / "b/demo")
+    write_text(drive / "demo/run.tar", "no archive")
+    with pytest.raises(ValueError, match="cannot be read"):
+        restore_run(run, str(drive))
+    assert "--force replaces it" in restore_run(run, str(drive), force=True)[0]
+
+
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
     """Returns the folder of Kaggle's inputs."""

@@ -1,7 +1,12 @@
 """A runner that is asked to stop: the stage that ends then is the last of its session."""
 
+import os
 import signal
+import threading
+import time
 
+import nbformat
+import psutil
 import pytest
 
 from helpers.platforms.errors import FINISHED, PAUSED
@@ -72,3 +77,37 @@ def test_no_further_preset_starts_after_one_that_paused(run, stages, capsys, mon
     assert run_presets(runs) == PAUSED
     assert started == ["prepare_data", "page"]
     assert "paused    0:00:00  mine\nnot begun -        other\n" in capsys.readouterr().out
+
+
+STUBBORN = """
+import os, pathlib, signal, subprocess, sys, time
+for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
+pathlib.Path("pids.part").write_text(f"{os.getpid()} {child.pid}")
+os.rename("pids.part", "pids")
+time.sleep(300)
+"""
+
+
+def test_the_second_signal_ends_a_stage_with_its_processes(run, tmp_path, monkeypatch):
+    cells = [nbformat.v4.new_code_cell(source) for source in ("number = 1", STUBBORN)]
+    about = {"kernelspec": {"name": "python3", "display_name": "Python", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=about), tmp_path / "01_prepare_data.ipynb")
+    monkeypatch.setattr("helpers.runner.NOTEBOOKS", tmp_path)
+    monkeypatch.setattr("helpers.runner.write_unfinished_page", lambda run, settings: None)
+    monkeypatch.chdir(tmp_path)
+
+    def send_two():
+        while not (tmp_path / "pids").exists():
+            time.sleep(0.1)
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=send_two, daemon=True).start()
+    settings = {**SETTINGS, "prepare_data": {}}
+    assert run_preset(PresetRun("demo", settings, run, {"prepare_data": "new"}, "command")) == PAUSED
+    assert run.stage("prepare_data").status == "paused"
+    left = [psutil.Process(pid) for pid in map(int, (tmp_path / "pids").read_text().split()) if psutil.pid_exists(pid)]
+    assert [each for each in left if each.status() != psutil.STATUS_ZOMBIE] == [], "they work on after the runner"

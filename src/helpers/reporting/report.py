@@ -14,6 +14,7 @@ from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floo
 from helpers.reporting.words import Words
 from helpers.runs.command import resume_command
 from helpers.runs.record import Run, StageRecord
+from helpers.runs.run_json import FORCED
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
@@ -149,6 +150,8 @@ def stage_rows(results: Results, words: Words) -> list[dict[str, str]]:
         status, why = facts.status, (facts.error or "").partition("\n")[0][:300] or None
         if stage == "report":
             status = "finished"  # with this page
+        elif status == FORCED:
+            status, why = "not begun", None
         elif status == "finished" and stage not in results.metrics:
             status = "its metrics.json is gone"
         elif status == "running":

@@ -157,19 +157,27 @@ def check_same_run(name: str, own: str | None, store: Store | None, there: str |
         )
 
 
-def restore_run(run: Run, mirror: str) -> list[str]:
+def restore_run(run: Run, mirror: str, force: bool = False) -> list[str]:
     """Brings a run here that an earlier session left elsewhere, and newer checkpoints; returns a line per thing done.
 
     It looks at the mirror, and at every input of Kaggle. Nothing here is replaced by something older, and nothing
     invalid is taken. Raises ValueError when all there is of the run is a mirror that cannot be read, and Refused when a
-    Kaggle input and the mirror hold different runs of this name and the input's got further.
+    Kaggle input and the mirror hold different runs of this name and the input's got further. With `force`, a run here
+    is left as it is unless it has stages forced before, and a mirror that cannot be read is replaced.
     """
+    if force and run.exists() and not run.record().forced:
+        return []
     store = open_store(mirror, run.name) if mirror else None
     archives = store.names() if store else []
     records = [path for depth in range(1, 7) for path in KAGGLE_INPUT.glob("*/" * depth + f"{run.name}/run*.json")]
     inputs = [*dict.fromkeys(path.parent for path in records if path.name in RECORDS)]
     with tempfile.TemporaryDirectory() as scratch:
-        lines = [] if run.exists() else _restore_folder(run, inputs, store, archives, Path(scratch))
+        try:
+            lines = [] if run.exists() else _restore_folder(run, inputs, store, archives, Path(scratch))
+        except ValueError as error:
+            if not force:
+                raise
+            return [f"{error} --force replaces it."]
         return lines + _restore_checkpoint(run, inputs, store, archives, Path(scratch))
 
 

@@ -18,7 +18,7 @@ from helpers.runs.differences import input_hashes, settings_differences
 from helpers.runs.files import read_json, utc_now, write_json, write_text
 from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
-from helpers.runs.run_json import RunRecord, Session, StageRecord, parse_record
+from helpers.runs.run_json import FORCED, RunRecord, Session, StageRecord, parse_record
 from helpers.runs.settings import read_parameters
 from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder
 
@@ -104,8 +104,8 @@ class Run:
         return read_json(self / STAGES[stage][1] / "metrics.json")
 
     def has_metrics(self, stage: str) -> bool:
-        """Returns whether a stage has left its metrics.json, the last of its files."""
-        return (self / STAGES[stage][1] / "metrics.json").is_file()
+        """Returns whether a stage has left its metrics.json, the last of its files, and is not forced to run anew."""
+        return (self / STAGES[stage][1] / "metrics.json").is_file() and self.stage(stage).status != FORCED
 
     def damage(self, stage: str) -> str:
         """Returns which of the files that others read of a finished stage is damaged and how, "" for none."""
@@ -131,6 +131,20 @@ class Run:
         with self.edit() as record:
             before = record.stages.get(stage, StageRecord()).model_dump(mode="json", exclude_unset=True)
             record.stages = {**record.stages, stage: StageRecord(**before | facts)}
+
+    def force_stages(self, stages: list[str]) -> None:
+        """Notes in run.json that these stages are to run from their start; what they have left stays until they do."""
+        with self.edit() as record:
+            waiting = {name: record.stages.get(name, StageRecord()) for name in stages}
+            waiting = {name: facts.model_copy(update={"status": FORCED}) for name, facts in waiting.items()}
+            record.stages, record.forced = {**record.stages, **waiting}, stages
+
+    def is_forced_with(self, settings: dict[str, dict], stages: list[str]) -> bool:
+        """Returns whether these stages were begun with --force and these settings, and have not all finished since."""
+        record = self.record()
+        finished = all(record.stages.get(stage, StageRecord()).status == "finished" for stage in stages)
+        same = not any(settings_differences(name, record.settings.get(name, {}), settings[name]) for name in stages)
+        return record.forced == stages and same and not finished
 
     def id(self) -> str:
         """Returns the run's id, made and kept in run.json when first asked for."""
@@ -294,7 +308,7 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
     if before.inputs != inputs or settings_differences(stage, before.parameters, parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
         # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints
-        if before.status == "finished" and before.parameters:
+        if before.status in ("finished", FORCED) and before.parameters:
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
     (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
     run.note_stage(

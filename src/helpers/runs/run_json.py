@@ -18,11 +18,14 @@ class Session(BaseModel):
     reason: str = ""
 
 
+FORCED = "forced"  # a stage's status: it is to run from its start, and what it has left counts no more
+
+
 class StageRecord(BaseModel):
     """One entry of run.json's `stages`."""
 
     model_config = ConfigDict(extra="allow")
-    status: str = ""  # running, finished, paused or failed
+    status: str = ""  # running, finished, paused, failed or FORCED
     parameters: dict[str, Any] = {}
     inputs: dict[str, str] = {}  # file: SHA-256
     started: str | None = None
@@ -47,6 +50,7 @@ class RunRecord(BaseModel):
     settings: dict[str, dict[str, Any]] = {}  # stage: {parameter: value}
     commands: list[str] = []  # the command lines that started the run
     stages: dict[str, StageRecord] = {}
+    forced: list[str] = []  # the stages of a run with --force that is under way
     sessions: list[Session] = []
     images: list[str] = []  # Kaggle's docker images in the order of the sessions, each again only after another
 

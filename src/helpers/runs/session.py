@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from helpers.platforms.errors import Paused
 from helpers.platforms.machine import platform
 from helpers.runs.files import append_journal, read_journal
@@ -125,6 +127,9 @@ def pause_on_signal(run: Run) -> Iterator[None]:
 
     def on_signal(number: int, frame: object) -> None:
         if (run / "stop").exists():
+            for process in psutil.Process().children(recursive=True):  # the kernel, and what it started
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
             raise KeyboardInterrupt
         (run / "stop").touch()
         print(
