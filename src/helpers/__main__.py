@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import math
+import re
 import sys
 import traceback
 from argparse import Namespace
@@ -14,7 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.platforms.errors import FAILED, FINISHED, INTERRUPTED, PAUSED, REFUSED, Paused, Refused, describe_error
+from helpers.platforms.errors import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PAUSED,
+    REFUSED,
+    Paused,
+    Refused,
+    about_preset,
+    describe_error,
+)
 from helpers.platforms.scrub import scrub
 from helpers.runs.files import expand_home
 
@@ -31,15 +42,23 @@ def run(options: Namespace) -> int:
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
-    calls = [call for preset in options.preset for call in seeded_calls(preset, options)]
+    several, calls = len(options.preset) > 1, []
+    for preset in options.preset:
+        with about_preset(preset, several):
+            calls += seeded_calls(preset, options)
     if options.dry_run:
         settings = [resolve_settings(*call) for call in calls]
-        for each in settings:
-            check_stages(order_stages(each, stages), each)
+        for preset, each in zip([call[0] for call in calls], settings):
+            with about_preset(preset, several):
+                check_stages(order_stages(each, stages), each)
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
     with contextlib.ExitStack() as held:
-        return run_presets([prepare_run(*call, stages, options.force, held) for call in calls])
+        runs = []
+        for call in calls:
+            with about_preset(call[0], several):
+                runs.append(prepare_run(*call, stages, options.force, held))
+        return run_presets(runs)
 
 
 def seeded_calls(preset: str, options: Namespace) -> list[tuple]:
@@ -67,11 +86,12 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
 
     plans = {}
     for preset in options.preset:
-        settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
-        run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
-        check_shares(settings["prepare_data"])
-        check_training(settings["train"])
-        plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
+        with about_preset(preset, len(options.preset) > 1):
+            settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
+            run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
+            check_shares(settings["prepare_data"])
+            check_training(settings["train"])
+            plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
     if options.json:
         objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
         print(json.dumps(objects if len(objects) > 1 else objects[0], indent=1))
@@ -185,10 +205,19 @@ def number_between(low: float, high: float, kind: type) -> Callable[[str], float
     return read
 
 
+def account_name(text: str) -> str:
+    """Reads the name of a Kaggle account, "" for that of the credentials; argparse explains its error."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", text):
+        expected = "expected the name of a Kaggle account as in its address, kaggle.com/NAME: a to z, digits, '-'"
+        raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+    return text
+
+
 COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
 TYPES = {  # of options, as commands.yaml names them
     "path": lambda text: Path(expand_home(text)),
     "run": existing_run,
+    "account": account_name,
     "count": number_between(0, 1_000_000, int),
     "trainings": number_between(1, 100, int),
     "port": number_between(0, 65535, int),
