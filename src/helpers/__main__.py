@@ -1,11 +1,25 @@
 """The command line, python -m helpers COMMAND: commands.yaml describes it, each command calls the room that does it."""
 
+import signal
+import sys
+
+INTERRUPTED_LINE = "interrupted: the same command continues"
+
+
+def end_at_once(*_: object) -> None:
+    """Ends the process on Ctrl-C while it imports the rest; afterwards main() explains it."""
+    print(INTERRUPTED_LINE, file=sys.stderr)
+    raise SystemExit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, end_at_once)
+
 import argparse
 import contextlib
 import json
 import math
 import re
-import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
@@ -257,8 +271,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code: see helpers.platforms.errors."""
-    parser = build_parser()
     try:
+        parser = build_parser()
         options = parser.parse_args(arguments)
         if options.command is None:
             parser.print_help()
@@ -269,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(pause)
         return PAUSED
     except KeyboardInterrupt:
-        print("interrupted: the same command continues", file=sys.stderr)
+        print(INTERRUPTED_LINE, file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return explain_error(error, "--verbose" in (sys.argv if arguments is None else arguments))
@@ -295,4 +309,6 @@ def explain_error(error: Exception, verbose: bool) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())
