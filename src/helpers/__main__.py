@@ -1,10 +1,25 @@
 """The command line, python -m helpers COMMAND: commands.yaml describes it, each command calls the room that does it."""
 
+import signal
+import sys
+
+INTERRUPTED_LINE = "interrupted: the same command continues"
+
+
+def end_at_once(*_: object) -> None:
+    """Ends the process on Ctrl-C while it imports the rest; afterwards main() explains it."""
+    print(INTERRUPTED_LINE, file=sys.stderr)
+    raise SystemExit(130)
+
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, end_at_once)
+
 import argparse
 import contextlib
 import json
 import math
-import sys
+import re
 import traceback
 from argparse import Namespace
 from collections.abc import Callable
@@ -14,7 +29,17 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.platforms.errors import FAILED, FINISHED, INTERRUPTED, PAUSED, REFUSED, Paused, Refused, describe_error
+from helpers.platforms.errors import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PAUSED,
+    REFUSED,
+    Paused,
+    Refused,
+    about_preset,
+    describe_error,
+)
 from helpers.platforms.scrub import scrub
 from helpers.runs.files import expand_home
 
@@ -31,15 +56,23 @@ def run(options: Namespace) -> int:
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
-    calls = [call for preset in options.preset for call in seeded_calls(preset, options)]
+    several, calls = len(options.preset) > 1, []
+    for preset in options.preset:
+        with about_preset(preset, several):
+            calls += seeded_calls(preset, options)
     if options.dry_run:
         settings = [resolve_settings(*call) for call in calls]
-        for each in settings:
-            check_stages(order_stages(each, stages), each)
+        for preset, each in zip([call[0] for call in calls], settings):
+            with about_preset(preset, several):
+                check_stages(order_stages(each, stages), each)
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
     with contextlib.ExitStack() as held:
-        return run_presets([prepare_run(*call, stages, options.force, held) for call in calls])
+        runs = []
+        for call in calls:
+            with about_preset(call[0], several):
+                runs.append(prepare_run(*call, stages, options.force, held))
+        return run_presets(runs)
 
 
 def seeded_calls(preset: str, options: Namespace) -> list[tuple[str, str, str, list[str], bool]]:
@@ -67,11 +100,12 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
 
     plans = {}
     for preset in options.preset:
-        settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
-        run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
-        check_shares(settings["prepare_data"])
-        check_training(settings["train"])
-        plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
+        with about_preset(preset, len(options.preset) > 1):
+            settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
+            run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
+            check_shares(settings["prepare_data"])
+            check_training(settings["train"])
+            plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
     if options.json:
         objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
         print(json.dumps(objects if len(objects) > 1 else objects[0], indent=1))
@@ -185,10 +219,19 @@ def number_between(low: float, high: float, kind: type) -> Callable[[str], float
     return read
 
 
+def account_name(text: str) -> str:
+    """Reads the name of a Kaggle account, "" for that of the credentials; argparse explains its error."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", text):
+        expected = "expected the name of a Kaggle account as in its address, kaggle.com/NAME: a to z, digits, '-'"
+        raise argparse.ArgumentTypeError(f"{text!r}: {expected}")
+    return text
+
+
 COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
 TYPES = {  # of options, as commands.yaml names them
     "path": lambda text: Path(expand_home(text)),
     "run": existing_run,
+    "account": account_name,
     "count": number_between(0, 1_000_000, int),
     "trainings": number_between(1, 100, int),
     "port": number_between(0, 65535, int),
@@ -228,8 +271,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code: see helpers.platforms.errors."""
-    parser = build_parser()
     try:
+        parser = build_parser()
         options = parser.parse_args(arguments)
         if options.command is None:
             parser.print_help()
@@ -240,7 +283,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(pause)
         return PAUSED
     except KeyboardInterrupt:
-        print("interrupted: the same command continues", file=sys.stderr)
+        print(INTERRUPTED_LINE, file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         return explain_error(error, "--verbose" in (sys.argv if arguments is None else arguments))
@@ -266,4 +309,6 @@ def explain_error(error: Exception, verbose: bool) -> int:
 
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is end_at_once:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     raise SystemExit(main())

@@ -12,7 +12,7 @@ import yaml
 
 from helpers.planning.checks import check_machine
 from helpers.platforms.environment import prepare_packages
-from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, describe_error, explain_disk_error
+from helpers.platforms.errors import FAILED, FINISHED, PAUSED, Refused, about_preset, describe_error, explain_disk_error
 from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
 from helpers.runs.command import build_command
@@ -93,7 +93,9 @@ def run_presets(runs: list[PresetRun]) -> int:
     for preset_run in runs:
         stages = [stage for stage, reason in preset_run.reasons.items() if reason]
         forced = preset_run.reasons.get("train") == "forced"
-        if note := check_machine(stages, preset_run.settings, preset_run.run, from_start=forced):
+        with about_preset(preset_run.preset, len(runs) > 1):
+            note = check_machine(stages, preset_run.settings, preset_run.run, from_start=forced)
+        if note:
             print(f"[{preset_run.run.name}] {note}")
     os.environ.setdefault(SESSION_START, str(session_start()))
     prepare_packages()  # papermill too, on Colab

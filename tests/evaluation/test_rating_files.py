@@ -58,6 +58,13 @@ SAVED = {
 }
 
 
+def test_what_a_system_keeps_in_a_folder_is_no_rating_file(tmp_path):
+    for name in ("Thumbs.db", "desktop.ini", ".DS_Store", "~$a.xlsx", "a.csv"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "older").mkdir()
+    assert [file.name for file in rating_files.list_rating_files(tmp_path)] == ["a.csv"]
+
+
 @pytest.mark.parametrize("how", SAVED)
 def test_ratings_are_read_however_they_were_saved(tmp_path, how):
     (tmp_path / "a.csv").write_bytes(SAVED[how])

@@ -103,6 +103,19 @@ OUT_OF_RANGE = [
 ]
 
 
+@pytest.mark.parametrize(("value", "shown"), [("0.7", "'0.7'"), (True, "True"), (None, "None"), ([1], "[1]")])
+def test_what_is_no_number_is_called_that(value, shown):
+    with pytest.raises(Unacceptable) as refused:
+        check_decoding(**GOOD | {"temperature": value})
+    assert str(refused.value) == f"temperature is {shown}, which is no number: expected 0.0 to 2.0."
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_truth_value_is_no_setting(name):
+    with pytest.raises(Unacceptable, match=f"{name} is True, which is no number"):
+        check_decoding(**GOOD | {name: True})
+
+
 @pytest.mark.parametrize(("name", "value"), OUT_OF_RANGE)
 def test_a_setting_out_of_range_is_refused(name, value):
     with pytest.raises(Unacceptable, match=f"{name} is .*: expected "):

@@ -172,7 +172,7 @@ def test_the_flagships_session_asks_for_what_it_needs(tmp_path, capsys):
         (["--set", "train.lora.rank=4"], "rank"),
         (["--set", "prepare_data.dataset=mine.csv"], "make it a Kaggle data set"),
         (["--run-name", "x" * 60], "50 characters"),
-        (["--run-name", "সহানুভূতি"], "expected letters, digits"),
+        (["--run-name", "সহানুভূতি"], "expected Latin letters (a to z), digits"),
         (["--set", "train.max_tokens=9000", "shared.base_model=unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"], "GiB"),
     ],
 )

@@ -136,6 +136,14 @@ def option_cases():  # noqa: C901 - a list in loops
         again = [command, "--preset", "demo", "--preset", "demo", "--outputs", "OUT"]
         yield Case(f"{command} twice by two options", again, "named twice")
         yield Case(f"{command} nowhere", [command, "--preset", "demo", "--outputs", ""], "outputs is ''")
+    several = ["--preset", "demo", "colab-t4", "--outputs", "OUT", "--set", "train.sft.max_steps=-7"]
+    arguments = [*several[:-1], "train.lora.r=8192"]
+    for command, ending in itertools.product(("run", "plan"), (several, arguments)):
+        yield Case(f"{command} of two presets {ending[-1]}", [command, *ending], "preset ")
+    bengali = [*run, "--run-name", "সহানুভূতি"]
+    yield Case("run name in Bengali", ["run", *bengali], "expected Latin letters (a to z)")
+    for owner in ("a/b c", "me/mine", "সখী"):
+        yield Case(f"kaggle --owner {owner}", ["kaggle", "push", *run, "--owner", owner], "kaggle.com/NAME")
     for stages in ("trian", "train,,evaluate", "train evaluate"):
         yield Case(f"stages {stages}", ["run", *run, "--stages", stages], "no stage")
     for dataset in ("nope.csv", "OUT/finished/run.json", "OUT", "kaggle:", "kaggle:x", "hf:", "OUT/empty.csv"):
@@ -246,6 +254,7 @@ def file_cases():  # noqa: C901 - a list in loops
     yield Case("a page of one run elsewhere", ["report", "OUT/finished", "--to", "OUT/a.html"], "several runs")
     arguments = ["report", "OUT/finished", "OUT/finished2", "--to", "OUT/a.html", "--readme", "OUT/no.md"]
     yield Case("a page and a readme", arguments, "--to")
+    yield Case("experiments of a folder", ["experiments", "OUT"], "is a folder: name the database in it")
     yield Case("readme nowhere", ["report", "OUT/finished", "--readme", "OUT/no.md"], "no.md")
     yield Case("readme without marks", ["report", "OUT/finished", "--readme", "OUT/finished/run.json"], "has no mark")
     yield Case("not evaluated", ["report", "OUT/finished", "OUT/paused"], "not evaluated yet")

@@ -20,6 +20,7 @@ CHOICES = {  # as words, beside 1, 2 and 0
     unicodedata.normalize("NFC", word): choice
     for word, choice in {"first": 1, "second": 2, "same": 0, "প্রথম": 1, "দ্বিতীয়": 2, "সমান": 0}.items()
 }
+OF_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # of Windows; those of others are hidden
 CHOICE = regex.compile(r"([0-2])(?:[.,]0+)?")
 MARK = regex.compile(r"([1-5])(?:[.,]0+)?")  # a spreadsheet writes 3.0, or 3,0
 
@@ -27,8 +28,9 @@ Row = dict[str, str]  # a file's row by column, its cells without spaces at eith
 
 
 def list_rating_files(folder: Path) -> list[Path]:
-    """Returns the files in a folder, without hidden ones and a spreadsheet's locks."""
-    return sorted(file for file in folder.glob("*") if not file.name.startswith((".", "~$")))
+    """Returns the files in a folder, without hidden ones, a spreadsheet's locks and what a system keeps there."""
+    files = [file for file in folder.glob("*") if file.is_file() and file.name.lower() not in OF_SYSTEM]
+    return sorted(file for file in files if not file.name.startswith((".", "~$")))
 
 
 def read_table(file: Path, columns: Iterable[str]) -> list[Row]:

@@ -49,7 +49,9 @@ def check_decoding(**settings: Any) -> dict[str, Any]:
     """Returns the settings of `stream_reply` that a caller gave; a number field gives floats. Raises Unacceptable."""
     for name, value in settings.items():
         low, high = RANGES[name]
-        if not isinstance(value, int | float) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Unacceptable("number", name=name, value=repr(value)[:40], low=low, high=high)
+        if not low <= value <= high:
             raise Unacceptable("range", name=name, value=str(value)[:40], low=low, high=high)
     return settings | {name: int(settings[name]) for name in ("max_new_tokens", "seed")}
 

@@ -59,12 +59,29 @@ def connect() -> Any:
         api = KaggleApi()
         try:
             api.authenticate()
-        except SystemExit as error:
+        except (SystemExit, TypeError, AttributeError) as error:  # the latter of a kaggle.json that is no object
             _, source = get_access_token_from_env()
             if source:
                 raise Refused(f"Kaggle does not accept the token in {source}: make {TOKEN}.") from error
-            raise Refused(f"no Kaggle credentials: make {TOKEN}.") from error
+            raise Refused(f"{describe_credentials(Path(api.config))}: make {TOKEN}.") from error
+        except OSError as error:
+            if error.filename is None:  # not of a file: the network's
+                raise
+            problem = f"{error.filename} cannot be read ({describe_error(error)}), and a token is looked for there"
+            raise Refused(f"{problem}: remove it, then make {TOKEN}.") from error
     return api
+
+
+def describe_credentials(file: Path) -> str:
+    """Returns why the credentials in a kaggle.json are none, "no Kaggle credentials" where there is no such file."""
+    if not file.exists():
+        return "no Kaggle credentials"
+    try:
+        names = set(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return f"{file} cannot be read ({type(error).__name__}; expected Kaggle's JSON with username and key)"
+    lacking = " and ".join(name for name in ("username", "key") if name not in names)
+    return f"{file} has no {lacking}" if lacking else f"{file} is not taken by Kaggle's package"
 
 
 @functools.cache
@@ -102,7 +119,13 @@ def explained_errors() -> Iterator[None]:
             raise Refused(f"Kaggle refuses what was asked ({describe_error(error)}).") from error
         late = "Kaggle throttles this account (429)" if code == 429 else "Kaggle does not answer properly"
         late = late if code or isinstance(error, ValueError) else "Kaggle cannot be reached: check the connection"
-        raise Unavailable(f"error: {late}. Run the same command again later ({describe_error(error)}).") from error
+        raise Unavailable(f"error: {late}. Run the same command again later ({describe_call_error(error)}).") from error
+
+
+def describe_call_error(error: Exception) -> str:
+    """Returns why a call failed in one line; of a lost connection the system's own words, which stand innermost."""
+    reason = getattr(error.args[0], "reason", None) if error.args else None
+    return describe_error(reason if isinstance(reason, Exception) else error)
 
 
 def status_code(error: BaseException) -> int:
@@ -141,7 +164,7 @@ def _say_why(state: tenacity.RetryCallState) -> None:
     error = state.outcome and state.outcome.exception()
     wait = state.next_action.sleep if state.next_action else 0.0
     if isinstance(error, Exception):
-        print(f"Kaggle is asked again in {wait:.2g} seconds: {describe_error(error)}", file=sys.stderr, flush=True)
+        print(f"Kaggle is asked again in {wait:.2g} seconds: {describe_call_error(error)}", file=sys.stderr, flush=True)
 
 
 def read_status(api: Any, kernel: str) -> tuple[str, str]:

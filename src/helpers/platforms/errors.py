@@ -1,5 +1,8 @@
 """How a command ends: its exit codes, and the errors that mean more than a failure."""
 
+import contextlib
+from collections.abc import Iterator
+
 from helpers.platforms.scrub import scrub
 
 FINISHED, FAILED, REFUSED, PAUSED, INTERRUPTED = 0, 1, 2, 75, 130  # exit codes
@@ -20,6 +23,8 @@ DISK_ERRORS = {
     "may not be written": ("[Errno 13]",),
 }
 
+MOST_CHARACTERS = 200  # of a message in a line
+
 
 def explain_disk_error(error: str, folder: str) -> str:
     """Returns an error of the system as a sentence with what to do where the disk is its cause; any other as it is."""
@@ -30,6 +35,20 @@ def explain_disk_error(error: str, folder: str) -> str:
     return error
 
 
+@contextlib.contextmanager
+def about_preset(preset: str, several: bool) -> Iterator[None]:
+    """Names the preset in what is refused of it, where `several` were asked for."""
+    try:
+        yield
+    except (Refused, ValueError) as error:
+        if not several or f"preset {preset}" in str(error):
+            raise
+        raise Refused(f"preset {preset}: {error}") from error
+
+
 def describe_error(error: Exception) -> str:
-    """Returns an error as one line: its type and the first 200 characters of its message, without secrets."""
-    return f"{type(error).__name__}: {' '.join(scrub(str(error)).split())[:200]}"
+    """Returns an error as one line: its type and its message, without secrets, cut after a word at 200 characters."""
+    text = " ".join(scrub(str(error)).split())
+    if len(text) > MOST_CHARACTERS:
+        text = f"{text[:MOST_CHARACTERS].rpartition(' ')[0] or text[:MOST_CHARACTERS]} …"
+    return f"{type(error).__name__}: {text}"

@@ -82,13 +82,17 @@ def export_logs(database: Path) -> list[Path]:
     """
     import pandas
 
+    if database.is_dir():
+        raise ValueError(f"{database} is a folder: name the database in it, {database / 'experiments.db'}.")
     if not database.is_file():
         raise FileNotFoundError(f"{database} is not there: expected the experiments.db of an outputs folder.")
     try:
         check_tables(database)
         return _write_tables(database)
     except (sqlite3.Error, pandas.errors.DatabaseError, ValueError) as error:
-        raise ValueError(f"{database} cannot be read ({describe_error(error)}): take it from a copy.") from error
+        locked = "is locked" in str(error)  # by a transaction that another program has not ended
+        hint = "close the other program that writes to it, or wait for it" if locked else "take it from a copy"
+        raise ValueError(f"{database} cannot be read ({describe_error(error)}): {hint}.") from error
 
 
 def check_tables(database: Path) -> None:

@@ -43,11 +43,12 @@ def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
 def run_folder(outputs: str, run_name: str) -> Path:
     """Returns outputs/<run_name>; in a notebook opened in notebooks/, the checkout's outputs are meant.
 
-    Raises ValueError for a name that is not letters, digits, ".", "_" and "-" alone.
+    Raises ValueError for a name that is not Latin letters, digits, ".", "_" and "-" alone.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_name):
         raise ValueError(
-            f"run_name is {run_name!r}: expected letters, digits, '.', '_' and '-', starting with a letter or digit."
+            f"run_name is {run_name!r}: expected Latin letters (a to z), digits 0 to 9, '.', '_' and '-', at most 100, "
+            f"starting with a letter or digit."
         )
     return Path(".." if Path.cwd() == ROOT / "notebooks" else "") / outputs / run_name
 
