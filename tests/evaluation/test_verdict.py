@@ -147,6 +147,13 @@ def test_what_was_forgotten_is_judged_by_language(metrics, name, delta, outcome)
     assert check(verdict, "abilities_bn").outcome == "passed"
 
 
+@pytest.mark.parametrize(("value", "outcome"), [(-0.14, "failed"), (-0.08, "open"), (-0.02, "passed")])
+def test_small_losses_of_many_probes_count_together(metrics, value, outcome):
+    lost = {name: score(value, 0.1, n=60, p=0.2) for name in ("knowledge_en", "reasoning_en", "instructions_en")}
+    metrics["probes"]["delta"] |= lost
+    assert check(reach_verdict(metrics, Thresholds()), "abilities_en").outcome == outcome
+
+
 def test_the_probes_of_a_language_are_pooled_by_items(metrics):
     metrics["probes"]["delta"]["grammar_bn"] = score(-0.06, 0.08, n=120, p=0.9)
     pooled = check(reach_verdict(metrics, Thresholds()), "abilities_bn")

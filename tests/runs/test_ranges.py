@@ -99,7 +99,12 @@ def test_a_range_is_that_of_a_setting(stage):
     stages = STAGES if stage == "every stage" else [stage]
     fields = {"train": {f"{name}.{field}" for name in ("sft", "lora") for field in library_fields(name)}}
     known = {name for each in stages for name in parameters_cell(each)} | fields.get(stage, set())
-    known |= {f"session.{key}" for key in parameters_cell("train")["session"][0]}
+    known |= {
+        f"{name}.{key}"
+        for each in stages
+        for name, (default, kind) in parameters_cell(each).items()
+        for key in (default if kind == "dict" else [])
+    }
     assert not set(RANGES[stage]) - known, "no setting has this name: mend it in ranges.yaml"
 
 

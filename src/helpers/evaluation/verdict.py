@@ -162,7 +162,7 @@ def _forgetting(metrics: Mapping[str, Any], thresholds: Thresholds) -> list[Chec
         pooled, outcome = _pool(shares.values()), "open"
         if pooled:
             clear = [name for name, own in shares.items() if own.change == "worse"]
-            outcome = "failed" if clear or pooled["high"] < -thresholds.lost else "open"
+            outcome = "failed" if clear or pooled["high"] < 0 and pooled["value"] < -thresholds.lost else "open"
             outcome = "passed" if outcome == "open" and pooled["low"] >= -thresholds.lost else outcome
         facts = {"gate": "forgetting", "outcome": outcome, "threshold": -thresholds.lost, **pooled}
         checks.append(Check(name=f"abilities_{language}", **facts))
