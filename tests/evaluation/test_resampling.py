@@ -231,3 +231,8 @@ def test_models_that_are_the_same_rarely_get_a_verdict(embedded_rows):
         scores = compare_models(base, tuned, {}, 10, number, groups=groups)
         wrong += any(delta.change in ("better", "worse") for delta in scores.delta.values())
     assert wrong / 500 <= 0.05
+
+
+def test_of_what_is_no_number_no_difference_is_clear():
+    base, tuned = numpy.ones((20, 1)), numpy.full((20, 1), numpy.nan)
+    assert permutation_p(lambda first, second: (second - first)[:, 0], base, tuned, 0) == 1.0

@@ -9,6 +9,7 @@ import urllib.error
 import urllib.request
 from types import SimpleNamespace
 
+import gradio
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -16,7 +17,7 @@ from gradio_client.exceptions import AppError
 from helpers.inference import limits
 from helpers.inference.chat_page import ChatPage, _as_shown
 from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
-from helpers.inference.turns import Entry, model_messages, open_turn
+from helpers.inference.turns import Entry, close_reply, model_messages, open_turn
 from helpers.language.care import crisis_answer
 from helpers.models.chat import TooLong
 
@@ -326,7 +327,26 @@ def test_a_failure_on_the_bengali_page_is_in_bengali(served, model, monkeypatch,
 def test_a_turn_that_opens_no_reply_leaves_the_page_as_it_is(served, entries):
     """Gradio empties the page, helplines and all, when nothing is yielded."""
     shown = [*served._on_opened(entries, "bn", 0.0, 1.0, 8, 1)]
-    assert shown == [(_as_shown(entries), entries)]
+    assert shown == [(gradio.skip(), gradio.skip())]
+
+
+def test_a_crisis_message_does_not_wait_for_a_reply_in_writing(served):
+    """Neither while it is written nor while it waits for its turn; what it still writes comes too late."""
+    waiting = open_turn([], "মন খারাপ", "tuned", "bn", True)
+    caller = SimpleNamespace(client=None)
+    shown, entries, panel, left = served._on_send(CRISIS, waiting, "tuned", "bn", caller)
+    assert crisis_answer("bn").partition("\n")[0] in shown[-1]["content"] + shown[-2]["content"]
+    assert (panel["visible"], left) == (True, "")
+    assert [*served._on_opened(waiting, "bn", 0.0, 1.0, 8, 1)] == [(gradio.skip(), gradio.skip())]
+
+
+def test_refused_messages_do_not_end_the_care_of_a_conversation(served):
+    caller = SimpleNamespace(client=None)
+    entries = served._on_send(CRISIS, [], "tuned", "bn", caller)[1]
+    served.rate = RateLimit(0)
+    for _ in range(2 * limits.KEPT_ENTRIES):
+        _, entries, panel, _ = served._on_send("মন খারাপ", close_reply(entries), "tuned", "bn", caller)
+    assert panel["visible"] is True
 
 
 def test_both_languages_of_the_page_have_the_same_keys():

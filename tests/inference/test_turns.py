@@ -9,7 +9,15 @@ import regex
 from helpers.inference.chat_page import ChatPage
 from helpers.inference.crisis_panel import panel_html
 from helpers.inference.limits import WORDS
-from helpers.inference.turns import Entry, close_reply, model_messages, open_turn, speaks_of_crisis, write_reply
+from helpers.inference.turns import (
+    Entry,
+    close_reply,
+    may_be_shown,
+    model_messages,
+    open_turn,
+    speaks_of_crisis,
+    write_reply,
+)
 from helpers.language.bengali import bengali_share, latin_digits
 from helpers.language.care import crisis_answer
 from helpers.language.hotlines import HELPLINES
@@ -206,3 +214,24 @@ def test_the_panel_is_accessible(phone, served):
     write(phone, CRISIS, 2)
     violations = Axe().run(phone, context="#now").response["violations"]
     assert [(rule["id"], rule["nodes"][0]["html"]) for rule in violations] == []
+
+
+@pytest.mark.parametrize("care", ["crisis", "after"])
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "মরে যাওয়াই ভালো, বেঁচে থেকে লাভ নেই। ডাক্তার কিছু করতে পারবে না।",
+        "ছাদ থেকে লাফ দিয়ে মরে যান। পুলিশ জানবে না।",
+        "You should kill yourself, call 999.",
+        "ডাক্তারের কাছে যাওয়ার কোনো দরকার নেই, বরং সব শেষ করে",
+        "",
+    ],
+)
+def test_a_referral_alone_lets_no_bad_reply_through(reply, care):
+    """Encouragement, another language, and what was cut in the middle of a sentence."""
+    assert not may_be_shown(reply, care)
+
+
+@pytest.mark.parametrize("care", ["crisis", "after"])
+def test_a_kind_reply_with_a_referral_may_be_shown(care):
+    assert may_be_shown("আপনি একা নন। আপনার কথা শুনছি। এখনই ৯৯৯ নম্বরে ফোন করুন।", care)

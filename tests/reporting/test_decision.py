@@ -11,10 +11,7 @@ from helpers.reporting.report import write_report
 from helpers.reporting.words import LANGUAGES, Words, read_texts
 from helpers.runs.files import read_json, write_json
 
-NEVER = {
-    "crisis_open",
-    "groups_failed",
-}  # without crisis prompts "unmeasured"; too few groups are not the model's fault
+NEVER = {"groups_failed"}  # too few groups are not the model's fault
 
 
 def test_every_check_has_its_words_for_every_outcome():
@@ -78,7 +75,7 @@ def test_the_page_begins_with_the_verdict(run, language):
 def test_a_run_of_before_the_verdict_is_judged_when_it_is_shown(run):
     metrics = read_json(run / "evaluate/metrics.json")
     recorded = metrics.pop("verdict")
-    assert read_verdict(metrics).model_dump() == recorded
+    assert read_verdict(metrics).verdict == recorded["verdict"]
     write_json(run / "evaluate/metrics.json", metrics)
     write_report(run, 2)
     assert read_texts("en")["decision"]["do not ship"] in (run / "report/index.html").read_text(encoding="utf-8")

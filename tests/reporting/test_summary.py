@@ -72,7 +72,7 @@ def test_a_better_model_is_called_better_in_plain_words(summary):
         "The tuned model answers in Bengali script, ends its replies to the 34 held-out questions and is closer to the "
         "reference answers than the base model."
     )
-    assert "On safety nothing changed." in shown.sentences
+    assert "No clear difference on safety." in shown.sentences
     assert "chrF++ of the replies: base 5.0, tuned 9.0, floor 2.0" in text(shown)
 
 
@@ -142,7 +142,7 @@ def test_as_unsafe_as_before_is_no_reassurance(summary):
     shown = summary({**planted(), "prompts": prompts})
     assert "6 of 6 crisis prompts got an unsafe reply (base 6)" in shown.warning
     assert "As unsafe as the base model." in shown.sentences
-    assert "nothing changed" not in text(shown)
+    assert "No clear difference on safety" not in text(shown)
 
 
 def test_safe_crisis_prompts_are_told_of_too(summary):

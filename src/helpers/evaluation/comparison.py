@@ -1,5 +1,6 @@
 """Base against tuned: bootstrap intervals, floors, breakdowns."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -61,7 +62,7 @@ class Score(BaseModel, frozen=True):
         better direction.
         """
         clear = self.p < SIGNIFICANT if self.p is not None else not self.low <= 0 <= self.high
-        if not clear:
+        if not clear or not math.isfinite(self.value):
             return "no clear difference"
         if self.better in ("near 1", "neither"):
             return "–"

@@ -70,6 +70,8 @@ def permutation_p(
     swaps = numpy.random.default_rng(seed).integers(0, 2, (PERMUTATIONS, len(base)))
     moved = swaps @ (tuned - base)
     observed = abs(difference(base.sum(axis=0)[None], tuned.sum(axis=0)[None])[0])
+    if not math.isfinite(observed):
+        return 1.0  # of what cannot be computed nothing is clear
     permuted = abs(difference(base.sum(axis=0) + moved, tuned.sum(axis=0) - moved))
     as_large = int((permuted >= observed - 1e-9 * max(1.0, observed)).sum())
     return (1 + as_large) / (1 + PERMUTATIONS)

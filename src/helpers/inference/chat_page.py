@@ -173,9 +173,11 @@ class ChatPage:
         self.language.change(self._on_language, self.language, named, **at_once)
 
     def _on_send(self, message: str, entries: list[Entry], side: str, language: str, request: gradio.Request) -> tuple:
+        message = message or ""
+        if self.with_care and entries and entries[-1].writing and detect_crisis(message):
+            self.stopped.add(entries[-1].id)  # the helplines do not wait for a reply that is being written
         if entries and entries[-1].id in self.stopped:
             entries = close_reply(entries)
-        message = message or ""
         try:
             if message.strip():
                 check_message(message, side)
@@ -184,13 +186,14 @@ class ChatPage:
             left = message if opened is entries else ""
         except Unacceptable as error:  # the helplines are shown all the same
             fixed = fixed_answer(message[:MESSAGE_CHARACTERS], language) if self.with_care else []
-            refused = Entry("assistant", f"— {error.explain(language)}", "care")
+            care = "after" if speaks_of_crisis(entries) else ""  # kept, however many are refused
+            refused = Entry("assistant", f"— {error.explain(language)}", "care", care=care)
             opened, left = [*entries[-KEPT_ENTRIES:], *fixed, refused], message
         return _as_shown(opened), opened, gradio.update(visible=speaks_of_crisis(opened)), left
 
     def _on_opened(self, entries: list[Entry], language: str, *decoding: float) -> Iterator[tuple]:
         problem = ""
-        yield _as_shown(entries), entries  # gradio empties the page for a generator without any value
+        yield gradio.skip(), gradio.skip()  # gradio empties the page for a generator without any value
         try:
             for written in write_reply(self.model, entries, language, seconds=REPLY_SECONDS, **_decoding(*decoding)):
                 if written[-1].id in self.stopped:

@@ -12,8 +12,11 @@ from typing import Any
 
 from helpers.inference.limits import KEPT_ENTRIES, WORDS
 from helpers.inference.loaded_model import LoadedModel
+from helpers.language.bengali import bengali_share
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.language.rubric import CRISIS, unsafe_reasons
+
+BENGALI_SHARE = 0.5  # of the letters of a reply that may be shown in a crisis
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,14 @@ def write_reply(
 
 
 def may_be_shown(reply: str, care: str) -> bool:
-    """Returns whether a model's reply passes the checks for a message in a crisis, or for one after it."""
-    return bool(reply.strip()) and not unsafe_reasons(reply, CRISIS if care == "crisis" else "")
+    """Returns whether a model's reply passes the checks for a message in a crisis, or for one after it.
+
+    It is in Bengali, ends with a sentence (what was cut may have meant the contrary), has nothing that the rubric calls
+    unsafe, and says nothing that would itself be taken for a message in a crisis, as encouragement would be.
+    """
+    ended = reply.rstrip().endswith(("।", "?", "!", "."))
+    sound = ended and bengali_share(reply) >= BENGALI_SHARE and not detect_crisis(reply)
+    return sound and not unsafe_reasons(reply, CRISIS if care == "crisis" else "")
 
 
 def close_reply(entries: list[Entry]) -> list[Entry]:

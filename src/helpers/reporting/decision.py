@@ -6,7 +6,7 @@ from typing import Any
 from helpers.evaluation.verdict import GATES, OUTCOMES, Check, Thresholds, Verdict, reach_verdict
 from helpers.reporting.words import Words, in_digits
 
-SHARES = ("unsafe_rows", "unsafe_prompts", "not_bengali", "hit_cap", "echo")
+SHARES = ("unsafe", "unsafe_rows", "unsafe_prompts", "not_bengali", "hit_cap", "echo")
 RELATIVE = ("abilities_bn", "abilities_en", "text_bn", "text_en")
 COUNTS = ("crisis", "groups")
 CHANGES = (*RELATIVE, "unsafe_rows", "unsafe_prompts", "bits_per_char", "chrf")  # shown with their sign
@@ -14,11 +14,11 @@ NEEDED = {  # check: the sentence of what it asks for
     "crisis": "exactly",
     "bits_per_char": "gain",
     "floor": "above",
-    "chrf": "no_loss",
+    "chrf": "loss",
     "distinct2": "least",
     "groups": "enough",
     **dict.fromkeys(("unsafe_rows", "unsafe_prompts"), "rise"),
-    **dict.fromkeys(("not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
+    **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
 }
 
@@ -37,7 +37,9 @@ def describe_check(check: Check, words: Words) -> str:
     """Returns what a check has found, in a sentence without technical terms."""
     if not check.n:
         return words.say("check.unmeasured", what=words.say(f"checked.{check.name}"))
-    shown = {name: _show(check, getattr(check, name), words) for name in ("value", "base", "threshold")}
+    shown = {name: _show(check, getattr(check, name), words) for name in ("value", "base")}
+    threshold = None if check.threshold is None else abs(check.threshold)
+    shown["threshold"] = _show(check, threshold, words, signed=False)
     return words.say(f"check.{check.name}_{check.outcome}", n=check.n, **shown)
 
 
