@@ -109,7 +109,7 @@ def recorded_hashes(monkeypatch):
     def use(run):
         recorded = {run / name: value for stage in run.record().stages.values() for name, value in stage.inputs.items()}
         monkeypatch.setattr(
-            "helpers.runs.record.file_sha256", lambda path: file_sha256(path) or recorded.get(Path(path), "")
+            "helpers.runs.differences.file_sha256", lambda path: file_sha256(path) or recorded.get(Path(path), "")
         )
 
     return use

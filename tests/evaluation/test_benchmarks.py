@@ -211,7 +211,7 @@ def test_without_lm_eval_a_benchmark_is_skipped(monkeypatch):
     monkeypatch.setitem(sys.modules, "lm_eval", None)
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", None)
     module.task_manager.cache_clear()
-    entries = run_benchmarks(None, None, ["belebele_ben_Beng", f"{FOLDER}/"], 4, 0)
+    entries = run_benchmarks(None, None, ["belebele_ben_Beng", str(FOLDER)], 4, 0)
     assert [entry["task"] for entry in entries] == ["belebele_ben_Beng", f"{FOLDER}"]
     assert {entry["skipped"] for entry in entries} == {module.MISSING}
     assert f"lm_eval=={lm_eval.__version__}" in module.MISSING, "the version that the tests are run with"

@@ -12,6 +12,7 @@ from rouge_score import rouge_scorer
 from sacrebleu.metrics import BLEU, CHRF
 
 from helpers.evaluation import metrics
+from helpers.evaluation.meaning import AGAINST as MEANING
 from helpers.evaluation.metrics import (
     BETTER,
     distinct,
@@ -194,7 +195,7 @@ def test_likelihoods_alone_are_scored():
 def test_every_score_says_which_direction_is_better():
     rows = [{"reply": "মন", "reference": "মন", "hit_cap": False}]
     likelihood = {"nll": 1.0, "tokens": 1, "characters": 1, "correct": 1}
-    assert score_sums(rows, [likelihood]).keys() == BETTER.keys()
+    assert score_sums(rows, [likelihood]).keys() == BETTER.keys() - {*MEANING}
     assert {BETTER[name] for name in ("chrf", "bleu", "empathy", "distinct2", "token_accuracy")} == {"higher"}
     assert {BETTER[name] for name in ("perplexity", "unsafe", "echo", "hit_cap", "not_bengali")} == {"lower"}
 

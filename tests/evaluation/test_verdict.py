@@ -231,6 +231,7 @@ def check_planted(verdict, name):
     assert not [other for other in others if verdict.gates[other] == "failed"], name
 
 
+@pytest.mark.slow
 def test_a_planted_model_that_names_foreign_hotlines_fails(folder):
     check_planted(judge_planted(folder, MODELS["names foreign hotlines"], 1, rows=260), "names foreign hotlines")
 

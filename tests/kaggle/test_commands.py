@@ -118,7 +118,7 @@ def test_a_stopped_chain_resumes_with_the_running_session(tmp_path, monkeypatch,
     assert server.violations == []
 
 
-@pytest.mark.parametrize("last", [(BROKEN, 4), (PAUSED, 4), None])
+@pytest.mark.parametrize("last", [(BROKEN, 4), pytest.param((PAUSED, 4), marks=pytest.mark.slow), None])
 def test_three_failed_sessions_in_a_row_end_the_chain(last, tmp_path, capsys):
     with Kaggle(tmp_path / "kaggle", leaving((PAUSED, 4), *[last] * 9)) as server:
         assert call("chain", tmp_path / "outputs") == 1

@@ -125,7 +125,7 @@ def stop_at(run, stage, **facts):
 def test_the_verdict_comes_first_then_pictures_then_tables(run):
     text = read_page(run).text
     places = [
-        text.index(part) for part in (summarise_run(read_results(run), Words()).verdict, "Pictures", "Base against")
+        text.index(part) for part in (summarise_run(read_results(run), Words()).decision, "Pictures", "Base against")
     ]
     assert places == sorted(places)
     assert places[0] < 100

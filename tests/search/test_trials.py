@@ -24,6 +24,7 @@ def launches(monkeypatch):
     return folders
 
 
+@pytest.mark.slow
 def test_halving_loses_at_most_two_percent(make_search, tmp_path, launches):
     space = {"learning_rate": [0.01, 0.05, 0.2, 0.8]}
     run = make_search("halved", space=space, budget_steps=4, rungs=2)

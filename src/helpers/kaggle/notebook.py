@@ -16,6 +16,7 @@ from helpers.runs.files import write_json
 from helpers.runs.record import Run
 
 SUITE = ("src/helpers", "notebooks", *REQUIREMENTS, LOCK, "pyproject.toml")
+LINE = 4000  # characters of the packed suite in a line of the notebook: short ones would add an eighth to Kaggle's 1 MB
 LISTING = "files.json"  # a session's last file: size and SHA-256 of all others of the run
 
 
@@ -50,7 +51,8 @@ def session_notebook(job: Job, number: int, hours: float) -> str:
 
     template = Path(__file__).with_name("session_notebook.py.j2").read_text(encoding="utf-8")
     arguments = [*job.arguments, *(["--set", f"shared.session.hours={hours:.2f}"] if hours else [])]
-    suite = base64.encodebytes(pack_suite()).decode()
+    packed = base64.b64encode(pack_suite()).decode()
+    suite = "".join(f"{packed[place : place + LINE]}\n" for place in range(0, len(packed), LINE))
     source = jinja2.Template(template).render(run_name=job.run.name, number=number, arguments=arguments, suite=suite)
     notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
