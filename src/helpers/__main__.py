@@ -56,7 +56,8 @@ def run(options: Namespace) -> int:
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
-    several, calls = len(options.preset) > 1, []
+    several = len(options.preset) > 1
+    calls: list[tuple[str, str, str, list[str], bool]] = []
     for preset in options.preset:
         with about_preset(preset, several):
             calls += seeded_calls(preset, options)
