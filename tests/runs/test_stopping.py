@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -107,7 +109,11 @@ def test_the_second_signal_ends_a_stage_with_its_processes(run, tmp_path, monkey
 
     threading.Thread(target=send_two, daemon=True).start()
     settings = {**SETTINGS, "prepare_data": {}}
-    assert run_preset(PresetRun("demo", settings, run, {"prepare_data": "new"}, "command")) == PAUSED
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as started_before:
+        assert run_preset(PresetRun("demo", settings, run, {"prepare_data": "new"}, "command")) == PAUSED
+        assert started_before.poll() is None, "a process of the caller's own was ended"
+        started_before.communicate(b"\n")
+    assert started_before.returncode == 0
     assert run.stage("prepare_data").status == "paused"
     left = [psutil.Process(pid) for pid in map(int, (tmp_path / "pids").read_text().split()) if psutil.pid_exists(pid)]
     assert [each for each in left if each.status() != psutil.STATUS_ZOMBIE] == [], "they work on after the runner"

@@ -122,14 +122,19 @@ def handle_signals(handler: Callable[[int, Any], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def pause_on_signal(run: Run) -> Iterator[None]:
-    """Asks the run to pause on the first SIGTERM or SIGINT, and ends its stage at once on the second."""
+    """Asks the run to pause on the first SIGTERM or SIGINT, and ends its stage at once on the second.
+
+    Processes that this one had started before the block, such as a browser, are left alone.
+    """
     remove_stop_file(run)
+    others = set(psutil.Process().children())
 
     def on_signal(number: int, frame: object) -> None:
         if (run / "stop").exists():
-            for process in psutil.Process().children(recursive=True):  # the kernel, and what it started
+            for kernel in set(psutil.Process().children()) - others:
                 with contextlib.suppress(psutil.Error):
-                    process.kill()
+                    for process in (*kernel.children(recursive=True), kernel):
+                        process.kill()
             raise KeyboardInterrupt
         (run / "stop").touch()
         print(
