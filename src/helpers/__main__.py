@@ -116,6 +116,24 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
             print("\n".join(f"{label:28}{value}" for label, value in table.items()))
 
 
+def calibrate(options: Namespace) -> None:  # words: ok - the name of the command
+    """Measures the GPU that is here, for the plans that follow."""
+    from helpers.platforms.environment import prepare_packages
+    from helpers.preflight import check_training
+    from helpers.runs.settings import resolve_settings
+
+    settings = resolve_settings(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
+    check_training(settings["train"])
+    prepare_packages()
+    from helpers.calibrate import calibrate as measure
+    from helpers.planning.calibration import FILE
+    from helpers.planning.config import configure_training
+
+    outputs = Path(settings["report"]["outputs"])
+    if measure(configure_training(settings["train"]), outputs).models:
+        print(f"written to {outputs / FILE}: `plan` and 02_train take their hours from it on this GPU")
+
+
 def tune(options: Namespace) -> None:
     """Works on a search beside the processes that are there."""
     from helpers.platforms.environment import prepare_packages
@@ -228,7 +246,9 @@ def account_name(text: str) -> str:
     return text
 
 
-COMMANDS = {command.__name__: command for command in (run, plan, tune, report, chat, verify, experiments, kaggle)}
+COMMANDS = {
+    command.__name__: command for command in (run, plan, calibrate, tune, report, chat, verify, experiments, kaggle)
+}
 TYPES = {  # of options, as commands.yaml names them
     "path": lambda text: Path(expand_home(text)),
     "run": existing_run,

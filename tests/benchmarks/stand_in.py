@@ -8,19 +8,17 @@ import contextlib
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers.planning.hours import T4_BYTES, T4_FLOPS
+from helpers import calibrate
+from helpers.planning.speed import T4_BYTES, T4_FLOPS
 
 CONTROL = "nvidia-cuda-mps-control"
 COUNT_SMS = "import torch; print(torch.cuda.get_device_properties(0).multi_processor_count)"
-SIDE = 4096  # of the matrices that the rates are measured with
 
 
 @contextlib.contextmanager
@@ -81,39 +79,19 @@ def find_percentage(sms: int) -> int:
 def measure_rates() -> dict[str, float]:
     """Returns this process's rates on its first GPU, and a T4's share of each: 0.4 means that a T4 has 0.4 of it.
 
-    `products` is in floating-point operations per second, of a SIDE³ product in float16; `copies` in bytes per second,
+    `products` is in floating-point operations per second, of a 4096³ product in float16; `copies` in bytes per second,
     read and written, of 1 GiB. Medians of events.
     """
     import torch
 
-    left, right = (torch.randn(SIDE, SIDE, dtype=torch.float16, device="cuda") for _ in range(2))
-    source = torch.randn(2**28, device="cuda")
-    target = torch.empty_like(source)
-    rates = {
-        "products": 2 * SIDE**3 / timed(lambda: left @ right),
-        "copies": 2 * source.numel() * source.element_size() / timed(lambda: target.copy_(source)),
-    }
-    sms = torch.cuda.get_device_properties(0).multi_processor_count
+    rates = calibrate.measure_rates()
     return {
-        "sms": sms,
-        **rates,
+        "sms": torch.cuda.get_device_properties(0).multi_processor_count,
+        "products": rates["products"],
+        "copies": rates["copies"],
         "t4_share_by_products": T4_FLOPS / rates["products"],
         "t4_share_by_copies": T4_BYTES / rates["copies"],
     }
-
-
-def timed(work, repeats: int = 10) -> float:
-    """Returns the median seconds of a piece of GPU work, after three to warm up."""
-    import torch
-
-    seconds = []
-    for number in range(repeats + 3):
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        work()
-        torch.cuda.synchronize()
-        seconds += [time.perf_counter() - began] * (number >= 3)
-    return statistics.median(seconds)
 
 
 def rates_of_a_child() -> dict[str, float]:

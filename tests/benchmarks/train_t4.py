@@ -28,8 +28,11 @@ from helpers.models.chat import encode_examples, encode_row, make_collator, toke
 from helpers.models.embedded import build_tokenizer
 from helpers.models.families import SHAPES
 from helpers.models.loading import load_for_training, load_tokenizer, start_backend
+from helpers.models.random_weights import save_random_model
 from helpers.planning.batches import schedule_steps
+from helpers.planning.calibration import find_speed
 from helpers.planning.config import TrainingConfig
+from helpers.planning.hours import training_seconds
 from helpers.planning.lengths import spread_lengths
 from helpers.planning.memory import estimate_memory
 from helpers.platforms.errors import describe_error
@@ -116,31 +119,8 @@ CASES = {
 
 
 def make_model(folder: Path, size: str, speaks: bool = False) -> None:
-    """Saves a random-weight model of a known shape in fp16 with the embedded tokenizer; run in a process of its own.
-
-    One that `speaks` writes tokens of that tokenizer only, and no special one, so that replies go to the cap.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    tokenizer = build_tokenizer(answers())
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.float16)
-    config = LlamaConfig(
-        **SHAPES[size],
-        dtype="float16",
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.device("cuda"):
-        network = LlamaForCausalLM(config)
-    if speaks:
-        with torch.no_grad():
-            network.lm_head.weight[len(tokenizer) :] = 0
-            network.lm_head.weight[list(tokenizer.get_added_vocab().values())] = 0
-    network.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    """Saves a random-weight model of a known shape in fp16 with the embedded tokenizer; run in a process of its own."""
+    save_random_model(folder, SHAPES[size], build_tokenizer(answers()), speaks)
 
 
 def base_model(work: Path, size: str, speaks: bool = False) -> Path:
@@ -314,9 +294,12 @@ def measure(name: str, work: Path) -> dict:
     steps = [step for epoch in epochs for step in epoch][: len(log)]
     useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
     sizes = {padded_tokens(batch, lengths) for step in steps for share in step for batch in share}
+    by_plan = training_seconds(config, find_speed(config, run.outputs), lengths, epochs)
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {
         "tokens_per_second": speed([entry["seconds"] for entry in log], useful),
+        "predicted_tokens_per_second": sum(useful) / by_plan,
+        "all_tokens_per_second": sum(useful[1:]) / (log[-1]["seconds"] - log[0]["seconds"]),
         **{name: metrics[name] for name in (*names, "trainable_parameters", "total_parameters")},
         "allocated_gib": [torch.cuda.max_memory_allocated(gpu) / 2**30 for gpu in range(torch.cuda.device_count())],
         "predicted_gib": estimate_memory(config, SHAPES[case["size"]], sizes).peak,

@@ -1,5 +1,6 @@
 """Replies from a model: batched by length, padded on the left, cut at the prompt's length and at the end token."""
 
+import copy
 import json
 import threading
 import time
@@ -10,12 +11,14 @@ from statistics import fmean
 from typing import Any, TypedDict
 
 from helpers.data.sampling import shuffle_key
-from helpers.models.batching import GENERATION_TOKEN_BUDGET, cut_batches
+from helpers.models.batching import GENERATION_TOKEN_BUDGET, cut_batches, reply_sizes
 from helpers.models.chat import END, END_OF_TEXT, Messages, Tokenizer, encode_prompt
 from helpers.models.loading import Network
 from helpers.runs.files import read_json, utc_now
 from helpers.runs.record import Run
 from helpers.runs.session import compute_batches
+
+CHUNK = 16  # tokens written before the rows that have ended leave a batch
 
 
 class Reply(TypedDict):
@@ -48,6 +51,38 @@ def complete_characters(text: str) -> str:
     return text.rstrip("\ufffd")
 
 
+def write_tokens(model: Network, inputs: Any, settings: Any) -> list[list[int]]:
+    """Returns each row's new tokens, up to and with its end token if it has one; pads may follow.
+
+    `inputs` has input_ids and attention_mask, both (rows, tokens), padded on the left. Every CHUNK tokens the rows that
+    have ended leave a greedy batch, whose other rows that does not change; one that draws stays together, since its
+    draws depend on the number of rows.
+    """
+    import torch
+    from transformers import DynamicCache
+
+    tokens, mask, cache = inputs["input_ids"], inputs["attention_mask"], DynamicCache()
+    results: list[list[int]] = [[] for _ in tokens]
+    rows, left = list(range(len(tokens))), settings.max_new_tokens
+    ends = torch.tensor(settings.eos_token_id, device=tokens.device)
+    step = copy.deepcopy(settings)
+    with torch.inference_mode():
+        while rows and left:
+            step.max_new_tokens = left if settings.do_sample else min(left, CHUNK)
+            before = tokens.shape[1]
+            tokens = model.generate(tokens, attention_mask=mask, past_key_values=cache, generation_config=step)
+            new = tokens[:, before:]
+            for row, own in zip(rows, new.tolist(), strict=True):
+                results[row] += own
+            going = (~torch.isin(new, ends).any(1)).nonzero().flatten()  # places in the batch
+            left -= new.shape[1]
+            if len(going) < len(rows) and len(going):
+                cache.batch_select_indices(going)
+            rows, tokens = [rows[place] for place in going.tolist()], tokens[going]
+            mask = torch.nn.functional.pad(mask[going], (0, new.shape[1]), value=1)
+    return results
+
+
 def generate_replies(
     model: Network,
     tokenizer: Tokenizer,
@@ -62,24 +97,22 @@ def generate_replies(
     """Answers each conversation, or continues each plain text, and returns the replies in the order given.
 
     Temperature 0 is greedy; else a batch draws by the seed and its place. A batch has at most `batch_size` rows and
-    GENERATION_TOKEN_BUDGET tokens; one that does not fit the memory is halved. `journal` is what `compute_batches`
-    takes. No repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs.
+    GENERATION_TOKEN_BUDGET tokens by `reply_sizes`; one that does not fit the memory is halved. `journal` is what
+    `compute_batches` takes. No repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs.
     Raises ValueError when a reply begins with its own prompt.
     """
     import torch
 
     settings = _generation_settings(tokenizer, max_new_tokens, temperature, top_p)
     prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lengths.__getitem__)
+    sizes = reply_sizes([*map(len, prompts)], max_new_tokens)
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
 
     def generate(batch: list[int]) -> list[list[int]]:
         torch.manual_seed(int.from_bytes(shuffle_key(seed, str(batch[0]))[:4]))
         inputs = tokenizer.pad({"input_ids": [prompts[row] for row in batch]}, padding_side="left", return_tensors="pt")
         try:
-            with torch.inference_mode():
-                output = model.generate(**inputs.to(model.device), generation_config=settings)
-            return output[:, inputs["input_ids"].shape[1] :].tolist()
+            return write_tokens(model, inputs.to(model.device), settings)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
@@ -99,7 +132,7 @@ def generate_replies(
         seconds = (time.perf_counter() - began) / len(replies)
         return [Reply(**reply, seconds=seconds, at=utc_now()) for reply in replies]
 
-    return compute_batches(cut_batches(order, lengths, batch_size, GENERATION_TOKEN_BUDGET), answer, **journal)
+    return compute_batches(cut_batches(order, sizes, batch_size, GENERATION_TOKEN_BUDGET), answer, **journal)
 
 
 def generate_conversations(

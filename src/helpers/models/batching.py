@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 LOGITS_CHUNK_TOKENS = 512  # answer tokens scored at one time: their logits are 512 × 128,256 × 4 B = 0.24 GiB
-GENERATION_TOKEN_BUDGET = 32_768  # of a batch, prompts and coming replies: an 8B has 4 GiB of keys and values for them
+GENERATION_TOKEN_BUDGET = 40_960  # of a batch, by `reply_sizes`: an 8B has 5 GiB of keys and values for so many tokens
 SCORING_TOKEN_BUDGET = 8192  # of a batch that is only scored
 
 
@@ -22,6 +22,12 @@ def cut_batches(order: Iterable[int], lengths: Sequence[int], rows: int = 0, max
             longest = lengths[row]
         batches[-1].append(row)
     return batches
+
+
+def reply_sizes(prompts: Sequence[int], new_tokens: int) -> list[int]:
+    """Returns what each row counts in a batch that is answered: its tokens with the coming reply's, or twice its
+    prompt's, which take more memory while they are read."""
+    return [max(prompt + new_tokens, 2 * prompt) for prompt in prompts]
 
 
 def padded_tokens(batch: Sequence[int], lengths: Sequence[int]) -> int:

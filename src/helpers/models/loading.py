@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from helpers.models.attention import use_grouped_attention
 from helpers.models.chat import Tokenizer, prepare_tokenizer
 from helpers.platforms.downloads import fetch_model
 from helpers.platforms.errors import describe_error
@@ -85,7 +86,13 @@ def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype
             f"{own.no_repeat_ngram_size}. Fluent byte-level Bengali repeats short token runs, and they forbid it."
         )
     base.generation_config = GenerationConfig()
-    return PeftModel.from_pretrained(base, str(adapter)).eval()
+    if base.device.type == "cuda":
+        use_grouped_attention(base)
+    model = PeftModel.from_pretrained(base, str(adapter)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(base.dtype)  # as training computes with it; in float32 all is cast twice
+    return model
 
 
 def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map: str | dict[str, Any]) -> Network:

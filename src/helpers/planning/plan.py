@@ -17,6 +17,7 @@ from helpers.planning.batches import (
     schedule_steps,
     uses_checkpointing,
 )
+from helpers.planning.calibration import find_speed
 from helpers.planning.config import TrainingConfig, configure_training
 from helpers.planning.hours import estimate_hours
 from helpers.planning.lengths import PlannedRows, row_lengths, spread_lengths
@@ -45,6 +46,7 @@ class Plan:
     tokens_per_second: float
     hours: dict[str, float]  # train, validate, evaluate, checkpoints, total
     evaluation_share: float  # of the hours
+    speed_from: str  # whose speed the hours are by
     sessions: int
     lengths_from: str
 
@@ -63,7 +65,7 @@ def plan_preset(settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_h
         raise ValueError(f"{data['dataset']!r} leaves no row to train on: {rows}. Raise train_share or max_length.")
     val = round(len(shuffled) * data["val_share"])
     rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
-    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours)
+    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run.outputs)
 
 
 def plan_run(run: Run, config: TrainingConfig) -> Plan:
@@ -78,19 +80,26 @@ def plan_run(run: Run, config: TrainingConfig) -> Plan:
     lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     random.Random(config.seed).shuffle(lengths)
     rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
-    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0)
+    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run.outputs)
 
 
 def make_plan(
-    config: TrainingConfig, rows: PlannedRows, evaluation: dict[str, Any], gpu_gib: float, session_hours: float
+    config: TrainingConfig,
+    rows: PlannedRows,
+    evaluation: dict[str, Any],
+    gpu_gib: float,
+    session_hours: float,
+    outputs: Path,
 ) -> Plan:
-    """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate. Raises ValueError as above."""
+    """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `outputs` is the folder that may
+    hold a calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
     schedule = schedule_steps(rows.train, config, world)
     sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
     count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
     peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
-    hours = estimate_hours(config, shape, rows, schedule, evaluation)
+    speed = find_speed(config, outputs)
+    hours = estimate_hours(config, speed, rows, schedule, evaluation)
     warmup = config.sft["warmup_steps"]
     return Plan(
         trainable_parameters=count["trainable"],
@@ -108,6 +117,7 @@ def make_plan(
         tokens_per_second=round(useful * steps / len(schedule[0]) / (hours["train"] * 3600), 1),
         hours={name: round(value, 3) for name, value in hours.items()},
         evaluation_share=(hours["evaluate"] + hours["validate"]) / hours["total"],
+        speed_from=speed.source,
         sessions=max(1, math.ceil(hours["total"] / session_hours)),
         lengths_from=rows.source,
     )

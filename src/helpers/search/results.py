@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from helpers.models.families import model_shape
 from helpers.planning.batches import effective_batch_rows, schedule_steps
 from helpers.planning.hours import training_seconds
+from helpers.planning.speed import estimate_speed
 from helpers.runs.files import write_csv, write_json
 from helpers.search.study import Search, TrialNotes
 
@@ -26,7 +27,8 @@ def estimate_search(search: Search) -> dict[str, float]:
     random.Random(0).shuffle(lengths)
     for config in [candidate.config for candidate in search.candidates if candidate.config]:
         schedule = schedule_steps(lengths, config, config.num_gpus or 1)
-        hours += training_seconds(config, model_shape(config.base_model), lengths, schedule) / 3600
+        speed = estimate_speed(model_shape(config.base_model), config.load_in_4bit)
+        hours += training_seconds(config, speed, lengths, schedule) / 3600
     last = search.rungs - 1  # every rung above the first adds (1 - 1/η) of its steps, for 1/η of the candidates
     share = (1 + last * (1 - 1 / search.eta)) / search.eta**last
     estimate = {"hours_of_all": hours, "hours_of_search": hours * share, "share": share}

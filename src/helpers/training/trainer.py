@@ -19,8 +19,8 @@ from trl import SFTTrainer
 from helpers.models.batching import cut_batches, padded_tokens
 from helpers.models.likelihood import score_likelihood
 from helpers.planning.batches import MicroBatch, effective_batch_rows, uses_checkpointing
-from helpers.planning.hours import DRIVE_BYTES
 from helpers.planning.memory import VALIDATION_TOKEN_BUDGET
+from helpers.planning.speed import DRIVE_BYTES
 from helpers.platforms.errors import describe_error
 from helpers.platforms.processes import print_once
 from helpers.runs.checkpoints import check_disk_space, place_checkpoint, prune_checkpoints, seal_checkpoint

@@ -1,0 +1,312 @@
+"""Measures the GPU that is here with a few layers of a preset's model, by the code that trains and evaluates."""
+
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from helpers.data.load import load_table
+from helpers.models.batching import SCORING_TOKEN_BUDGET, padded_tokens
+from helpers.models.families import count_parameters, model_shape
+from helpers.planning.batches import uses_checkpointing
+from helpers.planning.calibration import Calibration, MeasuredModel, Point, keep_calibration, model_settings
+from helpers.planning.config import TrainingConfig
+from helpers.platforms.environment import package_versions
+from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
+from helpers.platforms.processes import launch_processes, process_rank, run_child
+from helpers.runs.files import read_json, utc_now, write_json
+from helpers.runs.record import Run
+
+FEW, SOME = 2, 4  # decoder layers that are measured: what one more takes, all others take too
+WARM_UP, STEPS = 5, 6  # optimizer steps with SOME layers: those that compile, and those that are timed
+DECODE_ROWS = 1, 8, 32, 64, 128
+SHORT, LONG, LONG_ROWS = 64, 256, 32  # tokens of the prompts before a step, and rows of which both are timed
+NEW_TOKENS = 16  # by which two replies differ whose times give the seconds of a step
+SIDE = 4096  # of the matrices of a product
+WRITTEN = 2**28  # bytes, of a file
+
+
+def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], None] = print) -> Calibration:
+    """Measures this machine with `config`'s model, keeps it in the folder of runs, and returns it.
+
+    Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines.
+    """
+    import torch
+
+    found = {"date": utc_now(), "gpus": max(1, torch.cuda.device_count()), "versions": package_versions()}
+    found |= measure_rates()
+    report(f"a product of {SIDE}³ in {found.pop('dtype')}: {found['products'] / 1e12:.2f} TFLOP/s")
+    report(f"a copy of 1 GiB: {found['copies'] / 1e9:.0f} GB/s, read and written")
+    found |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
+    report(f"disk: {found['disk'] / 1e6:.0f} MB/s")
+    report(
+        f"mirror: {found['mirror'] / 1e6:.0f} MB/s" if found["mirror"] else "mirror: not measured, not a folder here"
+    )
+    report("downloads: not measured")
+    if not torch.cuda.is_available():
+        report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
+        return Calibration(**found)
+    if found["gpus"] > 1:
+        with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
+            write_json(Path(folder) / "config.json", config.to_json())
+            found["all_reduce"] = measure_apart("all_reduce", Path(folder), found["gpus"])
+        report(f"all-reduce on {found['gpus']} GPUs: {found['all_reduce'] / 1e9:.2f} GB/s")
+    else:
+        report("all-reduce: not measured, there is one GPU")
+    calibration = Calibration(**found, models=[measure_model(config)])
+    keep_calibration(outputs, gpu_names()[0], calibration)
+    return calibration
+
+
+def measure_rates() -> dict[str, Any]:
+    """Returns the rates of a product of SIDE³ and of a copy of 1 GiB, and the product's dtype."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    side = SIDE if device == "cuda" else SIDE // 4
+    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
+    source = torch.zeros(2**28, device=device)
+    target = torch.empty_like(source)
+    return {
+        "dtype": str(dtype).removeprefix("torch."),
+        "products": 2 * side**3 / timed(lambda: left @ right),
+        "copies": 2 * source.numel() * source.element_size() / timed(lambda: target.copy_(source)),
+    }
+
+
+def synchronize() -> None:
+    """Waits until the GPU has done all that it was given."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(work: Callable[[], Any], repeats: int = 10) -> float:
+    """Returns the median seconds of a piece of work on the GPU, or the CPU, after two to warm up."""
+    seconds = []
+    for number in range(repeats + 2):
+        synchronize()
+        began = time.perf_counter()
+        work()
+        synchronize()
+        seconds += [time.perf_counter() - began] * (number >= 2)
+    return statistics.median(seconds)
+
+
+def write_rate(folder: Path) -> float:
+    """Returns the bytes per second of a file of WRITTEN bytes on its way to a folder's disk."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".calibrate-") as file:
+        began = time.perf_counter()
+        for _ in range(WRITTEN // 2**24):
+            file.write(os.urandom(2**24))
+        file.flush()
+        os.fsync(file.fileno())
+        return WRITTEN / (time.perf_counter() - began)
+
+
+def mirror_rate(config: TrainingConfig) -> float | None:
+    """Returns the bytes per second to the run's mirror, None where it is not a folder of this machine."""
+    mirror = config.session["mirror"]
+    return write_rate(Path(mirror)) if mirror and Path(mirror).is_dir() else None
+
+
+def measure_apart(part: str, folder: Path, processes: int = 1) -> Any:
+    """Runs a part of the measurements, in a process or more of its own, and returns its result.
+
+    Training and replies are patched by other libraries, and each must find an empty GPU. Raises RuntimeError when the
+    process fails.
+    """
+    if processes > 1:
+        code = launch_processes("helpers.calibrate", [part, str(folder)], processes)
+    else:
+        code = run_child([sys.executable, "-m", "helpers.calibrate", part, str(folder)])
+    if code:
+        raise RuntimeError(f"measuring {part} ended with exit code {code}: see the log above.")
+    return read_json(folder / f"{part}.json")
+
+
+def measure_part(part: str, folder: Path) -> None:
+    """Measures a part, as one process of `measure_apart`, and writes its result."""
+    config = TrainingConfig.model_validate(read_json(folder / "config.json"))
+    result = PARTS[part](folder, config.model_copy(update={"base_model_path": str(folder / "base")}))
+    if not process_rank():
+        write_json(folder / f"{part}.json", result)
+
+
+def measure_all_reduce(folder: Path, config: TrainingConfig) -> float:
+    """Returns the bytes per second at which an adapter's gradients are summed over all processes."""
+    import torch
+
+    numbers = count_parameters(model_shape(config.base_model), config.lora)["trainable"]
+    torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    torch.distributed.init_process_group("nccl")
+    message = torch.ones(numbers, device="cuda")
+    seconds = timed(lambda: torch.distributed.all_reduce(message))
+    torch.distributed.destroy_process_group()
+    return numbers * 4 / seconds
+
+
+def make_base(folder: Path, config: TrainingConfig) -> None:
+    """Saves SOME layers of the model's shape, with random weights."""
+    from helpers.models.embedded import build_tokenizer
+    from helpers.models.random_weights import save_random_model
+
+    shape = {**model_shape(config.base_model), "num_hidden_layers": SOME}
+    save_random_model(folder / "base", shape, build_tokenizer(list(load_table("embedded")[0].answer)), speaks=True)
+
+
+def measure_model(config: TrainingConfig) -> MeasuredModel:
+    """Returns what one layer of the model takes, and all besides the layers, in training, scoring and replies."""
+    with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
+        folder = Path(name)
+        write_json(folder / "config.json", config.to_json())
+        for part in ("base", "training", "replies"):
+            measure_apart(part, folder)
+        training, replies = (read_json(folder / f"{part}.json") for part in ("training", "replies"))
+    recomputed = uses_checkpointing(config.max_tokens, config)
+    return MeasuredModel(settings=model_settings(config), recomputed=recomputed, training=training, **replies)
+
+
+def corpus_rows() -> list[dict[str, Any]]:
+    """Returns the embedded corpus as data rows, each twice as long as written: more like a real one's."""
+    table = load_table("embedded")[0]
+    rows = []
+    for number, (question, answer) in enumerate(zip(table.question, table.answer, strict=True)):
+        turns = [{"role": "user", "content": f"{question} {answer}"}, {"role": "assistant", "content": answer}]
+        rows.append({"id": str(number), "messages": turns})
+    return [row for row in rows if len(str(row)) < 4000]
+
+
+def truncate_layers(model: Any, layers: int) -> None:
+    """Leaves only the first decoder layers of a model."""
+    causal = model.get_base_model()
+    causal.model.layers = causal.model.layers[:layers]
+    causal.config.num_hidden_layers = layers
+
+
+def point(number: float, few: float, some: float) -> Point:
+    """Returns the seconds of a layer, and of all else, from those with FEW and with SOME layers."""
+    layer = max(0.0, (some - few) / (SOME - FEW))
+    return Point(number=number, layer=layer, rest=max(0.0, some - SOME * layer))
+
+
+def measure_training(folder: Path, config: TrainingConfig) -> dict[str, float]:
+    """Trains with SOME layers, then with FEW, and returns the seconds of a micro-batch; saves the adapter."""
+    from helpers.models.loading import start_backend
+
+    start_backend(config.backend)  # before transformers
+    from transformers import TrainerCallback
+
+    from helpers.training.inputs import Progress, TrainingInputs
+    from helpers.training.loop import build_trainer
+
+    run, rows = Run(folder / "run"), corpus_rows()
+    dtype, _ = pick_dtype("float16" if config.sft.get("fp16") else "bfloat16" if config.sft.get("bf16") else "")
+    first, steps = WARM_UP + STEPS, WARM_UP + 2 * STEPS + 2
+    sft = {**config.sft, "max_steps": steps, "eval_strategy": "no", "save_strategy": "no", "report_to": "none"}
+    sft.pop("load_best_model_at_end", None)
+    sft.pop("early_stopping_patience", None)
+    session = {**config.session, "hours": 0.0, "mirror": ""}
+    config = config.model_copy(update={"sft": sft, "session": session, "num_gpus": 1, "max_length": 4096})
+    inputs = TrainingInputs(config, {"train": rows, "val": rows[:1]}, {}, None, Progress(), [])
+    trainer = build_trainer(run, inputs, dtype)
+
+    class Clock(TrainerCallback):
+        def __init__(self) -> None:
+            self.at: list[float] = []
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            synchronize()
+            self.at.append(time.perf_counter())
+            if len(self.at) == first:
+                trainer.model.save_pretrained(str(run / "adapter"))
+                truncate_layers(trainer.model, FEW)
+
+    clock = Clock()
+    trainer.add_callback(clock)
+    trainer.train()
+    schedule = [step for epoch in trainer.steps.schedule for step in epoch][:steps]
+    batches = [[padded_tokens(batch, trainer.steps.lengths) for share in step for batch in share] for step in schedule]
+    spent = [ended - began for began, ended in zip(clock.at, clock.at[1:], strict=False)]
+    per_token = [seconds / sum(sizes) for seconds, sizes in zip(spent, batches[1:], strict=True)]
+    size = statistics.median(tokens for sizes in batches for tokens in sizes)
+    some, few = per_token[WARM_UP - 1 :][:STEPS], per_token[-STEPS:]
+    return point(size, size * statistics.median(few), size * statistics.median(some)).model_dump()
+
+
+def rows_of_length(tokenizer: Any, tokens: int, most: int) -> tuple[list[dict[str, Any]], int]:
+    """Returns up to `most` corpus rows nearest to so many tokens, and the tokens of the longest."""
+    from helpers.models.chat import encode_rows
+
+    rows = corpus_rows()
+    lengths = [len(example["input_ids"]) for example in encode_rows(tokenizer, rows)]
+    nearest = sorted(range(len(rows)), key=lambda row: abs(lengths[row] - tokens))[:most]
+    return [rows[row] for row in nearest], max(lengths[row] for row in nearest)
+
+
+def measure_replies(folder: Path, config: TrainingConfig) -> dict[str, Any]:
+    """Returns the seconds of a pass forward by tokens, of a step of replies by rows, and what a kept token adds."""
+    from helpers.inference.generate import generate_replies
+    from helpers.models.chat import encode_prompt
+    from helpers.models.likelihood import score_likelihood
+    from helpers.models.loading import load_for_inference, load_tokenizer
+
+    base, adapter = config.base_model_path, folder / "run" / "adapter"
+    tokenizer = load_tokenizer(base)
+    network = load_for_inference(base, adapter, config.load_in_4bit, pick_dtype()[0])
+    rows, longest = rows_of_length(tokenizer, LONG, max(DECODE_ROWS))
+    short, _ = rows_of_length(tokenizer, SHORT, max(DECODE_ROWS))
+    passes = 4, SCORING_TOKEN_BUDGET // longest
+
+    def time_step(chosen: list[dict[str, Any]]) -> float:
+        """Returns the seconds of one token more for each of these rows."""
+        prompts = [row["messages"][:-1] for row in chosen]
+        reply = partial(generate_replies, network, tokenizer, prompts, batch_size=len(prompts))
+        first, more = (timed(partial(reply, max_new_tokens=tokens), 3) for tokens in (4, 4 + NEW_TOKENS))
+        return (more - first) / NEW_TOKENS
+
+    def kept_tokens(chosen: list[dict[str, Any]]) -> float:
+        """Returns the tokens, pads included, that such a step finds before it, on average."""
+        longest_prompt = max(len(encode_prompt(tokenizer, row["messages"][:-1])) for row in chosen)
+        return len(chosen) * (longest_prompt + 4 + NEW_TOKENS / 2)
+
+    measured: dict[int, list[float]] = {}  # by layers: the passes, the steps, and one step after long prompts
+    for layers in (SOME, FEW):
+        truncate_layers(network, layers)
+        measured[layers] = [
+            *(timed(partial(score_likelihood, network, tokenizer, rows[:count], count), 3) for count in passes),
+            *(time_step(short[:count]) for count in DECODE_ROWS),
+            time_step(rows[:LONG_ROWS]),
+        ]
+    numbers = [*(count * longest for count in passes), *DECODE_ROWS, LONG_ROWS]
+    points = list(map(point, numbers, measured[FEW], measured[SOME]))
+    forward, steps, after_long = points[: len(passes)], points[len(passes) : -1], points[-1]
+    after_short = steps[DECODE_ROWS.index(LONG_ROWS)]
+    more_tokens = kept_tokens(rows[:LONG_ROWS]) - kept_tokens(short[:LONG_ROWS])
+    cached = max(0.0, (after_long.layer - after_short.layer) / more_tokens)
+    alone = [
+        step.model_copy(update={"layer": max(0.0, step.layer - cached * kept_tokens(short[:count]))})
+        for step, count in zip(steps, DECODE_ROWS, strict=True)
+    ]
+    lines = {"forward": forward, "decode_step": alone}
+    return {"cached_token": cached} | {name: [each.model_dump() for each in line] for name, line in lines.items()}
+
+
+PARTS: dict[str, Callable[[Path, TrainingConfig], Any]] = {
+    "base": make_base,
+    "all_reduce": measure_all_reduce,
+    "training": measure_training,
+    "replies": measure_replies,
+}
+
+if __name__ == "__main__":
+    set_threads()
+    measure_part(sys.argv[1], Path(sys.argv[2]))

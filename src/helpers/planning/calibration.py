@@ -1,0 +1,133 @@
+"""What `python -m helpers calibrate` measured of GPUs, and the speed that plans take from it."""
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from helpers.models.families import Shape, count_parameters, model_shape, target_modules
+from helpers.planning.config import TrainingConfig
+from helpers.planning.speed import Line, Speed, estimate_speed, unpacking_seconds
+from helpers.platforms.machine import gpu_names
+from helpers.runs.damage import reading
+from helpers.runs.files import read_json, write_json
+
+FILE = "calibration.json"  # in the folder of all runs
+PLANNED_GPU = "Tesla T4"  # where there is none
+LAYER_KEYS = "hidden_size intermediate_size num_attention_heads num_key_value_heads vocab_size"
+
+
+class Point(BaseModel, frozen=True):
+    """Seconds of one pass for `number` tokens, or rows: of one decoder layer, and of all besides the layers."""
+
+    number: float
+    layer: float
+    rest: float
+
+
+class MeasuredModel(BaseModel, frozen=True):
+    """What was measured with a few layers of a model's shape, and the settings it holds for."""
+
+    settings: dict[str, Any]  # as `model_settings` gives them
+    recomputed: bool  # whether the training that was measured computes activations twice
+    training: Point  # of one micro-batch, its share of the optimizer's work included
+    forward: list[Point]
+    decode_step: list[Point]  # by rows, none of which has tokens before
+    cached_token: float  # seconds of one layer in such a step, per token before
+
+
+class Calibration(BaseModel, frozen=True):
+    """What was measured on one kind of GPU: rates in floating-point operations and bytes per second."""
+
+    date: str  # ISO 8601 in UTC
+    gpus: int
+    versions: dict[str, str]
+    products: float
+    copies: float  # read and written
+    disk: float
+    mirror: float | None = None
+    all_reduce: float | None = None  # of the message that each GPU sends
+    models: list[MeasuredModel] = []
+
+
+def read_calibrations(outputs: Path) -> dict[str, Calibration]:
+    """Returns the calibrations in a folder of runs, {GPU: calibration}, {} without any. Raises Refused for a damaged
+    file."""
+    file = outputs / FILE
+    if not file.is_file():
+        return {}
+    with reading(file):
+        return {gpu: Calibration.model_validate(each) for gpu, each in read_json(file).items()}
+
+
+def keep_calibration(outputs: Path, gpu: str, calibration: Calibration) -> None:
+    """Writes a GPU's calibration beside those of other GPUs; models that it did not measure again are kept."""
+    calibrations = read_calibrations(outputs)
+    measured = [model.settings for model in calibration.models]
+    before = calibrations[gpu].models if gpu in calibrations else []
+    models = [*calibration.models, *(model for model in before if model.settings not in measured)]
+    calibrations[gpu] = calibration.model_copy(update={"models": models})
+    outputs.mkdir(parents=True, exist_ok=True)
+    write_json(outputs / FILE, {name: each.model_dump() for name, each in calibrations.items()})
+
+
+def model_settings(config: TrainingConfig) -> dict[str, Any]:
+    """Returns what a measurement depends on: the shape of a layer, the adapter, the size of the micro-batches."""
+    shape = model_shape(config.base_model)
+    return {
+        **{name: shape[name] for name in LAYER_KEYS.split()},
+        "head_dim": shape.get("head_dim") or shape["hidden_size"] // shape["num_attention_heads"],
+        "backend": config.backend,
+        "load_in_4bit": config.load_in_4bit,
+        "r": config.lora.get("r", 8),
+        "target_modules": target_modules(shape, config.lora),
+        "max_tokens": config.max_tokens,
+        "rows": 0 if config.max_tokens else config.sft["per_device_train_batch_size"],
+    }
+
+
+def find_speed(config: TrainingConfig, outputs: Path) -> Speed:
+    """Returns the speed of the GPU that is here, of a T4 where there is none: as calibrated in the folder of runs, for
+    another model by the calibrated rates alone, else by a T4's constants. Raises Refused for a damaged file."""
+    gpu, shape = next(iter(gpu_names()), PLANNED_GPU), model_shape(config.base_model)
+    calibrations = read_calibrations(outputs)
+    if gpu not in calibrations:
+        others = f"; {FILE} has only {', '.join(calibrations)}" * bool(calibrations)
+        return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}")
+    found, settings = calibrations[gpu], model_settings(config)
+    source = f"{FILE}, {gpu}, {found.date[:10]}"
+    model = next((each for each in found.models if each.settings == settings), None)
+    if model is None:
+        source += ", its products and copies: a model of this shape and settings was not measured"
+        return estimate_speed(shape, config.load_in_4bit, found.products, found.copies, source)
+    return measured_speed(found, model, shape, config, source)
+
+
+def measured_speed(
+    found: Calibration, model: MeasuredModel, shape: Shape, config: TrainingConfig, source: str
+) -> Speed:
+    """Returns the speed with all layers of the shape, from what was measured with a few."""
+    layers = shape["num_hidden_layers"]
+
+    def seconds(point: Point) -> float:
+        return point.rest + layers * point.layer
+
+    count = count_parameters(shape, config.lora)
+    fixed = unpacking_seconds(shape, config.load_in_4bit, found.copies)
+
+    def through(point: Point, passes: float, measured: float) -> Line:
+        """Returns a line whose start, at no tokens, is what taking the weights out of 4 bits costs."""
+        start = min(passes * fixed, seconds(point) * passes / measured)
+        return [(0, start), (point.number, max(start, seconds(point) * passes / measured))]
+
+    measured = 3 if model.recomputed else 2
+    return Speed(
+        training=through(model.training, 2, measured),
+        checkpointed=through(model.training, 3, measured),
+        forward=[(point.number, seconds(point)) for point in model.forward],
+        decode_step=[(point.number, seconds(point)) for point in model.decode_step],
+        cached_token=layers * model.cached_token,
+        step=count["trainable"] * 4 / found.all_reduce if found.all_reduce and config.num_gpus > 1 else 0.0,
+        drive=min(found.disk, found.mirror or found.disk),
+        source=source,
+    )
