@@ -281,7 +281,8 @@ def test_a_phone_shows_every_column_of_the_scores(run, browser):
     write_report(run, 6)
     page = browser.new_page(viewport={"width": 390, "height": 844})
     page.goto((run / "report/index.html").as_uri())
-    cells = page.locator("table.stacked").first.locator("tbody tr").first.locator("td")
+    scores = page.locator("table.stacked", has=page.get_by_text("floor", exact=True)).first  # not the table of gates
+    cells = scores.locator("tbody tr").first.locator("td")
     assert cells.count() == 11
     for place in range(cells.count()):
         box = cells.nth(place).bounding_box()
@@ -326,9 +327,8 @@ def test_a_browser_finds_nothing_wrong_at_any_width_or_light(run, browser, langu
     shutil.copytree(run, run.outputs / "other")
     write_comparison([run, Run(run.outputs / "other")], run.outputs / "both.html")
     for path in (run / "report/index.html", *[run.outputs / "both.html"] * (language == "en")):
-        for width in (390, 1280):
-            for light in ("light", "dark"):
-                check_in_browser(browser, path, width, light)
+        for width, light in ((390, "dark"), (1280, "light")) if language == "en" else ((390, "light"), (1280, "dark")):
+            check_in_browser(browser, path, width, light)
 
 
 def test_a_renamed_runs_page_says_how_to_resume_it_where_it_is(run):
