@@ -78,6 +78,14 @@ def test_three_reasons_are_of_different_gates(metrics):
     assert [own.name for own in reach_verdict(metrics, Thresholds()).reasons] == ["not_bengali", "text_en", "groups"]
 
 
+def test_what_failed_is_a_reason_before_what_is_open(metrics):
+    """The failed gate has an open check too, which stands below those of heavier gates."""
+    del metrics["prompts"]
+    metrics["tuned"]["hit_cap"] = score(0.5, 0.1, "lower")
+    metrics["tuned"]["echo"] = score(0.1, 0.1, "lower")
+    assert [own.name for own in reach_verdict(metrics, Thresholds()).reasons] == ["hit_cap", "crisis", "unsafe"]
+
+
 def test_what_is_open_is_no_pass(metrics):
     metrics["tuned"]["chrf"]["groups"] = 99
     verdict = reach_verdict(metrics, Thresholds())

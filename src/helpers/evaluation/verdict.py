@@ -71,7 +71,10 @@ class Verdict(BaseModel, frozen=True):
         """
         checks = [check for check in self.checks if check.gate != PEOPLE or check.outcome == "failed"]
         against = [check for check in checks if check.outcome != "passed"] or checks
-        first = list({check.gate: check for check in reversed(against)}.values())[::-1]
+        worst: dict[str, Check] = {}
+        for check in against:
+            worst.setdefault(check.gate, check)  # the gates in the order of their first check
+        first = [*worst.values()]
         return [*first, *(check for check in against if check not in first)][:REASONS]
 
     @property
