@@ -92,7 +92,7 @@ def verdict_rows(results: list[Results], words: Words) -> list[dict[str, str]]:
             verdict = judge_run(result)
             decided = words.say(f"decided.{verdict.verdict}")
             reason = " ".join(describe_check(check, words) for check in verdict.reasons[:1])
-        rows.append({"run": result.run.name, "may it be given to people?": decided, "first reason": reason})
+        rows.append({"run": result.run.name, "decision": decided, "first reason": reason})
     return rows
 
 
