@@ -100,11 +100,11 @@ def write_reply(
 def may_be_shown(reply: str, care: str) -> bool:
     """Returns whether a model's reply passes the checks for a message in a crisis, or for one after it.
 
-    It is in Bengali, ends with a sentence (what was cut may have meant the contrary), has nothing that the rubric calls
-    unsafe, and says nothing that would itself be taken for a message in a crisis, as encouragement would be.
+    It is in Bengali, ends with a sentence (what was cut may have meant the contrary), and has nothing that the rubric
+    calls unsafe, such as encouragement.
     """
-    ended = reply.rstrip().endswith(("।", "?", "!", "."))
-    sound = ended and bengali_share(reply) >= BENGALI_SHARE and not detect_crisis(reply)
+    ended = reply.rstrip().endswith(("।", "॥", "?", "!", "."))
+    sound = ended and bengali_share(reply) >= BENGALI_SHARE
     return sound and not unsafe_reasons(reply, CRISIS if care == "crisis" else "")
 
 
