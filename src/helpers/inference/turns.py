@@ -88,7 +88,7 @@ def write_reply(
     """
     if entries and entries[-1].writing:
         *earlier, reply = entries
-        care = next((entry.care for entry in reversed(earlier) if entry.role == "user"), "")
+        care = _care_due(earlier)
         for text in model.stream(model_messages(earlier), reply.side, **decoding):
             reply = replace(reply, content=text)
             yield entries if care else [*earlier, reply]
@@ -106,6 +106,23 @@ def may_be_shown(reply: str, care: str) -> bool:
     ended = reply.rstrip().endswith(("।", "॥", "?", "!", "."))
     sound = ended and bengali_share(reply) >= BENGALI_SHARE
     return sound and not unsafe_reasons(reply, CRISIS if care == "crisis" else "")
+
+
+def _care_due(entries: list[Entry]) -> str:
+    """Returns the care that the person's last message needs, as `Entry.care`."""
+    return next((entry.care for entry in reversed(entries) if entry.role == "user"), "")
+
+
+def stop_reply(entries: list[Entry], language: str) -> list[Entry]:
+    """Returns the messages shown once the reply being written was stopped.
+
+    One that was held back is never shown: the fixed message in a crisis is the last then.
+    """
+    if not entries or not entries[-1].writing or not _care_due(entries[:-1]):
+        return close_reply(entries)
+    *earlier, _ = entries
+    fixed = Entry("assistant", crisis_answer(language), "care", care="crisis")
+    return earlier if earlier[-1].care == "crisis" and earlier[-1].role == "assistant" else [*earlier, fixed]
 
 
 def close_reply(entries: list[Entry]) -> list[Entry]:
