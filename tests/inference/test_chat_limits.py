@@ -415,6 +415,18 @@ def test_the_first_screen_has_the_talk_and_the_box(page, address, model, size):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_title_is_not_cut_on_a_phone(page, address, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(address)
+    page.wait_for_selector("#top h1")
+    page.evaluate("document.querySelector('#top h1').textContent += ' সহানুভূতি'")
+    parts = "[document.querySelector('#top h1'), document.querySelector('#top').firstElementChild]"
+    assert page.evaluate(f"{parts}.map(e => e.scrollWidth - e.clientWidth)") == [0, 0], "the title is cut"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.browser
 def test_an_empty_conversation_leaves_no_gap_on_a_phone(page, address):
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto(address)
