@@ -276,6 +276,42 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     assert "is not the folder of a run" in done.stderr
 
 
+# The words of stacked headings that are wider than the column they stand in: (word, its width, the column's)
+BROKEN_WORDS = """() => [...document.querySelectorAll('.stacked td')].flatMap(cell => {
+  const column = parseFloat(getComputedStyle(cell.parentElement).gridTemplateColumns);
+  const ruler = document.body.appendChild(document.createElement('span'));
+  ruler.style.cssText = `font: ${getComputedStyle(cell, '::before').font}; position: absolute; white-space: nowrap`;
+  const measure = word => [ruler.textContent = word, ruler.offsetWidth, column];
+  const words = cell.dataset.heading.split(/[\\s-]+/).map(measure);
+  ruler.remove();
+  return words.filter(([, width]) => width > column + 1);
+})"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_heading_on_a_phone_is_broken_within_a_word(run, browser, language):
+    write_report(run, 6, language)
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((run / "report/index.html").as_uri())
+    page.evaluate("document.fonts.ready")
+    assert page.locator(".stacked td").count() > 20
+    assert page.evaluate(BROKEN_WORDS) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
+@pytest.mark.browser
+def test_a_long_title_wraps_on_a_phone(run, browser):
+    longer = Run(run.folder.rename(run.folder.with_name("llama-3.1-8b_r16_" * 5)))
+    write_report(longer, 6, "bn")
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.goto((longer / "report/index.html").as_uri())
+    assert page.evaluate("document.querySelector('h1').scrollWidth") <= 390
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.close()
+
+
 @pytest.mark.browser
 def test_a_phone_shows_every_column_of_the_scores(run, browser):
     write_report(run, 6)

@@ -104,11 +104,15 @@ def tuned_scores(result: Results) -> Scores:
 
 
 def shared_scores(results: list[Results]) -> list[Scores]:
-    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ."""
-    scores = [tuned_scores(result) for result in results]
-    if len({result.metrics["evaluate"].get("meaning", {}).get("encoder") for result in results}) == 1:
-        return scores
-    return [{name: score for name, score in own.items() if not name.startswith("similarity_")} for own in scores]
+    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ, and without the
+    share of unsafe replies where the versions of the rubric do."""
+    scores, evaluated = [tuned_scores(result) for result in results], [run.metrics["evaluate"] for run in results]
+    differ: tuple[str, ...] = ()
+    if len({metrics.get("meaning", {}).get("encoder") for metrics in evaluated}) > 1:
+        differ += ("similarity_",)
+    if len({metrics.get("rubric_version") for metrics in evaluated}) > 1:
+        differ += ("unsafe",)
+    return [{name: score for name, score in own.items() if not name.startswith(differ)} for own in scores]
 
 
 def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:
