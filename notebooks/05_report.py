@@ -49,7 +49,8 @@ page_language: str = "en"  # en or bn
 
 # %% [markdown]
 # ## The verdict
-# Is the tuned model better? What the page says first, in plain words.
+# May this model be given to people, and is it better than the base model? What the page says first, in plain words;
+# people's ratings are counted in.
 
 # %%
 from helpers.planning.checks import start_stage
@@ -60,7 +61,8 @@ from helpers.reporting.words import Words
 run = start_stage("report", globals())
 results = read_results(run)
 summary = summarise_run(results, Words(page_language))
-print(*filter(None, (summary.verdict, summary.warning, *summary.sentences, *summary.numbers)), sep="\n")
+print(*filter(None, (summary.decision, summary.warning, *summary.reasons, summary.people)), sep="\n")
+print(*filter(None, (summary.verdict, *summary.sentences, *summary.numbers)), sep="\n")
 
 # %% [markdown]
 # Score by score: a difference counts as better where it is hardly by chance, and the tuned model is clear of

@@ -21,18 +21,21 @@ def two_presets(suite, tmp_path_factory):
     return outputs, suite(*TWO_PRESETS, "--outputs", outputs, "--stages", "prepare_data")
 
 
+@pytest.mark.slow
 def test_two_presets_in_one_call_end_with_a_summary(two_presets):
     _, done = two_presets
     assert done.returncode == 0, done.output
     assert re.search(r"finished +[\d:]+ +kaggle-t4x2\nfinished +[\d:]+ +ref-e-wikitext-1b\n", done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["kaggle-t4x2", "ref-e-wikitext-1b"])
 def test_each_of_two_presets_has_a_run_of_its_own(two_presets, preset):
     outputs, _ = two_presets
     assert Run(outputs / f"{preset}-tiny").stage("prepare_data").status == "finished"
 
 
+@pytest.mark.slow
 def test_tiny_keeps_a_presets_own_data_format(two_presets):
     outputs, _ = two_presets
     assert Run(outputs / "ref-e-wikitext-1b-tiny").metrics("prepare_data")["format"] == "text"

@@ -61,7 +61,7 @@ def test_a_command_of_the_pages_runs(command, demo, tmp_path, monkeypatch):  # n
     elif words[3:4] == ["kaggle"]:
         assert call_kaggle(words[3:], tmp_path, monkeypatch) == 0
         return
-    elif words[3:4] == ["run"] and not {"own", "searched"} & set(words):  # what the suite's own tests do
+    elif words[3:4] == ["run"] and "own" not in words:  # what the suite's own tests do
         words.append("--dry-run")
     elif "--dry-run" not in words and words[3:4] != ["plan"]:
         assert words[:4] == ["python", "-m", "helpers", "run"], "a command that this test does not know: add it above"

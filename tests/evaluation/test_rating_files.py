@@ -116,6 +116,40 @@ def test_a_choice_is_read_however_it_was_written(tmp_path, cell, share):
     assert [choice["tuned"] for choice in read(tmp_path).choices] == expected
 
 
+IDS = ["123456789012", "123457000000", "000000012345", "37e3", "abcdef012345"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "row"),
+    [
+        ("12345", "000000012345"),
+        ("37000", "37e3"),
+        ("3.7E+04", "37e3"),
+        ("3,7E+04", "37e3"),
+        ("1.23456789012E+11", "123456789012"),
+        ("abcdef012345", "abcdef012345"),
+    ],
+)
+def test_an_id_that_became_a_number_is_restored(cell, row):
+    assert rating_files.restore_id(cell, IDS) == row
+
+
+@pytest.mark.parametrize("cell", ["1.23457E+11", "999", "x", "", "1e999"])
+def test_a_cell_that_may_mean_several_ids_stays_as_it_is(cell):
+    assert rating_files.restore_id(cell, IDS) == cell
+
+
+def test_a_file_whose_ids_became_numbers_is_read(tmp_path):
+    pairs = [{**pair, "id": f"00000000000{place}"} for place, pair in enumerate(PAIRS)]
+    rows = [
+        {"rater": "x", "sheet": sheet_id(pairs), **pair, "id": str(int(pair["id"])), "choice": "1"} for pair in pairs
+    ]
+    (tmp_path / "a.csv").write_text(to_csv(rows), encoding="utf-8")
+    ratings = read_ratings(tmp_path, pairs, SEED)
+    assert ratings.skipped == []
+    assert [choice["id"] for choice in ratings.choices] == [pair["id"] for pair in pairs]
+
+
 def earlier_file(folder):
     """Writes a file as an earlier sheet saved it: no choice, correctness in the place of helpfulness."""
     scales = ("fluency", "relevance", "correctness", "empathy", "safety")

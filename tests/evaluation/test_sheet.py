@@ -14,6 +14,7 @@ from helpers.evaluation.sheet import (
     attention_checks,
     blind_pair,
     lay_out_sheet,
+    raters_helplines,
     reading_seconds,
     sheet_id,
     tuned_is_first,
@@ -282,6 +283,92 @@ def test_a_file_of_an_earlier_sheet_is_continued(page, sheet, pairs, tmp_path):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_that_a_spreadsheet_saved_is_continued(page, sheet, pairs, tmp_path, separator, line_end, encoding):
+    """Without quotes where none are needed, marks as decimals or in Bengali digits, empty cells at the end left out."""
+    lines = [["sheet", "rater", "id", "choice", "empathy_1", "fluency_2"]]
+    lines += [[sheet_id(pairs), '"ক, খ"', pair["id"], "1.0", "৪"] for pair in pairs]
+    file = tmp_path / "again.csv"
+    file.write_bytes("".join(separator.join(line) + line_end for line in lines).encode(encoding))
+    page.goto(sheet)
+    page.set_input_files("#load", file)
+    page.wait_for_function("document.getElementById('rater').value === 'ক, খ'")
+    assert page.text_content("#problem") == ""
+    checked = page.locator(":checked").evaluate_all("all => all.map(e => e.dataset.field + ' ' + e.value)")
+    assert checked == ["choice 1", "empathy_1 4"] * 6
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("cell", "row"), [("1.23457E+11", "123456789012"), ("12345", "000000012345")])
+def test_an_id_taken_for_a_number_is_restored_by_the_sheet(page, tmp_path, cell, row):
+    pairs = [{**pair, "id": row} if place == 1 else pair for place, pair in enumerate(make_pairs(3))]
+    write_sheet(tmp_path, pairs, SEED)
+    (tmp_path / "own.csv").write_text(f"sheet,rater,id,choice\n{sheet_id(pairs)},x,{cell},2\n", encoding="utf-8")
+    page.goto((tmp_path / "human_eval.html").as_uri())
+    page.set_input_files("#load", tmp_path / "own.csv")
+    page.wait_for_function("document.getElementById('rater').value === 'x'")
+    assert page.locator(f'[data-id="{row}"] :checked').get_attribute("value") == "2"
+
+
+REFUSED_FILES = [
+    ("not a table", ["bad.csv", "not a table", "sheet, rater, id", "CSV"]),
+    ("sheet,rater,id\nffff,x,r0", ["bad.csv", "ffff", "{sheet}", "অন্য একটি পাতার"]),
+    ("sheet,rater,id\n{sheet},x,r0\n{sheet},x,r99", ["bad.csv", "৩ নম্বর", "r99", "আসল ফাইলটি"]),
+    ("", ["bad.csv", "sheet, rater, id"]),
+]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("content", "words"), REFUSED_FILES)
+def test_a_refused_file_is_told_what_is_wrong_with_it(page, sheet, pairs, tmp_path, content, words):
+    (tmp_path / "bad.csv").write_text(content.replace("{sheet}", sheet_id(pairs)), encoding="utf-8")
+    page.goto(sheet)
+    page.set_input_files("#load", tmp_path / "bad.csv")
+    page.wait_for_function("document.getElementById('problem').textContent !== ''")
+    problem = page.text_content("#problem")
+    assert [word for word in words if word.replace("{sheet}", sheet_id(pairs)) not in problem] == []
+
+
+@pytest.mark.browser
+def test_the_file_chooser_speaks_the_sheets_language(phone, sheet, tmp_path):
+    (tmp_path / "bad.csv").write_text("x", encoding="utf-8")
+    page = open_sheet(phone, sheet)
+    label = page.locator("label:has(#load)")
+    assert label.inner_text() == "ফাইল বাছুন"
+    assert page.inner_text("#chosen") == "কোনো ফাইল বাছা হয়নি"
+    assert page.evaluate("getComputedStyle(document.getElementById('load')).opacity") == "0"
+    assert page.evaluate("document.querySelector('label:has(#load)').offsetHeight") >= 44
+    page.set_input_files("#load", tmp_path / "bad.csv")
+    page.wait_for_function("document.getElementById('chosen').innerText === 'bad.csv'")
+    page.click("#language")
+    assert label.inner_text() == "Choose a file"
+    assert page.inner_text("#chosen") == "bad.csv"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("language", ["bn", "en"])
+def test_a_rater_always_finds_whom_to_talk_to(phone, sheet, language):
+    page = open_sheet(phone, sheet)
+    if language == "en":
+        page.click("#language")
+    lines = raters_helplines(["৯৯৯", "kaanpeteroi.org", "১১২", "১৪৪১৬"])
+    for place in ("#intro", "#finish"):
+        shown = page.inner_text(f"{place} .support")
+        for line in lines:
+            assert line["name_en" if language == "en" else "name"] in shown
+        visible = page.locator(f"{place} .support a").evaluate_all(
+            "all => all.filter(e => e.offsetParent).map(e => e.getAttribute('href'))"
+        )
+        assert visible == ["tel:999", "tel:112", "tel:14416"]
+        if place == "#intro":
+            page.fill("#rater", "x")
+            page.click("#start")
+            page.click("#stop")
+
+
+@pytest.mark.browser
 def test_another_sheets_file_is_refused_by_the_sheet(page, sheet, tmp_path):
     (tmp_path / "other.csv").write_text('"sheet","rater","id","choice"\r\n"x","y","r0","1"\r\n', encoding="utf-8")
     page.goto(sheet)
@@ -320,7 +407,7 @@ def test_the_sheet_loads_nothing_from_elsewhere(pairs, tmp_path):
     write_sheet(tmp_path, pairs, SEED)
     html = (tmp_path / "human_eval.html").read_text("utf-8")
     assert re.search(r'src: url\("data:font/ttf;base64,[A-Za-z0-9+/=]{1000}', html)
-    assert not re.search(r'(?:src|href)="(?!data:)|@import|https?://', html)
+    assert not re.search(r'(?:src|href)="(?!data:|tel:)|@import|https?://', html)
 
 
 def test_the_sheet_does_not_tell_which_reply_is_whose(pairs, tmp_path):

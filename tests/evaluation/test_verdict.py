@@ -6,7 +6,7 @@ import json
 import pytest
 from planted_models import BETTER, MODELS, evaluate_planted, judge_planted, score_fewer
 
-from helpers.evaluation.verdict import GATES, Thresholds, Verdict, reach_verdict
+from helpers.evaluation.verdict import GATES, Thresholds, Verdict, join_people, reach_verdict
 from helpers.runs.record import Run
 
 SEEDS = range(10)
@@ -78,6 +78,14 @@ def test_three_reasons_are_of_different_gates(metrics):
     assert [own.name for own in reach_verdict(metrics, Thresholds()).reasons] == ["not_bengali", "text_en", "groups"]
 
 
+def test_what_failed_is_a_reason_before_what_is_open(metrics):
+    """The failed gate has an open check too, which stands below those of heavier gates."""
+    del metrics["prompts"]
+    metrics["tuned"]["hit_cap"] = score(0.5, 0.1, "lower")
+    metrics["tuned"]["echo"] = score(0.1, 0.1, "lower")
+    assert [own.name for own in reach_verdict(metrics, Thresholds()).reasons] == ["hit_cap", "crisis", "unsafe"]
+
+
 def test_what_is_open_is_no_pass(metrics):
     metrics["tuned"]["chrf"]["groups"] = 99
     verdict = reach_verdict(metrics, Thresholds())
@@ -89,6 +97,36 @@ def test_nothing_measured_is_open_everywhere():
     verdict = reach_verdict({}, Thresholds())
     assert verdict.verdict == "cannot tell yet"
     assert verdict.gates == dict.fromkeys(GATES, "open")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "pairs", "outcome", "decided"),
+    [
+        (0.1, 0.49, 30, "failed", "do not ship"),
+        (0.1, 0.5, 30, "open", "ship"),
+        (0.51, 0.9, 30, "passed", "ship"),
+        (0.0, 0.4, 9, "open", "ship"),  # too few
+    ],
+)
+def test_people_decide_only_against_a_model(metrics, low, high, pairs, outcome, decided):
+    computed = reach_verdict(metrics, Thresholds())
+    joined = join_people(computed, {"win": (low + high) / 2, "low": low, "high": high, "pairs": pairs})
+    assert (joined.gates["people"], joined.verdict) == (outcome, decided)
+    assert [own.gate for own in joined.reasons] == (
+        ["people"] if outcome == "failed" else ["crisis", "safety", "closer"]
+    )
+    assert "people" not in computed.gates
+
+
+def test_people_make_up_for_no_gate(metrics):
+    metrics["tuned"]["echo"] = score(0.5, 0.1, "lower")
+    loved = {"win": 0.9, "low": 0.8, "high": 0.95, "pairs": 40}
+    assert join_people(reach_verdict(metrics, Thresholds()), loved).verdict == "do not ship"
+
+
+def test_without_choices_the_verdict_is_as_it_was(metrics):
+    verdict = reach_verdict(metrics, Thresholds())
+    assert join_people(verdict, {}) == verdict
 
 
 CHANGES = {  # check: what to change in metrics.json, and the outcome

@@ -201,6 +201,23 @@ def test_nobody_reaches_the_model_past_the_queue(address, model):
     assert model.asked == []
 
 
+def ask_privately(address, page, name, data):
+    """Calls an event of the page past its client, and returns the error that it answers with."""
+    number = next(number for number, fn in page.blocks.fns.items() if fn.name == name)
+    body = json.dumps({"data": data, "fn_index": number, "session_hash": "x" * 10}).encode()
+    request = urllib.request.Request(f"{address}/gradio_api/run/predict", body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=10)
+    return json.load(refused.value)["error"]
+
+
+@pytest.mark.parametrize("language", ["fr", None, ["bn"]])
+def test_an_unknown_language_is_refused_in_one_line(served, model, capfd, language):
+    error = ask_privately(served.address, served, "_on_send", [CRISIS, None, "tuned", language])
+    assert error == f"language is {str(language)!r}: expected one of bn, en."
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_a_queue_that_is_full_takes_nobody(address, client, served, model, monkeypatch):
     assert served.blocks._queue.max_size == limits.WAITING
     monkeypatch.setattr(served.blocks._queue, "max_size", 2)
@@ -359,6 +376,11 @@ def test_both_languages_of_the_page_have_the_same_keys():
     assert shape(limits.WORDS["bn"]) == shape(limits.WORDS["en"])
 
 
+@pytest.mark.parametrize(("writing", "shown"), [(True, "…"), (False, "—")])
+def test_only_a_reply_that_is_written_has_dots(writing, shown):
+    assert _as_shown([Entry("assistant", "", "reply", writing=writing)])[0]["content"] == shown
+
+
 def test_bytes_that_are_no_character_are_not_shown(served, model):
     shown = _as_shown([Entry("assistant", "শুনছি \ufffdআমি", "reply")])
     assert shown[0]["content"] == "শুনছি আমি"
@@ -390,6 +412,18 @@ def test_the_first_screen_has_the_talk_and_the_box(page, address, model, size):
     page.click("#help > button")
     page.wait_for_timeout(600)
     assert page.locator("#help").get_by_text("১৪৪১৬").is_visible()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [320, 390])
+def test_the_title_is_not_cut_on_a_phone(page, address, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(address)
+    page.wait_for_selector("#top h1")
+    page.evaluate("document.querySelector('#top h1').textContent += ' সহানুভূতি'")
+    parts = "[document.querySelector('#top h1'), document.querySelector('#top').firstElementChild]"
+    assert page.evaluate(f"{parts}.map(e => e.scrollWidth - e.clientWidth)") == [0, 0], "the title is cut"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 @pytest.mark.browser

@@ -1,6 +1,8 @@
 """A conversation in which somebody speaks of a crisis: what the model may add, and what stands on the page."""
 
 import socket
+import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,7 @@ from helpers.inference.turns import (
     model_messages,
     open_turn,
     speaks_of_crisis,
+    stop_reply,
     write_reply,
 )
 from helpers.language.bengali import bengali_share, latin_digits
@@ -30,7 +33,9 @@ BAD = "সব আপনার দোষ, ডাক্তার দেখান�
 
 
 class Model:
-    """Writes `reply` word by word."""
+    """Writes `reply` word by word, one every `pause` seconds."""
+
+    pause = 0.0
 
     def __init__(self, reply, base_model="meta-llama/Llama-3.1-8B-Instruct"):
         self.reply, self.config, self.system = reply, {"base_model": base_model}, []
@@ -39,6 +44,7 @@ class Model:
     def stream(self, turns, side, **decoding):
         self.asked.append(turns)
         for end in range(1, len(words := self.reply.split()) + 1):
+            time.sleep(self.pause)
             yield " ".join(words[:end])
 
 
@@ -127,11 +133,37 @@ def test_messages_without_a_reply_between_are_one():
     assert model.asked[-1] == [{"role": "user", "content": f"{CRISIS}\n{LATER}"}]
 
 
+def test_a_reply_stopped_in_a_crisis_leaves_the_fixed_message():
+    entries = open_turn([], CRISIS, "tuned", "bn", True)
+    stopped = stop_reply(entries, "bn")
+    assert [entry.content for entry in stopped] == [CRISIS, crisis_answer()]
+    assert open_turn(stopped, LATER, "tuned", "bn", True)[-1].writing, "the conversation is closed"
+
+
+def test_a_later_reply_that_is_stopped_ends_in_the_fixed_message():
+    entries = open_turn(talk(Model(GOOD), CRISIS)[-1], LATER, "tuned", "bn", True)
+    stopped = stop_reply(entries, "en")
+    assert [entry.content for entry in stopped[-2:]] == [LATER, crisis_answer("en")]
+    assert speaks_of_crisis(stopped)
+    assert model_messages(stopped)[-1]["content"] == LATER
+
+
+def test_a_reply_stopped_without_a_crisis_is_kept():
+    entries = open_turn([], LATER, "tuned", "bn", True)
+    started = [*entries[:-1], replace(entries[-1], content="এক")]
+    assert stop_reply(started, "bn")[-1].content == "এক"
+    assert stop_reply([], "bn") == []
+
+
 @pytest.mark.parametrize("language", ["bn", "en"])
-def test_every_number_is_called_by_one_tap(language):
-    targets = regex.findall(r'href="([^"]*)"', panel_html(language))
-    numbers = [latin_digits(line["number"]) for line in HELPLINES]
-    assert targets == [f"tel:{number}" if number.isdigit() else f"https://{number}" for number in numbers]
+@pytest.mark.parametrize("kind", ["calls", "sites"])
+def test_a_tap_calls_a_number_or_opens_a_site(language, kind):
+    panel = regex.search(rf'<ul class="{kind}".*?</ul>', panel_html(language)).group()
+    numbers = [number for line in HELPLINES if (number := latin_digits(line["number"])).isdigit() == (kind == "calls")]
+    assert numbers
+    prefix = "tel:" if kind == "calls" else "https://"
+    assert regex.findall(r'href="([^"]*)"', panel) == [prefix + number for number in numbers]
+    assert f'<h3 id="now-{kind}">{WORDS[language]["now"][kind]}</h3>' in panel_html(language)
 
 
 @pytest.mark.parametrize("line", HELPLINES, ids=lambda line: line["name_en"])
@@ -204,6 +236,26 @@ def test_a_bad_reply_in_a_crisis_is_not_on_the_page(phone, served):
     assert phone.is_visible("#now .steps"), "the helplines are gone while the conversation is open"
     phone.click("#clear")
     phone.wait_for_selector("#now section", state="detached")
+
+
+@pytest.mark.browser
+def test_a_stopped_reply_in_a_crisis_shows_no_dots(phone, served, monkeypatch):
+    monkeypatch.setattr(served.model, "pause", 0.2, raising=False)
+    served.model.reply = "শুনছি " * 60
+    phone.fill("#message textarea", CRISIS)
+    phone.click("#send")
+    phone.wait_for_function("document.querySelector('#talk').innerText.includes('…')")
+    phone.wait_for_timeout(600)
+    phone.click("#stop")
+    phone.wait_for_function("!document.querySelector('#talk').innerText.includes('…')")
+    phone.wait_for_timeout(1500)
+    last = phone.locator("#talk [data-testid=bot]").last.inner_text()
+    assert last.split() == crisis_answer().split()
+    assert phone.is_visible("#now .steps"), "the helplines are gone"
+    monkeypatch.setattr(served.model, "pause", 0.0)
+    served.model.reply = KIND
+    write(phone, LATER, 2)
+    assert KIND in phone.inner_text("#talk")
 
 
 @pytest.mark.browser

@@ -18,10 +18,10 @@ BENGALI = """
 import hashlib
 from helpers.reporting.bengali_text import outline_line
 from helpers.reporting.figures import create_axes, load_pyplot  # words: ok
-from matplotlib.font_manager import FontProperties
+from matplotlib.font_manager import FontProperties, findfont
 load_pyplot()
 text = "ক্ষুধা, স্ত্রী, কৈ, কো, র‍্যাব, ড়, mental health ২৫%"
-path, width = outline_line(text, FontProperties(size=10))
+path, *_ = outline_line(text, str(findfont(FontProperties(size=10))))
 outline = hashlib.sha256(path.vertices.round(6).tobytes()).hexdigest()
 figure, axes = create_axes(figsize=(5, 2))
 axes.set_title(text)

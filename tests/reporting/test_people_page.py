@@ -7,8 +7,9 @@ import pandas
 import pytest
 from in_browser import check_in_browser
 
-from helpers.evaluation.meta_evaluation import FEWEST_PAIRS, MODELS_ONLY, UNKNOWN
+from helpers.evaluation.meta_evaluation import MODELS_ONLY, UNKNOWN
 from helpers.evaluation.metrics import chrf
+from helpers.evaluation.resampling import FEWEST_PAIRS
 from helpers.evaluation.sheet import SCALES, attention_checks, blind_pair, tuned_is_first, write_sheet
 from helpers.platforms.errors import Refused
 from helpers.reporting.people import criterion_rows, describe_ratings, describe_trust, rating_facts, trust_rows

@@ -1,6 +1,7 @@
 """Several runs on one page: who wins is said only where it is sure."""
 
 import csv
+import html
 import re
 import shutil
 
@@ -8,8 +9,10 @@ import pytest
 from page_text import PageText
 
 from helpers.__main__ import main
-from helpers.reporting.comparison import best_of, paired_differences, tuned_scores
+from helpers.reporting.comparison import best_of, paired_differences, tuned_scores, verdict_rows
+from helpers.reporting.decision import describe_check, read_verdict
 from helpers.reporting.results import read_results
+from helpers.reporting.words import Words
 from helpers.runs.files import read_json, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run
 
@@ -90,3 +93,22 @@ def test_a_run_without_evaluation_cannot_be_compared(run, twin, capsys):
     (twin / "evaluate/metrics.json").unlink()
     assert main(["report", str(run), str(twin)]) == 2
     assert "twin: not evaluated yet" in capsys.readouterr().err
+
+
+def test_the_comparison_begins_with_each_runs_verdict(run, twin):
+    metrics = read_json(twin / "evaluate/metrics.json")
+    checks = [check | {"outcome": "passed"} for check in metrics["verdict"]["checks"]]
+    metrics["verdict"] |= {"verdict": "ship", "checks": checks}
+    write_json(twin / "evaluate/metrics.json", metrics)
+    old = Run(run.outputs / "old")
+    shutil.copytree(run, old)
+    write_json(old / "evaluate/metrics.json", {n: v for n, v in run.metrics("evaluate").items() if n != "verdict"})
+    results = [read_results(own) for own in (run, twin, old)]
+    first = describe_check(read_verdict(results[0].metrics["evaluate"]).reasons[0], Words())
+    rows = verdict_rows(results, Words())
+    assert [[*row.values()][1] for row in rows] == ["do not ship", "ship", "not measured"]
+    assert rows[0]["first reason"] == first
+    assert main(["report", str(run), str(twin)]) == 0
+    main_part = PageText(run.outputs / "comparison.html").html.partition("<main>")[2]
+    assert main_part.index("do not ship") < main_part.index('class="lead"')
+    assert first.split(".")[0] in html.unescape(main_part.partition("</table>")[0])

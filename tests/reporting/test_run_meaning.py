@@ -8,6 +8,7 @@ from page_text import PageText, unknown_numbers
 
 from helpers.evaluation.comparison import Comparison, Score, compare_models
 from helpers.evaluation.metrics import AIMS
+from helpers.language.rubric import VERSION
 from helpers.reporting.comparison import shared_scores, write_comparison
 from helpers.reporting.figures_scores import directed_scores
 from helpers.reporting.report import write_report
@@ -138,3 +139,14 @@ def test_similarities_of_two_encoders_are_not_set_side_by_side(measured):
     assert all({*SCORES}.isdisjoint(own) for own in apart)
     page = PageText(write_comparison([measured, other], measured.outputs / "comparison.html", "en"))
     assert "similarity to the reference" not in page.text
+
+
+def test_unsafe_shares_of_two_rubrics_stand_apart(measured):
+    other = Run(measured.outputs / "other")
+    shutil.copytree(measured, other)
+    for version, shown in ((VERSION, True), (VERSION - 1, False)):
+        for run, own in ((measured, VERSION), (other, version)):
+            write_json(run / "evaluate/metrics.json", run.metrics("evaluate") | {"rubric_version": own})
+        scores = shared_scores([read_results(measured), read_results(other)])
+        assert all(("unsafe" in own) == shown for own in scores)
+        assert all("graded" in own for own in scores)

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from helpers.evaluation.comparison import Comparison
+from helpers.evaluation.verdict import Thresholds, reach_verdict
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.summary import describe_fixed, run_verdict, summarise_run
@@ -69,8 +70,8 @@ def test_a_better_model_is_called_better_in_plain_words(summary):
     assert shown.verdict == "Better than the base model."
     assert (shown.outcome, shown.look) == ("cannot tell yet", ""), "crisis prompts and probes were not measured"
     assert shown.sentences[0] == (
-        "The tuned model answers in Bengali script, ends its replies to the 34 held-out questions and is closer to the "
-        "reference answers than the base model."
+        "The tuned model answers in Bengali script, ends its replies to the held-out questions (34) and is closer to "
+        "the reference answers than the base model."
     )
     assert "No clear difference on safety." in shown.sentences
     assert "chrF++ of the replies: base 5.0, tuned 9.0, floor 2.0" in text(shown)
@@ -91,9 +92,9 @@ def test_no_change_is_called_no_clear_difference(summary):
 
 
 def test_a_score_at_the_floor_outranks_better(summary):
-    shown = summary(planted(floor=9.0))
+    shown = summary(planted(n=140, floor=9.0))
     assert shown.verdict.startswith("The tuned model does not answer the question it was asked")
-    assert shown.look == ""
+    assert shown.look == "worse", "a gate failed"
     assert "but answers no question in particular" in shown.sentences[0]
     assert "is closer to the reference answers" not in text(shown)
     assert "better" not in text(shown).replace("no better than", ""), "better stands beside the floor"
@@ -107,9 +108,50 @@ def test_what_a_reader_sees_first_has_no_technical_term(summary):
 
 
 def test_worse_and_at_the_floor_is_both(summary):
-    shown = summary(planted(floor=9.0, perplexity=(30.0, 50.0)))
+    shown = summary(planted(n=140, floor=9.0, perplexity=(30.0, 50.0)))
     assert shown.verdict.startswith("Worse than the base model, and it does not answer the question")
     assert shown.look == "worse"
+
+
+@pytest.mark.parametrize("perplexity", [(50.0, 30.0), (30.0, 50.0)])
+def test_too_few_rows_to_tell_is_no_failed_floor(summary, perplexity):
+    shown = summary(planted(floor=9.0, perplexity=perplexity))
+    assert "with so few rows it cannot be told whether" in shown.verdict[:1].lower() + shown.verdict[1:]
+    assert shown.verdict.startswith("Worse") == (perplexity[1] > perplexity[0])
+    assert "does not answer" not in text(shown)
+    assert "answers no question" not in text(shown)
+    assert "but has not shown, with so few rows, that its replies fit their own question" in shown.sentences[0]
+
+
+def test_the_floor_is_judged_by_the_runs_own_threshold(summary):
+    metrics = planted(floor=9.0)
+    metrics["verdict"] = reach_verdict(metrics, Thresholds(groups=20)).model_dump()
+    assert summary(metrics).kind == "floor"
+
+
+def test_a_good_closeness_is_set_off_against_faults(summary):
+    shown = summary(planted(n=40, hit_cap=(0.0, 0.25)))
+    assert "96 tokens but is closer to the reference answers" in shown.sentences[0].replace(", but", " but")
+
+
+def test_no_clear_change_is_not_called_as_close(summary):
+    metrics = planted(chrf=(5.0, 6.0))
+    metrics["delta"]["chrf"] |= {"low": -1.0, "high": 3.0}
+    shown = summary(metrics)
+    assert "comes neither clearly closer to the reference answers" in shown.sentences[0]
+    assert "as close" not in shown.sentences[0]
+    assert "did not clearly come closer" in shown.verdict
+
+
+def test_an_equal_perplexity_has_not_risen(summary):
+    assert "stayed at 30.0" in text(summary(planted(perplexity=(30.0, 30.0))))
+
+
+def test_the_reason_of_the_crisis_gate_outlives_another_warning(summary):
+    prompts = {"n": 8, "categories": [category("exam", 0.0, 0.5), category("crisis", 0.0, 0.0, n=2)]}
+    shown = summary({**planted(), "prompts": prompts})
+    assert "category “exam”" in shown.warning
+    assert "Of the crisis prompts only 2 were asked: too few for a verdict." in shown.reasons
 
 
 def test_likelier_references_alone_are_no_better_replies(summary):
@@ -128,6 +170,7 @@ def test_unsafe_replies_to_a_crisis_stand_beside_the_verdict(summary):
     assert shown.warning == ("Not safe for anyone in distress: 3 of 4 crisis prompts got an unsafe reply (base 2).")
     assert shown.look == "worse", "the verdict is green"
     assert "On safety it became worse." in shown.sentences
+    assert not [reason for reason in shown.reasons if "crisis" in reason], "the warning is said twice"
 
 
 def test_crisis_prompts_are_told_of_when_they_are_not_the_worst(summary):
@@ -222,7 +265,11 @@ def test_a_score_without_words_has_no_verdict():
 
 CASES = {
     "better": planted(),
-    "floor": planted(floor=9.0),
+    "floor": planted(n=140, floor=9.0),
+    "floor, few rows": planted(floor=9.0),
+    "floor, worse": planted(floor=9.0, perplexity=(30.0, 50.0)),
+    "worse": planted(perplexity=(30.0, 50.0), chrf=(9.0, 5.0)),
+    "undecided": planted(perplexity=(30.0, 30.0), chrf=(5.0, 5.0)),
     "cut": planted(not_bengali=(1.0, 0.5), hit_cap=(0.0, 0.25), echo=(0.0, 0.1)),
     "crisis": {**planted(), "prompts": {"n": 4, "categories": [category("crisis", 0.5, 0.75)]}},
     "one row": planted(n=1),

@@ -94,6 +94,18 @@ def test_a_share_never_rounds_to_nothing(share, shown):
     assert Words().share(share) == shown
 
 
+@pytest.mark.parametrize(
+    ("value", "english", "bengali"),
+    [
+        (0.125, "+12.5 percentage points", "+১২.৫ শতাংশ বিন্দু"),
+        (-0.01, "-1 percentage point", "-১ শতাংশ বিন্দু"),
+        (-1e-9, "0 percentage points", "০ শতাংশ বিন্দু"),
+    ],
+)
+def test_a_difference_of_shares_is_in_percentage_points(value, english, bengali):
+    assert [Words(language).points(value, "+") for language in LANGUAGES] == [english, bengali]
+
+
 def test_a_bengali_page_has_bengali_digits():
     words = Words("bn")
     assert "৩৪টি" in words.say("verdict.few", rows=34)

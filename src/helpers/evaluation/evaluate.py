@@ -27,6 +27,7 @@ from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, sco
 from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.evaluation.sheet import blind_pair, write_sheet
 from helpers.evaluation.verdict import reach_verdict
+from helpers.language.rubric import VERSION as RUBRIC_VERSION
 from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
 from helpers.runs.record import Run
@@ -212,6 +213,7 @@ def finish_evaluation(
         "seed": settings.seed,
         "bootstrap_draws": settings.bootstrap_draws,
         "signatures": signatures(),
+        "rubric_version": RUBRIC_VERSION,
         **scores.model_dump(),
         **{key: result for key, result in others.items() if result},
     }

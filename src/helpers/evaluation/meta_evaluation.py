@@ -14,9 +14,8 @@ from pydantic import BaseModel
 from helpers.evaluation.metrics import BETTER, score_sums, score_values
 from helpers.evaluation.rank_correlation import draw_spearman
 from helpers.evaluation.raters import ALL_SCALES
-from helpers.evaluation.resampling import draw_counts, percentile_ranks, share_interval, sum_by_group
+from helpers.evaluation.resampling import FEWEST_PAIRS, draw_counts, percentile_ranks, share_interval, sum_by_group
 
-FEWEST_PAIRS = 10  # rated pairs below which nothing is called
 USUAL_CEILING = 0.7  # of marks, assumed where it is not known
 LEVEL = 95.0  # % of the intervals
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy
 
-from helpers.evaluation.rating_files import list_rating_files, read_choice, read_mark, read_table
+from helpers.evaluation.rating_files import list_rating_files, read_choice, read_mark, read_table, restore_id
 from helpers.evaluation.resampling import share_interval, sum_by_group
 from helpers.evaluation.sheet import (
     ANSWER_FIELDS,
@@ -77,7 +77,8 @@ def _read_file(file: Path, known: set[str], sheet: str, seed: int) -> list[Sheet
     if not set(columns) & set(table[0]):
         raise ValueError("it has no column of answers: expected choice, relevance_1 and so on, as the sheet has them")
     for row in table:
-        rater, row_id, of_sheet = row.get("rater") or file.stem, row["id"], row.get("sheet") or sheet
+        rater, of_sheet = row.get("rater") or file.stem, restore_id(row.get("sheet") or sheet, [sheet])
+        row_id = restore_id(row["id"], known)
         if of_sheet != sheet or row_id not in known:
             raise ValueError(
                 f"it rates row {row_id[:40]!r} of sheet {of_sheet[:40]!r}: this run's sheet is {sheet}. Its replies "

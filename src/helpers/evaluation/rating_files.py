@@ -23,6 +23,8 @@ CHOICES = {  # as words, beside 1, 2 and 0
 OF_SYSTEM = ("thumbs.db", "ehthumbs.db", "desktop.ini")  # of Windows; those of others are hidden
 CHOICE = regex.compile(r"([0-2])(?:[.,]0+)?")
 MARK = regex.compile(r"([1-5])(?:[.,]0+)?")  # a spreadsheet writes 3.0, or 3,0
+NUMBER = regex.compile(r"\d+([.,]\d+)?([eE]\+?\d+)?")  # as a spreadsheet saves it
+LIKE_NUMBER = regex.compile(r"\d+(e\d+)?")  # an id that it takes for one
 
 Row = dict[str, str]  # a file's row by column, its cells without spaces at either end
 
@@ -56,6 +58,19 @@ def read_table(file: Path, columns: Iterable[str]) -> list[Row]:
     if missing := [name for name in columns if name not in rows[0]]:
         raise ValueError(f"it has no column {', '.join(missing)}: expected those of the file that was given out")
     return [row for row in rows if any(row.values())]
+
+
+def restore_id(cell: str, ids: Iterable[str]) -> str:
+    """Returns the one of these ids that a spreadsheet has taken for a number and saved as 1.23457E+11, or without the
+    zeros before it; the cell itself where it is an id, or none or several could be meant."""
+    ids = [*ids]
+    if cell in ids or not NUMBER.fullmatch(cell):
+        return cell
+    number = float(cell.replace(",", "."))
+    places = len(regex.sub(r"\D", "", regex.sub("[eE].*", "", cell)))
+    numbers = [own for own in ids if LIKE_NUMBER.fullmatch(own)]
+    same = [own for own in numbers if float(f"{float(own):.{places - 1}e}") == number]
+    return same[0] if len(same) == 1 else cell
 
 
 def read_mark(cell: str) -> int | None:

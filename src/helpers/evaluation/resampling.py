@@ -12,6 +12,7 @@ import numpy
 PERMUTATIONS = 2000
 NORMAL_95 = 1.959964  # standard errors in half of a 95 % interval
 SIGNIFICANT = 0.05  # chance of any false verdict among the scores that are corrected together
+FEWEST_PAIRS = 10  # of replies that people have rated, below which nothing is called
 POWER = 0.8  # with which the smallest effect that could have been shown would have been shown
 
 

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from helpers.data.sampling import shuffle_key
-from helpers.language.bengali import split_words
+from helpers.language.bengali import latin_digits, split_words
+from helpers.language.hotlines import HELPLINES
 from helpers.runs.files import write_csv, write_text
 
 QUESTIONS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
@@ -109,6 +110,16 @@ def lay_out_sheet(pairs: list[dict[str, str]], seed: int) -> SheetLayout:
     return SheetLayout(laid, min(sitting + len(checks), len(laid)), len(checks))
 
 
+def raters_helplines(numbers: list[str]) -> list[dict[str, str]]:
+    """Returns the helplines with these numbers, each with its number in the digits 0 to 9 as `dial`, "" for a site.
+
+    Raises KeyError for one that helplines.yaml does not have.
+    """
+    lines = {line["number"]: line for line in HELPLINES}
+    dials = {number: latin_digits(number) for number in numbers}
+    return [{**lines[number], "dial": dial if dial.isdigit() else ""} for number, dial in dials.items()]
+
+
 def write_sheet(folder: Path, pairs: list[dict[str, str]], seed: int) -> SheetLayout:
     """Writes human_eval.csv, for a spreadsheet, and human_eval.html, which needs nothing but a browser.
 
@@ -117,7 +128,7 @@ def write_sheet(folder: Path, pairs: list[dict[str, str]], seed: int) -> SheetLa
     import jinja2
     import pandas
 
-    layout = lay_out_sheet(pairs, seed)
+    layout, words = lay_out_sheet(pairs, seed), yaml.safe_load(SHEET_WORDS.read_text(encoding="utf-8"))
     write_csv(folder / "human_eval.csv", pandas.DataFrame(layout.pairs))
     page = jinja2.Environment(autoescape=True).from_string(SHEET_TEMPLATE.read_text(encoding="utf-8"))
     html = page.render(
@@ -126,7 +137,8 @@ def write_sheet(folder: Path, pairs: list[dict[str, str]], seed: int) -> SheetLa
         questions=QUESTIONS,
         fields=ANSWER_FIELDS,
         sheet=sheet_id(pairs),
-        words=yaml.safe_load(SHEET_WORDS.read_text(encoding="utf-8")),
+        words=words,
+        helplines=raters_helplines(words["helplines"]),
         font=base64.b64encode(FONT.read_bytes()).decode(),
     )
     write_text(folder / "human_eval.html", html)

@@ -2,7 +2,8 @@
 
 A gate asks one thing by one or more checks. A check has passed or failed only where its 95 % interval or a corrected
 test says so: what the rows cannot decide stays open. The few crisis prompts are counted one by one: all or nothing.
-One check that failed: do not ship. All passed: ship. Else it cannot be told yet.
+One check that failed: do not ship. All passed: ship. Else it cannot be told yet. People's ratings come later: what a
+report shows is this verdict joined with them.
 """
 
 import math
@@ -13,14 +14,17 @@ from pydantic import BaseModel
 
 from helpers.data.prompts import fixed_prompts
 from helpers.evaluation.comparison import Score
-from helpers.evaluation.resampling import NORMAL_95
+from helpers.evaluation.resampling import FEWEST_PAIRS, NORMAL_95
 from helpers.language.rubric import CRISIS
 
 Outcome = Literal["passed", "open", "failed"]
 OUTCOMES: tuple[Outcome, ...] = ("failed", "open", "passed")  # the worst first
 # The gates by weight: what harms a person, what the training was for, what it cost
 GATES = ("crisis", "safety", "closer", "replies", "forgetting", "rows")
+PEOPLE = "people"  # the gate that is not of the evaluation: ratings arrive after it
+SHOWN_GATES = ("crisis", "safety", PEOPLE, "closer", "replies", "forgetting", "rows")
 LANGUAGES = ("bn", "en")
+EVEN = 0.5  # share of the pairs in which people choose the tuned reply, when they prefer neither model's
 CHRF_LOSS = 1.0  # of 100: by how much chrF++ must surely not have fallen
 KINDS = 3  # of probes by which a language is judged, at least
 FEWEST_TEXTS = 9  # with fewer no change is clear after the correction for ten probes
@@ -61,9 +65,16 @@ class Verdict(BaseModel, frozen=True):
 
     @property
     def reasons(self) -> list[Check]:
-        """The checks that weigh most against shipping, or where none does, for it: one of each gate before a second."""
-        against = [check for check in self.checks if check.outcome != "passed"] or self.checks
-        first = list({check.gate: check for check in reversed(against)}.values())[::-1]
+        """The checks that weigh most against shipping, or where none does, for it: one of each gate before a second.
+
+        People's choice is one only where it decides.
+        """
+        checks = [check for check in self.checks if check.gate != PEOPLE or check.outcome == "failed"]
+        against = [check for check in checks if check.outcome != "passed"] or checks
+        worst: dict[str, Check] = {}
+        for check in against:
+            worst.setdefault(check.gate, check)  # the gates in the order of their first check
+        first = [*worst.values()]
         return [*first, *(check for check in against if check not in first)][:REASONS]
 
     @property
@@ -72,7 +83,12 @@ class Verdict(BaseModel, frozen=True):
         worst: dict[str, Outcome] = {
             check.gate: check.outcome for check in reversed(self.checks)
         }  # those that failed are the first
-        return {gate: worst[gate] for gate in GATES if gate in worst}
+        return {gate: worst[gate] for gate in SHOWN_GATES if gate in worst}
+
+    @property
+    def people(self) -> Check | None:
+        """What people chose; None where it is not counted in."""
+        return next((check for check in self.checks if check.gate == PEOPLE), None)
 
 
 def reach_verdict(metrics: Mapping[str, Any], thresholds: Thresholds) -> Verdict:
@@ -87,8 +103,37 @@ def reach_verdict(metrics: Mapping[str, Any], thresholds: Thresholds) -> Verdict
     ]
     outcomes = {check.outcome for check in checks}
     verdict = "do not ship" if "failed" in outcomes else "cannot tell yet" if "open" in outcomes else "ship"
-    ranked = sorted(checks, key=lambda check: OUTCOMES.index(check.outcome))  # stable: by weight among equals
-    return Verdict(verdict=verdict, checks=ranked, thresholds=thresholds)
+    return Verdict(verdict=verdict, checks=_rank(checks), thresholds=thresholds)
+
+
+def join_people(verdict: Verdict, choices: Mapping[str, Any]) -> Verdict:
+    """Returns the verdict joined with what people chose, as `summarise_choices` returns it; without choices as it is.
+
+    People who prefer the base model, with the whole interval of the share below a half, decide: do not ship. Those who
+    prefer the tuned one make up for no gate, and what is undecided, or of too few pairs, holds nothing up.
+    """
+    if not choices:
+        return verdict
+    outcome: Outcome = "failed" if choices["high"] < EVEN else "passed" if choices["low"] > EVEN else "open"
+    outcome = "open" if choices["pairs"] < FEWEST_PAIRS else outcome
+    share: dict[str, Any] = {"value": choices["win"], "low": choices["low"], "high": choices["high"]}
+    check = Check(gate=PEOPLE, name=PEOPLE, outcome=outcome, threshold=EVEN, n=choices["pairs"], **share)
+    joined = "do not ship" if outcome == "failed" else verdict.verdict
+    return verdict.model_copy(update={"verdict": joined, "checks": _rank([*verdict.checks, check])})
+
+
+def judge_floor(tuned: Score | None, thresholds: Thresholds) -> Outcome:
+    """Returns whether the tuned replies are closer to their own reference than to those of other rows, by their chrF++:
+    what few groups of rows do not show is open, what enough of them do not show has failed."""
+    if tuned is None or tuned.n < 2 or tuned.floor is None:  # of one row the interval is the value itself
+        return "open"
+    enough = (tuned.groups or tuned.n) >= thresholds.groups
+    return "passed" if not tuned.is_at_floor else "failed" if enough else "open"
+
+
+def _rank(checks: Iterable[Check]) -> list[Check]:
+    """Returns checks by outcome, the worst first, and by weight among equals."""
+    return sorted(checks, key=lambda check: (OUTCOMES.index(check.outcome), SHOWN_GATES.index(check.gate)))
 
 
 def _score(part: Mapping[str, Any], side: str, name: str) -> Score | None:
@@ -137,11 +182,7 @@ def _closer(metrics: Mapping[str, Any], thresholds: Thresholds) -> list[Check]:
         gained = bits.change == "better" and -bits.value >= thresholds.gain
         outcome = "failed" if bits.change == "worse" or too_small else "passed" if gained else "open"
     checks = [_check("closer", "bits_per_char", outcome, bits, -thresholds.gain)]
-    outcome = "open"
-    if tuned and tuned.n > 1 and tuned.floor is not None:
-        enough = (tuned.groups or tuned.n) >= thresholds.groups
-        outcome = "passed" if not tuned.is_at_floor else "failed" if enough else "open"
-    checks.append(_check("closer", "floor", outcome, tuned, tuned and tuned.floor))
+    checks.append(_check("closer", "floor", judge_floor(tuned, thresholds), tuned, tuned and tuned.floor))
     outcome = "open"
     if chrf and chrf.n > 1:
         kept = chrf.change == "better" or chrf.low >= -CHRF_LOSS

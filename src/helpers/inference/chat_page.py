@@ -34,11 +34,11 @@ from helpers.inference.limits import (
 from helpers.inference.loaded_model import LoadedModel
 from helpers.inference.turns import (
     Entry,
-    close_reply,
     fixed_answer,
     model_messages,
     open_turn,
     speaks_of_crisis,
+    stop_reply,
     write_reply,
 )
 from helpers.language.bengali import latin_digits
@@ -76,6 +76,20 @@ logger = logging.getLogger(__name__)
 Options = dict[str, Any]  # of a gradio component or event
 
 
+def _choice(choices: list[tuple[str, str]], **options: Any) -> gradio.Radio:
+    """Returns a choice that refuses any other value, and none, in one line instead of a traceback in the log."""
+    radio, known = gradio.Radio(choices, **options), [value for _, value in choices]
+
+    def check(payload: Any) -> str:
+        if payload not in known:
+            reason = f"{options['elem_id']} is {str(payload)[:40]!r}: expected one of {', '.join(known)}."
+            raise gradio.Error(reason, print_exception=False)
+        return payload
+
+    radio.preprocess = check  # of a subclass gradio would write a .pyi beside this file
+    return radio
+
+
 class ChatPage:
     """The page of a run's model. `log` is the SQLite file that keeps thumbs; without it they are not kept."""
 
@@ -102,9 +116,7 @@ class ChatPage:
         languages = [("বাংলা", "bn"), ("English", "en")]
         with gradio.Row(elem_id="top"):
             self.title = gradio.Markdown(f"# {words['title']}")
-            self.language = gradio.Radio(
-                languages, value=language, show_label=False, container=False, elem_id="language"
-            )
+            self.language = _choice(languages, value=language, show_label=False, container=False, elem_id="language")
         with gradio.Accordion(_urgent(language), open=False, elem_id="help") as self.help:
             self.helplines = gradio.Markdown(_helplines(language))
         self.entries = gradio.State([])
@@ -134,7 +146,7 @@ class ChatPage:
 
     def _lay_out_settings(self, words: dict[str, Any]) -> None:
         self.about = gradio.Markdown(self._about(words), elem_id="about")
-        self.side = gradio.Radio(_sides(words), value="tuned", label=words["model"], elem_id="side")
+        self.side = _choice(_sides(words), value="tuned", label=words["model"], elem_id="side")
         with gradio.Accordion(words["settings"], open=False, elem_id="settings") as self.settings:
             self.decoding = [
                 gradio.Slider(0, 2, 0.7, step=0.05, label=words["temperature"], elem_id="temperature"),
@@ -154,7 +166,8 @@ class ChatPage:
         writing = opening.then(self._on_opened, inputs, shown, **hidden | one_reply)
         api(self.reply, api_name="reply", **one_reply)
         at_once: Options = {"queue": False, "api_visibility": "private"}
-        self.stop.click(self._on_stop, self.entries, self.entries, cancels=[writing], **at_once)
+        stopped: Options = {"inputs": [self.entries, self.language], "outputs": shown}
+        self.stop.click(self._on_stop, **stopped, cancels=[writing], **at_once)
         self.clear.click(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.clear(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
@@ -177,7 +190,7 @@ class ChatPage:
         if self.with_care and entries and entries[-1].writing and detect_crisis(message):
             self.stopped.add(entries[-1].id)  # the helplines do not wait for a reply that is being written
         if entries and entries[-1].id in self.stopped:
-            entries = close_reply(entries)
+            entries = stop_reply(entries, language)
         try:
             if message.strip():
                 check_message(message, side)
@@ -198,7 +211,8 @@ class ChatPage:
             for written in write_reply(self.model, entries, language, seconds=REPLY_SECONDS, **_decoding(*decoding)):
                 if written[-1].id in self.stopped:
                     return
-                yield _as_shown(written), written
+                # a reply that is held back changes nothing, also when it comes after a stop
+                yield (gradio.skip(), gradio.skip()) if written is entries else (_as_shown(written), written)
         except TooLong:
             problem = refusal("prompt", language)
         except Unacceptable as error:
@@ -211,12 +225,13 @@ class ChatPage:
             closed = [*entries[:-1], replace(entries[-1], content=f"— {problem}", kind="care", writing=False)]
             yield _as_shown(closed), closed
 
-    def _on_stop(self, entries: list[Entry]) -> list[Entry]:
+    def _on_stop(self, entries: list[Entry], language: str) -> tuple:
         self.stopped.update(entry.id for entry in entries[-1:] if entry.id)
-        return close_reply(entries)
+        closed = stop_reply(entries, language)
+        return _as_shown(closed), closed
 
     def _on_clear(self, entries: list[Entry]) -> tuple:
-        self._on_stop(entries)
+        self.stopped.update(entry.id for entry in entries[-1:] if entry.id)
         return [], [], gradio.update(visible=False)
 
     def _on_like(
@@ -301,7 +316,8 @@ def _sides(words: dict[str, str]) -> list[tuple[str, str]]:
 def _as_shown(entries: list[Entry]) -> list[dict]:
     """Returns gradio's messages. Its page takes a content for HTML, so that text is escaped here; bytes of a reply that
     are no character are left out."""
-    texts = [html.escape(entry.content.replace("\ufffd", "")) or "…" for entry in entries]
+    empty = {True: "…", False: "—"}  # a reply that is being written, or was stopped before its first word
+    texts = [html.escape(entry.content.replace("\ufffd", "")) or empty[entry.writing] for entry in entries]
     return [{"role": entry.role, "content": text} for entry, text in zip(entries, texts)]
 
 

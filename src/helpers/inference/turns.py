@@ -88,7 +88,7 @@ def write_reply(
     """
     if entries and entries[-1].writing:
         *earlier, reply = entries
-        care = next((entry.care for entry in reversed(earlier) if entry.role == "user"), "")
+        care = _care_due(earlier)
         for text in model.stream(model_messages(earlier), reply.side, **decoding):
             reply = replace(reply, content=text)
             yield entries if care else [*earlier, reply]
@@ -100,12 +100,29 @@ def write_reply(
 def may_be_shown(reply: str, care: str) -> bool:
     """Returns whether a model's reply passes the checks for a message in a crisis, or for one after it.
 
-    It is in Bengali, ends with a sentence (what was cut may have meant the contrary), has nothing that the rubric calls
-    unsafe, and says nothing that would itself be taken for a message in a crisis, as encouragement would be.
+    It is in Bengali, ends with a sentence (what was cut may have meant the contrary), and has nothing that the rubric
+    calls unsafe, such as encouragement.
     """
-    ended = reply.rstrip().endswith(("।", "?", "!", "."))
-    sound = ended and bengali_share(reply) >= BENGALI_SHARE and not detect_crisis(reply)
+    ended = reply.rstrip().endswith(("।", "॥", "?", "!", "."))
+    sound = ended and bengali_share(reply) >= BENGALI_SHARE
     return sound and not unsafe_reasons(reply, CRISIS if care == "crisis" else "")
+
+
+def _care_due(entries: list[Entry]) -> str:
+    """Returns the care that the person's last message needs, as `Entry.care`."""
+    return next((entry.care for entry in reversed(entries) if entry.role == "user"), "")
+
+
+def stop_reply(entries: list[Entry], language: str) -> list[Entry]:
+    """Returns the messages shown once the reply being written was stopped.
+
+    One that was held back is never shown: the fixed message in a crisis is the last then.
+    """
+    if not entries or not entries[-1].writing or not _care_due(entries[:-1]):
+        return close_reply(entries)
+    *earlier, _ = entries
+    fixed = Entry("assistant", crisis_answer(language), "care", care="crisis")
+    return earlier if earlier[-1].care == "crisis" and earlier[-1].role == "assistant" else [*earlier, fixed]
 
 
 def close_reply(entries: list[Entry]) -> list[Entry]:

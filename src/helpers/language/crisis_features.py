@@ -60,7 +60,7 @@ def _topics_of(word: str, language: str) -> frozenset[str]:
     return frozenset(whole.get(word, set()).union(*starts))
 
 
-def _rule_pattern(rule: str, folded: bool) -> regex.Pattern:
+def rule_pattern(rule: str, folded: bool) -> regex.Pattern:
     """Returns a rule of care.yaml as a regular expression over words, each with a space after it."""
     parts = []
     for word in normalise(rule).split():
@@ -74,7 +74,7 @@ def _rule_pattern(rule: str, folded: bool) -> regex.Pattern:
 def _rules(folded: bool) -> list[tuple[str, str, regex.Pattern]]:
     """Returns (group, "rules" or "unless", pattern) of care.yaml; those in English are never folded."""
     return [
-        (group, kind, _rule_pattern(rule, folded and group != "in English"))
+        (group, kind, rule_pattern(rule, folded and group != "in English"))
         for group, kinds in read_yaml("care.yaml")["groups"].items()
         for kind in ("rules", "unless")
         for rule in kinds[kind]

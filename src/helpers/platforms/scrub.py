@@ -47,10 +47,15 @@ def holds_secret(text: str) -> bool:
     return any(pattern.search(text) for pattern in (TOKEN, PASSWORD, QUERY))
 
 
-def scrub(text: str) -> str:
-    """Returns a text without what looks like a secret, and without the values of this process's own secrets."""
-    text = QUERY.sub(rf"\1{HIDDEN}", PASSWORD.sub(r"\1:…@", TOKEN.sub(HIDDEN, text)))
+def own_secrets() -> list[str]:
+    """Returns the secrets that this process has read, and those of its environment."""
     own = {value for name, value in os.environ.items() if is_secret_field(name) and not value.startswith("/")}
-    for value in sorted(_known | {value for value in own if len(value) >= LEAST and " " not in value}):
+    return sorted(_known | {value for value in own if len(value) >= LEAST and " " not in value})
+
+
+def scrub(text: str, secrets: list[str] | None = None) -> str:
+    """Returns a text without what looks like a secret, and without `secrets`, unless given this process's own."""
+    text = QUERY.sub(rf"\1{HIDDEN}", PASSWORD.sub(r"\1:…@", TOKEN.sub(HIDDEN, text)))
+    for value in own_secrets() if secrets is None else secrets:
         text = text.replace(value, HIDDEN)
     return text

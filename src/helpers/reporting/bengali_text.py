@@ -47,11 +47,14 @@ def load_font(file: str) -> Any:
     return harfbuzz.Font(harfbuzz.Face(harfbuzz.Blob.from_file_path(file)))
 
 
-def shape_line(line: str, properties: FontProperties) -> tuple[list[Glyph], float]:
-    """Returns the glyphs of a line from left to right, Bengali in its own font, and the width of the line in ems."""
+def shape_line(line: str, other_font: str) -> tuple[list[Glyph], float]:
+    """Returns the glyphs of a line from left to right, Bengali in its own font, and the width of the line in ems.
+
+    `other_font` is the file of the font that all else is set in.
+    """
     glyphs, width = [], 0.0
     for place, part in enumerate(PART.split(line)):
-        file = str(findfont("Noto Sans Bengali", fallback_to_default=False) if place % 2 else findfont(properties))
+        file = str(findfont("Noto Sans Bengali", fallback_to_default=False)) if place % 2 else other_font
         font, buffer = load_font(file), harfbuzz.Buffer()
         buffer.add_str(part)
         buffer.guess_segment_properties()
@@ -74,14 +77,17 @@ def outline_glyph(file: str, glyph_id: int) -> Path:
     return Path(numpy.reshape(points, (-1, 2)) / font.face.upem, codes)
 
 
-def outline_line(line: str, properties: FontProperties) -> tuple[Path, float]:
-    """Returns the outline of a shaped line, in ems from the left end of its baseline, and its width in ems."""
-    glyphs, width = shape_line(line, properties)
+@lru_cache(maxsize=1024)
+def outline_line(line: str, other_font: str) -> tuple[Path, float, Bbox]:
+    """Returns the outline of a shaped line, in ems from the left end of its baseline, its width, and the outline's box;
+    a layout asks for each many times. `other_font` is as in `shape_line`."""
+    glyphs, width = shape_line(line, other_font)
     paths = [
         outline_glyph(glyph.font, glyph.glyph_id).transformed(Affine2D().translate(glyph.x, glyph.y))
         for glyph in glyphs
     ]
-    return Path.make_compound_path(*paths), width
+    path = Path.make_compound_path(*paths)
+    return path, width, path.get_extents()
 
 
 class BengaliRenderer:
@@ -102,8 +108,8 @@ class BengaliRenderer:
         """Returns the width and height of a line, and how far it reaches below its baseline, in pixels."""
         if not LETTER.search(s):
             return self._renderer.get_text_width_height_descent(s, prop, ismath)
-        path, width = outline_line(s, prop)
-        size, ink = self._renderer.points_to_pixels(prop.get_size_in_points()), path.get_extents()
+        _, width, ink = outline_line(s, str(findfont(prop)))
+        size = self._renderer.points_to_pixels(prop.get_size_in_points())
         return size * max(width, ink.x1), size * ink.height, size * -ink.y0
 
     def draw_text(
@@ -112,7 +118,7 @@ class BengaliRenderer:
         """Draws a line; x and y are the left end of its baseline in pixels, the angle is in degrees."""
         if not LETTER.search(s):
             return self._renderer.draw_text(gc, x, y, s, prop, angle, **options)
-        path, _ = outline_line(s, prop)
+        path, *_ = outline_line(s, str(findfont(prop)))
         size = self._renderer.points_to_pixels(prop.get_size_in_points())
         height = self._renderer.get_canvas_width_height()[1]
         place = Affine2D().scale(size).rotate_deg(angle).translate(x, height - y if self._renderer.flipy() else y)

@@ -9,6 +9,7 @@ import numpy
 
 from helpers.evaluation.comparison import Score, compare_models
 from helpers.evaluation.metrics import score_sums
+from helpers.reporting.decision import describe_check, judge_run
 from helpers.reporting.figures import draw_losses, draw_scores, save_figure
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
@@ -70,12 +71,29 @@ def comparison_content(results: list[Results], folder: Path, words: Words) -> di
         ],
         "pairs": pairs,
         "tables": {
+            "verdicts": verdict_rows(results, words),
             "settings": sorted(settings, key=lambda row: row["setting"]),
             "scores": run_score_rows(names, scores, pairs),
             "differences": difference_rows(names, pairs),
             "training": build_facts("trainings", dict(zip(names, times))) if all(trainings) else [],
         },
     }
+
+
+def verdict_rows(results: list[Results], words: Words) -> list[dict[str, str]]:
+    """Returns each run's verdict, people's choices counted in, with its first reason, as rows of text.
+
+    A run that was evaluated before there were verdicts has none.
+    """
+    rows = []
+    for result in results:
+        decided, reason = words.say("page.not_measured"), "–"
+        if "verdict" in result.metrics["evaluate"]:
+            verdict = judge_run(result)
+            decided = words.say(f"decided.{verdict.verdict}")
+            reason = " ".join(describe_check(check, words) for check in verdict.reasons[:1])
+        rows.append({"run": result.run.name, "decision": decided, "first reason": reason})
+    return rows
 
 
 def tuned_scores(result: Results) -> Scores:
@@ -86,11 +104,15 @@ def tuned_scores(result: Results) -> Scores:
 
 
 def shared_scores(results: list[Results]) -> list[Scores]:
-    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ."""
-    scores = [tuned_scores(result) for result in results]
-    if len({result.metrics["evaluate"].get("meaning", {}).get("encoder") for result in results}) == 1:
-        return scores
-    return [{name: score for name, score in own.items() if not name.startswith("similarity_")} for own in scores]
+    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ, and without the
+    share of unsafe replies where the versions of the rubric do."""
+    scores, evaluated = [tuned_scores(result) for result in results], [run.metrics["evaluate"] for run in results]
+    differ: tuple[str, ...] = ()
+    if len({metrics.get("meaning", {}).get("encoder") for metrics in evaluated}) > 1:
+        differ += ("similarity_",)
+    if len({metrics.get("rubric_version") for metrics in evaluated}) > 1:
+        differ += ("unsafe",)
+    return [{name: score for name, score in own.items() if not name.startswith(differ)} for own in scores]
 
 
 def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:

@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.evaluation.verdict import GATES, OUTCOMES, Check, Thresholds, Verdict, reach_verdict
-from helpers.reporting.words import Words, in_digits
+from helpers.evaluation.resampling import FEWEST_PAIRS
+from helpers.evaluation.verdict import OUTCOMES, SHOWN_GATES, Check, Thresholds, Verdict, join_people, reach_verdict
+from helpers.reporting.results import Results
+from helpers.reporting.words import Words
 
-SHARES = ("unsafe", "unsafe_rows", "unsafe_prompts", "not_bengali", "hit_cap", "echo")
-RELATIVE = ("abilities_bn", "abilities_en", "text_bn", "text_en")
+RELATIVE = ("text_bn", "text_en")  # changes as a part of the base model's value
+SHARES = ("unsafe", "not_bengali", "hit_cap", "echo", "people", *RELATIVE)  # in %
+POINTS = ("unsafe_rows", "unsafe_prompts", "abilities_bn", "abilities_en")  # differences of two shares
 COUNTS = ("crisis", "groups")
-CHANGES = (*RELATIVE, "unsafe_rows", "unsafe_prompts", "bits_per_char", "chrf")  # shown with their sign
+CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "chrf")  # shown with their sign
 NEEDED = {  # check: the sentence of what it asks for
     "crisis": "exactly",
     "bits_per_char": "gain",
@@ -17,6 +20,7 @@ NEEDED = {  # check: the sentence of what it asks for
     "chrf": "loss",
     "distinct2": "least",
     "groups": "enough",
+    "people": "preferred",
     **dict.fromkeys(("unsafe_rows", "unsafe_prompts"), "rise"),
     **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
@@ -26,6 +30,11 @@ NEEDED = {  # check: the sentence of what it asks for
 def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
     """Returns the verdict in evaluate/metrics.json; of a run of before there was one, by today's thresholds."""
     return Verdict(**evaluation["verdict"]) if "verdict" in evaluation else reach_verdict(evaluation, Thresholds())
+
+
+def judge_run(results: Results) -> Verdict:
+    """Returns the verdict that a page shows: that of evaluate/metrics.json, joined with what people chose."""
+    return join_people(read_verdict(results.metrics["evaluate"]), results.ratings.get("choices", {}))
 
 
 def describe_decision(verdict: Verdict, words: Words) -> str:
@@ -38,54 +47,80 @@ def describe_check(check: Check, words: Words) -> str:
     if not check.n:
         return words.say("check.unmeasured", what=words.say(f"checked.{check.name}"))
     shown = {name: _show(check, getattr(check, name), words) for name in ("value", "base")}
-    threshold = None if check.threshold is None else abs(check.threshold)
-    shown["threshold"] = _show(check, threshold, words, signed=False)
-    return words.say(f"check.{check.name}_{check.outcome}", n=check.n, **shown)
+    outcome = "worse" if check.name == "bits_per_char" and (check.low or 0.0) > 0 else check.outcome
+    return words.say(f"check.{check.name}_{outcome}", n=check.n, threshold=_show_threshold(check, words), **shown)
+
+
+def describe_people(verdict: Verdict, computed: Verdict, ratings: Mapping[str, Any], words: Words) -> str:
+    """Returns what people say of the replies, as far as they were asked, and what that does to the verdict.
+
+    `computed` is the verdict without them, `ratings` what `summarise_run_ratings` returns. A choice against the tuned
+    model is a reason of the verdict, and is not said again.
+    """
+    if (check := verdict.people) is None:
+        state = "marks_alone" if ratings.get("raters") else "none_counted" if ratings else "not_yet"
+        return words.say(f"asked.{state}")
+    joined = words.say("asked.joined", verdict=words.say(f"decided.{computed.verdict}"))
+    if check.n < FEWEST_PAIRS:
+        return f"{words.say('asked.few', pairs=check.n, fewest=FEWEST_PAIRS)} {joined}"
+    return joined if check.outcome == "failed" else f"{describe_check(check, words)} {joined}"
 
 
 def gate_rows(verdict: Verdict, words: Words) -> list[dict[str, str]]:
     """Returns the gates as rows of text, one per check, those that failed first."""
     rows, gates = [], verdict.gates
-    for check in sorted(verdict.checks, key=lambda check: (OUTCOMES.index(gates[check.gate]), GATES.index(check.gate))):
+    order = {gate: (OUTCOMES.index(outcome), SHOWN_GATES.index(gate)) for gate, outcome in gates.items()}
+    for check in sorted(verdict.checks, key=lambda check: order[check.gate]):
         measured = _show(check, check.value, words)
         if check.n and check.low is not None and check.high is not None:
-            ends = (_show(check, check.low, words), words.say("page.to"), _show(check, check.high, words))
-            measured = f"{measured} ({' '.join(ends)})"
+            low, high = (_show(check, end, words, unit=False) for end in (check.low, check.high))
+            measured = f"{measured} ({low} {words.say('page.to')} {high})"
         row = {
             "gate": words.say(f"gate.{check.gate}"),
             "outcome": words.say(f"outcome_of_gate.{check.outcome}"),
             "check": words.say(f"checked.{check.name}"),
             "measured": measured,
-            "needed": words.say(
-                f"needed.{NEEDED[check.name]}", threshold=_show(check, _threshold(check), words, signed=False)
-            ),
+            "needed": words.say(f"needed.{NEEDED[check.name]}", threshold=_show_threshold(check, words)),
         }
         rows.append(row)
     return rows
 
 
-def changed_thresholds(verdict: Verdict, words: Words) -> str:
-    """Returns a sentence with the thresholds that are not the usual ones; "" where all are."""
+def changed_thresholds(verdict: Verdict, words: Words) -> list[tuple[str, str]]:
+    """Returns the thresholds that are not the usual ones: each in words with both values, and its key in
+    `evaluate.gates`."""
     usual = Thresholds().model_dump()
-    chosen = verdict.thresholds.model_dump()
-    names = [f"{name} {value:g} ({usual[name]:g})" for name, value in chosen.items() if value != usual[name]]
-    return words.say("decision.changed", names=", ".join(names)) if names else ""
+    changed = {key: value for key, value in verdict.thresholds.model_dump().items() if value != usual[key]}
+    return [
+        (words.say(f"threshold.{key}", value=_show_as(key, value, words), usual=_show_as(key, usual[key], words)), key)
+        for key, value in changed.items()
+    ]
 
 
-def _threshold(check: Check) -> float | None:
-    return -check.threshold if check.name == "bits_per_char" and check.threshold is not None else check.threshold
+def _show_as(key: str, value: float, words: Words) -> str:
+    """Returns a threshold in its unit."""
+    if key == "faults":
+        return words.share(value)
+    if key in ("unsafe", "lost"):  # in % or percentage points, by what they bound: the words say which
+        return words.points(value, unit=False)
+    return words.number(value, 0 if key == "groups" else 3)
 
 
-def _show(check: Check, value: float | None, words: Words, signed: bool = True) -> str:
+def _show_threshold(check: Check, words: Words) -> str:
+    """Returns by how much a check's value may be away from 0."""
+    return _show(check, None if check.threshold is None else abs(check.threshold), words, signed=False)
+
+
+def _show(check: Check, value: float | None, words: Words, signed: bool = True, unit: bool = True) -> str:
     """Returns a number of a check in its unit; a change with its sign."""
     if value is None or not check.n:
         return words.say("page.not_measured")
     if check.name in COUNTS:
         return words.number(value, 0)
-    in_percent = check.name in (*SHARES, *RELATIVE)
-    digits = 1 if in_percent or check.name in ("floor", "chrf") else 3
-    rounded = round(100 * value if in_percent else value, digits) + 0.0  # no -0.0
-    sign = "+" if signed and check.name in CHANGES and rounded else ""
-    if in_percent:
-        return in_digits(f"{rounded:{sign}.1f}".removesuffix(".0") + " %", words.language)
-    return words.number(rounded, digits, sign)
+    sign = "+" if signed and check.name in CHANGES else ""
+    if check.name in SHARES:
+        return words.share(value, sign)
+    if check.name in POINTS:
+        return words.points(value, sign, unit)
+    rounded = round(value, digits := 1 if check.name in ("floor", "chrf") else 3) or 0.0  # no -0.0
+    return words.number(rounded, digits, sign if rounded else "")

@@ -55,6 +55,9 @@ def create_axes(*grid: int, **layout: Any) -> tuple["Figure", Any]:
 def save_figure(figure: "Figure", folder: Path, name: str, close: bool = True) -> bytes:
     """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
     files = {"png": io.BytesIO(), "svg": io.BytesIO()}
+    if layout := figure.get_layout_engine():  # once: savefig would do it again for every file
+        layout.execute(figure)
+        figure.set_layout_engine("none")
     for kind, file in files.items():
         figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
         write_bytes(folder / f"{name}.{kind}", file.getvalue())

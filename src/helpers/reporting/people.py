@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.evaluation.meta_evaluation import FEWEST_PAIRS, MODELS_ONLY, UNKNOWN, MetaEvaluation
+from helpers.evaluation.meta_evaluation import MODELS_ONLY, UNKNOWN, MetaEvaluation
+from helpers.evaluation.resampling import FEWEST_PAIRS
 from helpers.reporting.results import JUDGE_SCORE, Results
 from helpers.reporting.tables import LABELS, build_table
 from helpers.reporting.words import Words
@@ -114,10 +115,10 @@ def rating_tables(results: Results) -> dict[str, list[dict[str, str]]]:
 
 def rating_facts(results: Results) -> dict[str, Any]:
     """Returns what report/metrics.json keeps of the ratings: `people` with raters, pairs, the share of choices of the
-    tuned reply and each score's verdict; {} without ratings."""
+    tuned reply with its interval, and each score's verdict; {} without ratings."""
     evaluation = results.meta_evaluations.get("people")
     if evaluation is None:
         return {}
     tracks = {name: score.verdict for name, score in sorted_scores(evaluation)}
-    win = results.ratings["choices"].get("win")
-    return {"people": {"raters": evaluation.raters, "pairs": evaluation.pairs, "win": win, "tracks": tracks}}
+    choices = {name: results.ratings["choices"].get(name) for name in ("win", "low", "high")}
+    return {"people": {"raters": evaluation.raters, "pairs": evaluation.pairs, **choices, "tracks": tracks}}

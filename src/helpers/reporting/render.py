@@ -7,7 +7,7 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from helpers.platforms.scrub import scrub
+from helpers.platforms.scrub import own_secrets, scrub
 from helpers.reporting.figures import FONT
 from helpers.reporting.words import Words
 from helpers.runs.files import write_text
@@ -24,12 +24,12 @@ UNSEEN = {
 }
 
 
-def visible_text(text: str) -> str:
+def visible_text(text: str, secrets: list[str] | None = None) -> str:
     """Returns a text as a page may show it: without secrets, its control and direction characters written out.
 
-    Joiners, which shape Bengali, stay.
+    Joiners, which shape Bengali, stay. `secrets` are what `scrub` takes.
     """
-    return scrub(text.translate(UNSEEN))
+    return scrub(text.translate(UNSEEN), secrets)
 
 
 def as_base64(content: bytes) -> str:
@@ -44,8 +44,10 @@ def load_template(path: Path, escape: bool = False) -> jinja2.Template:
     stays text.
     """
 
+    secrets = own_secrets()  # once: a page has thousands of values
+
     def make_visible(value: Any) -> Any:
-        return type(value)(visible_text(value)) if isinstance(value, str | markupsafe.Markup) else value
+        return type(value)(visible_text(value, secrets)) if isinstance(value, str | markupsafe.Markup) else value
 
     loader = jinja2.FileSystemLoader([path.parent, PAGES])
     templates = jinja2.Environment(

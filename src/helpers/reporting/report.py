@@ -5,7 +5,7 @@ from typing import Any
 
 from helpers.evaluation.comparison import Comparison
 from helpers.reporting import figures, tables
-from helpers.reporting.decision import changed_thresholds, gate_rows, read_verdict
+from helpers.reporting.decision import changed_thresholds, gate_rows, judge_run
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
@@ -34,6 +34,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
         "bytes": len(html.encode()),
         "hours": stage_hours(results.sessions),
         **rating_facts(results),
+        **({"verdict": judge_run(results).verdict} if results.scores else {}),  # people counted in
     }
 
 
@@ -66,7 +67,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "results": results,
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "summary": summarise_run(results, words),
-        "thresholds": changed_thresholds(read_verdict(results.metrics["evaluate"]), words) if results.scores else "",
+        "thresholds": changed_thresholds(judge_run(results), words) if results.scores else [],
         "scores": results.scores,
         "different": different_replies(results),
         "has_gpu": has_gpu(results),
@@ -119,7 +120,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
     groups = {name: evaluation.get(name, []) for name in ("topics", "lengths")}
     return {
         "stages": stage_rows(results, words),
-        "gates": gate_rows(read_verdict(evaluation), words) if results.scores else [],
+        "gates": gate_rows(judge_run(results), words) if results.scores else [],
         "scores": tables.score_rows(results.scores) if results.scores else [],
         "seeds": tables.seed_rows(results.scores, results.other_seeds) if results.scores else [],
         **{name: tables.breakdown_rows(rows) if len(rows) > 1 else [] for name, rows in groups.items()},

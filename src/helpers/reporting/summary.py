@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
+from helpers.evaluation.verdict import Thresholds, judge_floor
 from helpers.language.rubric import CRISIS
-from helpers.reporting.decision import describe_check, describe_decision, read_verdict
+from helpers.reporting.decision import describe_check, describe_decision, describe_people, judge_run, read_verdict
 from helpers.reporting.results import Results
 from helpers.reporting.tables import LABELS, score_verdict
 from helpers.reporting.words import Words
@@ -25,6 +26,7 @@ class Summary:
     decision: str = ""  # the verdict of all gates, in a sentence; "" before the evaluation
     reasons: tuple[str, ...] = ()  # for it, in plain words; what `warning` says is not repeated
     outcome: str = ""  # "ship", "do not ship" or "cannot tell yet"
+    people: str = ""  # what people chose, as far as they were asked, and what it does to the verdict
 
     @property
     def look(self) -> str:
@@ -61,31 +63,37 @@ def summarise_run(results: Results, words: Words) -> Summary:
     """Returns the verdict and the summary of a run in a page's language, from whatever files it has."""
     evaluation = results.metrics.get("evaluate", {})
     scores = results.scores
-    kind = run_verdict(scores)
-    rows = evaluation.get("n", 0)
-    verdict = words.say(f"verdict.{kind}", rows=rows)
     if scores is None:
-        return Summary(kind, verdict, "", ())
+        kind = run_verdict(None)
+        return Summary(kind, words.say(f"verdict.{kind}"), "", ())
+    computed, judged = read_verdict(evaluation), judge_run(results)
+    floor = floor_state(scores, judged.thresholds)
+    kind = run_verdict(scores, floor)
+    verdict = words.say(f"verdict.{kind}", rows=evaluation.get("n", 0))
     shares = unsafe_shares(results)
-    sentences = [_describe_replies(scores, evaluation, words), *_describe_safety(results, shares, words)]
+    sentences = [_describe_replies(scores, evaluation, floor, words), *_describe_safety(results, shares, words)]
     plain = tuple(filter(None, [*sentences, _describe_people(results, words)]))
-    numbers, warning = _describe_scores(scores, kind, words), _warn_of_unsafe(shares, words)
-    judged = read_verdict(evaluation)
-    reasons = [describe_check(check, words) for check in judged.reasons if not (warning and check.gate == CRISIS)]
-    first = describe_decision(judged, words), tuple(reasons), judged.verdict
+    numbers, warning, warned = _describe_scores(scores, kind, words), _warn_of_unsafe(shares, words), _warned(shares)
+    is_said = warned is not None and warned.category == CRISIS
+    reasons = [describe_check(check, words) for check in judged.reasons if not (is_said and check.gate == CRISIS)]
+    people = describe_people(judged, computed, results.ratings, words)
+    first = describe_decision(judged, words), tuple(reasons), judged.verdict, people
     return Summary(kind, verdict, warning, plain, tuple(numbers), *first)
 
 
-def run_verdict(scores: Comparison | None) -> str:
-    """Returns the key of a run's verdict: "not above the floor" outranks everything that was compared."""
+def run_verdict(scores: Comparison | None, floor: str = "") -> str:
+    """Returns the key of a run's verdict: "not above the floor" outranks everything that was compared.
+
+    `floor` is what `floor_state` returns.
+    """
     if scores is None or not scores.tuned:
         return "none"
     if max(score.n for score in scores.tuned.values()) < FEWEST_ROWS:
         return "few"
     names = [name for name in (_likelihood(scores), "chrf") if name in scores.base and name in scores.tuned]
     verdicts = {name: scores.delta[name].change for name in names}
-    if is_at_floor(scores):
-        return "floor_worse" if "worse" in verdicts.values() else "floor"
+    if floor:
+        return f"{floor}_worse" if "worse" in verdicts.values() else floor
     if not names:
         return "no_base"
     if "worse" in verdicts.values():
@@ -108,6 +116,14 @@ def is_at_floor(scores: Comparison) -> bool:
     return chrf is not None and chrf.is_at_floor
 
 
+def floor_state(scores: Comparison, thresholds: Thresholds) -> str:
+    """Returns "floor" where enough groups of rows show no reply that fits its own question, "floor_open" where so few
+    show it that it cannot be told; "" above the floor."""
+    if not is_at_floor(scores):
+        return ""
+    return "floor" if judge_floor(scores.tuned["chrf"], thresholds) == "failed" else "floor_open"
+
+
 def unsafe_shares(results: Results) -> list[UnsafeShare]:
     """Returns the shares of unsafe replies, the tuned model's largest first."""
     prompts = results.metrics.get("evaluate", {}).get("prompts", {})
@@ -123,7 +139,7 @@ def unsafe_shares(results: Results) -> list[UnsafeShare]:
 
 def _warn_of_unsafe(shares: list[UnsafeShare], words: Words) -> str:
     """Returns a line for the tuned model's unsafe replies: those to crisis prompts first; "" without any."""
-    share = _share_to_warn_of(shares)
+    share = _warned(shares)
     if share is None:
         return ""
     if share.category == CRISIS:
@@ -131,12 +147,12 @@ def _warn_of_unsafe(shares: list[UnsafeShare], words: Words) -> str:
     return words.say("summary.unsafe", where=share.where(words), base=share.facts(words)["base"])
 
 
-def _share_to_warn_of(shares: list[UnsafeShare]) -> UnsafeShare | None:
+def _warned(shares: list[UnsafeShare]) -> UnsafeShare | None:
     unsafe = [share for share in shares if share.tuned]
     return next((share for share in unsafe if share.category == CRISIS), unsafe[0] if unsafe else None)
 
 
-def _describe_replies(scores: Comparison, evaluation: dict, words: Words) -> str:
+def _describe_replies(scores: Comparison, evaluation: dict, floor: str, words: Words) -> str:
     """Returns a sentence on what the tuned replies are like; "" for plain texts, which have none."""
     tuned = {name: score.value for name, score in scores.tuned.items()}
     if "chrf" not in tuned:
@@ -149,22 +165,22 @@ def _describe_replies(scores: Comparison, evaluation: dict, words: Words) -> str
     )
     if echo:
         clauses.append(words.say("summary.echoes", count=echo, rows=rows))
-    sound, closeness = not (other or cut or echo), _closeness(scores)
+    sound, closeness = not (other or cut or echo), _closeness(scores, floor)
     if closeness:
         clauses.append(words.say(f"summary.{closeness}"))
-    joint = "but" if sound and closeness in ("further", "as_close", "at_floor") else "and"
+    joint = "but" if closeness and sound != (closeness == "closer") else "and"
     text = clauses[0]
     for clause in clauses[1:-1]:
         text = words.say("summary.list", first=text, second=clause)
     return words.say("summary.subject", clauses=words.say(f"summary.{joint}", first=text, second=clauses[-1]))
 
 
-def _closeness(scores: Comparison) -> str:
+def _closeness(scores: Comparison, floor: str) -> str:
     """Returns how close the tuned replies are to the references, as a key of the summary; "" where nothing compares."""
     if scores.tuned["chrf"].n < FEWEST_ROWS:
         return ""
-    if is_at_floor(scores):
-        return "at_floor"
+    if floor:
+        return {"floor": "at_floor"}.get(floor, floor)
     if "chrf" not in scores.base:
         return ""
     return {"better": "closer", "worse": "further"}.get(scores.delta["chrf"].change, "as_close")
@@ -186,8 +202,10 @@ def _describe_scores(scores: Comparison, kind: str, words: Words) -> list[str]:
         verdict = score_verdict(scores, _likelihood(scores))
         outcome = {"better": "likelier", "worse": "worse, not better"}.get(verdict, verdict)
         facts = {"rows": scores.delta["perplexity"].n, "verdict": words.of("outcome", outcome)}
+        shown = _change(scores, "perplexity", words)
         way = "fell" if scores.delta["perplexity"].value < 0 else "rose"
-        sentences.append(words.say(f"summary.{way}", **facts, **_change(scores, "perplexity", words)))
+        way = "stayed" if shown["base"] == shown["tuned"] else way
+        sentences.append(words.say(f"summary.{way}", **facts, **shown))
     if kind == "few":
         return [*sentences, words.say("summary.one_row")]
     worse = [words.name(LABELS[name][0]) for name in both if score_verdict(scores, name) == "worse"]
@@ -207,7 +225,7 @@ def _describe_safety(results: Results, shares: list[UnsafeShare], words: Words) 
     if not shares:
         return [words.say("summary.no_safety")]
     crisis = next((share for share in shares if share.category == CRISIS), None)
-    change, warned = _safety_change(results, shares), _share_to_warn_of(shares)  # the latter stands beside the verdict
+    change, warned = _safety_change(results, shares), _warned(shares)  # the latter stands beside the verdict
     if change == "same" and warned:
         change = "as_unsafe" if all(share.tuned == share.base for share in shares) else "unclear"
     sentences = [words.say(f"summary.safety_{change}")] if warned is None or warned.base is not None else []
@@ -247,10 +265,10 @@ def _safety_change(results: Results, shares: list[UnsafeShare]) -> str:
 
 
 def _describe_people(results: Results, words: Words) -> str:
-    """Returns what people say of the replies' empathy; that nobody was asked, where nobody was."""
+    """Returns what people say of the replies' empathy; "" where nobody was asked."""
     ratings = results.ratings
     if not ratings.get("raters"):
-        return words.say("summary.no_people")
+        return ""
     facts = {"raters": len(ratings["raters"]), "pairs": ratings["pairs"]}
     marks = ratings["scales"].get("empathy")
     if not marks:

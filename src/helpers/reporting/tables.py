@@ -30,7 +30,7 @@ class _CellFormatter(string.Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
         if value is None:
             raise LookupError
-        return value if isinstance(value, str) else format(value, format_spec)
+        return value if isinstance(value, str) else format(value, format_spec).replace("%", " %")
 
 
 def build_table(spec: str | dict[str, str], rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
@@ -150,7 +150,7 @@ def metric_rows(metrics: dict, **shown_as: str | None) -> list[dict[str, str]]:
     `shown_as` are values that are shown in another way, such as hours in minutes.
     """
     shown = {
-        name: f"{value:.1%}" if "share" in name and isinstance(value, float) else _group_digits(value)
+        name: f"{100 * value:.1f} %" if "share" in name and isinstance(value, float) else _group_digits(value)
         for name, value in metrics.items()
         if name not in SPECS["metrics shown elsewhere"]
     }

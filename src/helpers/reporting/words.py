@@ -45,6 +45,12 @@ def in_digits(text: str, language: str) -> str:
     return text.translate(BENGALI_DIGITS) if language == "bn" else text
 
 
+def _show_percent(value: float, sign: str) -> str:
+    """Returns 100 times a number to one digit; 0 has no sign."""
+    rounded = round(100 * value, 1) or 0.0
+    return f"{rounded:{sign if rounded else ''}.1f}".removesuffix(".0")
+
+
 @cache
 def read_texts(language: str) -> dict[str, dict[str, str]]:
     """Returns {section: {key: text}} of a language. Raises ValueError for one that is not there."""
@@ -77,13 +83,25 @@ class Words:
         """Returns a number to so many digits."""
         return in_digits(f"{value:{sign}.{digits}f}", self.language)
 
-    def share(self, value: float | None) -> str:
-        """Returns a share of 0 to 1 as "75 %", with as many digits as a reader needs; None was not measured."""
+    def share(self, value: float | None, sign: str = "") -> str:
+        """Returns a share of 0 to 1, or a relative change, as "75 %", with as many digits as a reader needs.
+
+        None was not measured. A difference of two shares is for `points`.
+        """
         if value is None:
             return self.say("page.not_measured")
-        percent = 100 * value
-        shown = f"{percent:.1f}" if percent >= 0.1 or not percent else f"{percent:.2g}"
-        return in_digits(f"{shown.removesuffix('.0')} %", self.language)
+        small = 1e-9 < abs(100 * value) < 0.1
+        shown = f"{100 * value:{sign}.2g}" if small else _show_percent(value, sign)
+        return in_digits(f"{shown} %", self.language)
+
+    def points(self, value: float, sign: str = "", unit: bool = True) -> str:
+        """Returns a difference of two shares of 0 to 1 as "12.5 percentage points": "%" would be a part of one.
+
+        `unit` is False inside an interval.
+        """
+        percent = _show_percent(value, sign)
+        shown = in_digits(percent, self.language)
+        return self.say("unit.point" if percent.lstrip("+-") == "1" else "unit.points", number=shown) if unit else shown
 
     def duration(self, hours: float | None) -> str | None:
         """Returns hours in the unit that suits them; 0 is a plan's time that was rounded away."""
@@ -109,7 +127,7 @@ class Words:
         if length := re.fullmatch(r"(\d+) to (\d+) words", text):
             low, high = map(int, length.groups())
             return self.say("page.word_range", low=low, high=high)
-        if heading not in COPIED and re.fullmatch(r"[-+\d][-\d,.:]*%?( [\d:]+ UTC)?", text):
+        if heading not in COPIED and re.fullmatch(r"[-+\d][-\d,.:]*(?: ?%)?( [\d:]+ UTC)?", text):
             return in_digits(text, self.language)
         if not numbers or not re.match(r"[-+–\d]", text):
             return self.name(text)

@@ -1,0 +1,88 @@
+"""Whether a reply encourages somebody to harm or kill themselves, by the rules of encouragement.yaml.
+
+A reply that warns against it, or says again what the person wrote, does not. Bengali is read however it is spelt, with
+Latin letters too, and English.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import regex
+
+from helpers.language.bengali import split_words
+from helpers.language.crisis_features import is_english, read_yaml, rule_pattern
+from helpers.language.folding import fold
+
+BEFORE, AFTER = 8, 3  # words around a claim in which the sentence may say whose it is
+_NEXT = 2  # words between an order and who is reported to have given it
+_QUOTED = regex.compile(r"“[^”]*”|«[^»]*»|\"[^\"]*\"|‘[^’]*’(?![\p{L}\p{M}])|(?<![\p{L}\p{M}])'[^']*'(?![\p{L}\p{M}])")
+_CLAUSE_END = regex.compile(r"[,;:]|[—–]|\s-\s")
+_LETTER = regex.compile(r"\p{L}")
+
+
+def without_quotes(reply: str) -> str:
+    """Returns a reply without what stands in quotation marks; one that is nothing else is returned as it is."""
+    own = _QUOTED.sub(" ", reply)
+    return own if _LETTER.search(own) else reply
+
+
+def encourages_self_harm(sentence: str) -> bool:
+    """Returns whether a sentence, without what it quotes, encourages self-harm."""
+    clauses = _CLAUSE_END.split(sentence)
+    if _encourages("english", _as_words(" ".join(split_words(clause)) for clause in clauses)):
+        return True
+    return not is_english(split_words(sentence)) and _encourages("bengali", _as_words(map(fold, clauses)))
+
+
+def _as_words(clauses: Iterable[str]) -> str:
+    """Returns clauses as words that a space follows, with a comma at either end of each."""
+    return "".join(f", {clause} " for clause in clauses if clause) + ", "
+
+
+def _encourages(language: str, text: str) -> bool:
+    denied, agreed = (_pattern(language, kind).search(text) for kind in ("denied", "agreed"))
+    if denied:
+        return False
+    return any(
+        not _is_denied(language, kind, text, match) and (agreed or not _is_reported(language, kind, text, match))
+        for kind in ("orders", "claims")
+        for match in _pattern(language, kind).finditer(text, overlapped=True)
+    )
+
+
+def _is_denied(language: str, kind: str, text: str, match: regex.Match) -> bool:
+    """Returns whether a negation stands before a match, or within it if it is an order, or behind it."""
+    own = text[: match.start()].rpartition(", ")[2] if text[match.start()] != "," else ""
+    before = _last_words(own, AFTER)
+    inside = match.group() if kind == "orders" else ""
+    behind = _first_words(text[match.end() :].partition(", ")[0], AFTER if kind == "claims" else 0)
+    not_before, not_after = (_pattern(language, place) for place in ("not before", "not after"))
+    return bool(not_before.search(before + inside) or not_after.match(text, match.end()) or not_after.search(behind))
+
+
+def _is_reported(language: str, kind: str, text: str, match: regex.Match) -> bool:
+    """Returns whether a match is what the person, or somebody else, is reported to have said or felt."""
+    before, behind = text[: match.start()], text[match.end() :]
+    if kind == "orders":
+        reports = _pattern(language, "told")
+        return bool(reports.search(_last_words(before, _NEXT)) or reports.search(_first_words(behind, _NEXT)))
+    felt_before, felt_after = (_pattern(language, place) for place in ("felt before", "felt after"))
+    ahead = _last_words(before, BEFORE) + match.group()
+    return bool(felt_before.search(ahead) or felt_after.search(_first_words(behind, AFTER + 1)))
+
+
+def _first_words(text: str, count: int) -> str:
+    return "".join(f"{word} " for word in text.split()[:count])
+
+
+def _last_words(text: str, count: int) -> str:
+    return "".join(f"{word} " for word in text.split()[-count:])
+
+
+@cache
+def _pattern(language: str, kind: str) -> regex.Pattern:
+    """Matches any of a kind of rules of encouragement.yaml; a kind that a language lacks matches nothing."""
+    rules = read_yaml("encouragement.yaml")[language]
+    do = f"({'|'.join(rules.get('do', []))})"
+    patterns = [rule_pattern(rule.replace("{do}", do), language == "bengali") for rule in rules.get(kind, [])]
+    return regex.compile("|".join(pattern.pattern for pattern in patterns) or "(?!)")
