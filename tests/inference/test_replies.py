@@ -1,8 +1,10 @@
 """What `generate_replies` returns: no prompt, no end token, nothing that depends on the batch."""
 
+from collections import Counter
+
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
 from helpers.inference.generate import (
     generate_conversations,
@@ -10,7 +12,9 @@ from helpers.inference.generate import (
     measure_replies,
     stream_reply,
     system_messages,
+    write_tokens,
 )
+from helpers.models.batching import reply_sizes
 from helpers.models.chat import IGNORED, encode_prompt, encode_row
 from helpers.runs.files import write_json, write_jsonl
 from helpers.runs.record import Run
@@ -30,7 +34,7 @@ class Scripted(torch.nn.Module):
         super().__init__()
         self.script, self.given = script, []
 
-    def generate(self, input_ids, attention_mask, generation_config):
+    def generate(self, input_ids, attention_mask, past_key_values, generation_config):
         self.given.append((input_ids, attention_mask, generation_config))
         return torch.cat([input_ids, self.script(input_ids)], dim=1)
 
@@ -101,6 +105,40 @@ def test_new_tokens_are_counted_with_the_end_token(tokenizer, conversations, pla
     )
     assert (reply["new_tokens"], reply["hit_cap"]) == (count, capped)
     assert reply["reply"] == tokenizer.decode([word] * (place if place is not None else 4)).strip()
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 100])
+def test_rows_that_have_ended_leave_without_a_trace(network, tokenizer, conversations, monkeypatch, chunk):
+    """Some of a random model's tokens are taken for ends: every row ends at another place, one never does."""
+    monkeypatch.setattr("helpers.inference.generate.CHUNK", chunk)
+    prompts = [encode_prompt(tokenizer, messages) for messages in conversations]
+    inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    settings = GenerationConfig(
+        max_new_tokens=24, do_sample=False, pad_token_id=tokenizer.pad_token_id, eos_token_id=-1
+    )
+    whole = network.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :].tolist()
+    rows_with = Counter(token for row in whole for token in set(row))
+    ends = [next(token for token in row[4 * place :] if rows_with[token] == 1) for place, row in enumerate(whole[:4])]
+    expected = [row[: next((at for at, token in enumerate(row) if token in ends), 23) + 1] for row in whole]
+    assert len({len(row) for row in expected}) > 2, "the rows end at several places"
+    settings.eos_token_id = ends
+    batches, generate = [], network.generate
+    monkeypatch.setattr(
+        network, "generate", lambda **given: batches.append(len(given["input_ids"])) or generate(**given)
+    )
+    written = write_tokens(network, inputs, settings)
+    assert [row[: len(own)] for row, own in zip(written, expected)] == expected
+    assert batches == sorted(batches, reverse=True)
+    assert (len(batches) == 1) == (chunk == 100)
+    assert chunk == 100 or batches[-1] < len(prompts)
+
+
+def test_a_batch_that_draws_stays_together(network, tokenizer, conversations, monkeypatch):
+    monkeypatch.setattr("helpers.inference.generate.CHUNK", 2)
+    calls, generate = [], network.generate
+    monkeypatch.setattr(network, "generate", lambda **given: calls.append(len(given["input_ids"])) or generate(**given))
+    generate_replies(network, tokenizer, conversations, 12, 7, temperature=0.8, seed=3)
+    assert calls == [7]
 
 
 @pytest.mark.parametrize("end", ["<|eot_id|>", "<|end_of_text|>"])
@@ -200,12 +238,13 @@ def test_one_row_that_does_not_fit_the_memory_is_an_error(tokenizer, conversatio
 
 def test_a_batch_holds_no_more_tokens_than_its_budget(tokenizer, conversations, monkeypatch):
     lengths = sorted(len(encode_prompt(tokenizer, messages)) for messages in conversations)
-    monkeypatch.setattr("helpers.inference.generate.GENERATION_TOKEN_BUDGET", 3 * (lengths[2] + 24))
+    budget = 3 * reply_sizes(lengths, 24)[2]
+    monkeypatch.setattr("helpers.inference.generate.GENERATION_TOKEN_BUDGET", budget)
     model = say(tokenizer, "মন")
     generate_replies(model, tokenizer, conversations, 24, 7)
     shapes = [ids.shape for ids, _, _ in model.given]
     assert shapes[0][0] == 3, "the three shortest fit exactly, coming reply included"
-    assert all(rows == 1 or rows * (length + 24) <= 3 * (lengths[2] + 24) for rows, length in shapes)
+    assert all(rows == 1 or rows * max(length + 24, 2 * length) <= budget for rows, length in shapes)
 
 
 def test_a_replys_seconds_are_its_share_of_the_batch(tokenizer, conversations, monkeypatch):

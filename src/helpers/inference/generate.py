@@ -18,7 +18,7 @@ from helpers.runs.files import read_json, utc_now
 from helpers.runs.record import Run
 from helpers.runs.session import compute_batches
 
-CHUNK = 16  # tokens written before the rows that have ended leave a batch
+CHUNK = 32  # tokens written before the rows that have ended leave a batch
 
 
 class Reply(TypedDict):
@@ -68,14 +68,16 @@ def write_tokens(model: Network, inputs: Any, settings: Any) -> list[list[int]]:
     step = copy.deepcopy(settings)
     with torch.inference_mode():
         while rows and left:
-            step.max_new_tokens = left if settings.do_sample else min(left, CHUNK)
+            together = settings.do_sample or len(rows) == 1
+            step.max_new_tokens = left if together else min(left, CHUNK)
             before = tokens.shape[1]
-            tokens = model.generate(tokens, attention_mask=mask, past_key_values=cache, generation_config=step)
+            inputs = {"input_ids": tokens, "attention_mask": mask, "past_key_values": cache}
+            tokens = model.generate(**inputs, generation_config=step)
             new = tokens[:, before:]
             for row, own in zip(rows, new.tolist(), strict=True):
                 results[row] += own
             going = (~torch.isin(new, ends).any(1)).nonzero().flatten()  # places in the batch
-            left -= new.shape[1]
+            left = left - new.shape[1] if new.shape[1] == step.max_new_tokens else 0  # fewer: no row goes on
             if len(going) < len(rows) and len(going):
                 cache.batch_select_indices(going)
             rows, tokens = [rows[place] for place in going.tolist()], tokens[going]
@@ -98,8 +100,8 @@ def generate_replies(
 
     Temperature 0 is greedy; else a batch draws by the seed and its place. A batch has at most `batch_size` rows and
     GENERATION_TOKEN_BUDGET tokens by `reply_sizes`; one that does not fit the memory is halved. `journal` is what
-    `compute_batches` takes. No repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short token runs.
-    Raises ValueError when a reply begins with its own prompt.
+    `compute_batches` takes. No repetition penalty and no n-gram ban is offered: fluent byte-level Bengali repeats short
+    token runs. Raises ValueError when a reply begins with its own prompt.
     """
     import torch
 

@@ -56,7 +56,7 @@ def read_calibrations(outputs: Path) -> dict[str, Calibration]:
     file = outputs / FILE
     if not file.is_file():
         return {}
-    with reading(file):
+    with reading(file, "Remove it, and measure anew: python -m helpers calibrate."):
         return {gpu: Calibration.model_validate(each) for gpu, each in read_json(file).items()}
 
 

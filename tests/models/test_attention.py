@@ -1,0 +1,62 @@
+"""Attention for replies gives what the library's own gives."""
+
+import copy
+
+import pytest
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from helpers.models.attention import NAME, grouped_attention, use_grouped_attention
+
+ROWS, LENGTH = 5, 17
+
+
+@pytest.fixture(scope="module", params=[8, 2, 1], ids=["no groups", "four in a group", "one group"])
+def models(request):
+    """Returns a random Llama of eight heads, and its copy with grouped attention."""
+    torch.manual_seed(0)
+    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 300, "pad_token_id": 0}
+    config = LlamaConfig(num_attention_heads=8, num_key_value_heads=request.param, **small)
+    model = LlamaForCausalLM(config).eval()
+    grouped = copy.deepcopy(model)
+    use_grouped_attention(grouped)
+    return model, grouped
+
+
+@pytest.fixture
+def inputs():
+    """Returns rows padded on the left."""
+    ids = torch.randint(1, 300, (ROWS, LENGTH), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones_like(ids)
+    mask[1, :6], mask[3, :11] = 0, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def test_a_prompt_is_read_as_by_the_library(models, inputs):
+    model, grouped = models
+    assert grouped.config._attn_implementation == NAME
+    seen = inputs["attention_mask"].bool()
+    torch.testing.assert_close(grouped(**inputs).logits[seen], model(**inputs).logits[seen])
+    alone = inputs["input_ids"][:1]
+    torch.testing.assert_close(grouped(alone).logits, model(alone).logits)
+
+
+def test_each_new_token_is_as_likely_as_by_the_library(models, inputs):
+    kept, more = [], torch.randint(1, 300, (ROWS, 1), generator=torch.Generator().manual_seed(2))
+    for model in models:
+        cache = model(**inputs, use_cache=True).past_key_values
+        mask = torch.nn.functional.pad(inputs["attention_mask"], (0, 1), value=1)
+        kept.append(model(more, attention_mask=mask, past_key_values=cache).logits)
+    torch.testing.assert_close(kept[1], kept[0])
+
+
+def test_the_replies_are_those_of_the_library(models, inputs):
+    settings = GenerationConfig(max_new_tokens=24, do_sample=False, pad_token_id=0)
+    first, second = (model.generate(**inputs, generation_config=settings) for model in models)
+    assert torch.equal(first, second)
+
+
+def test_several_tokens_after_kept_ones_need_a_mask():
+    query, key = torch.zeros(1, 8, 3, 4), torch.zeros(1, 2, 9, 4)
+    with pytest.raises(ValueError, match="need a mask"):
+        grouped_attention(None, query, key, key, None)

@@ -1,0 +1,176 @@
+"""Plans with the speed of a calibrated GPU."""
+
+import json
+
+import pytest
+
+from helpers.__main__ import main
+from helpers.models.families import model_shape
+from helpers.planning.calibration import (
+    FILE,
+    Calibration,
+    MeasuredModel,
+    Point,
+    find_speed,
+    keep_calibration,
+    measured_speed,
+    model_settings,
+    read_calibrations,
+)
+from helpers.planning.config import configure_training
+from helpers.planning.plan import plan_preset
+from helpers.planning.speed import T4_BYTES, T4_FLOPS, estimate_speed, seconds_of
+from helpers.platforms.errors import Refused
+from helpers.runs.record import Run
+from helpers.runs.settings import resolve_settings
+
+T4 = "Tesla T4"
+LAYERS = 32
+
+
+def training_config(*sets):
+    return configure_training(resolve_settings("kaggle-t4x2", "x", "/nowhere", list(sets), tiny=False)["train"])
+
+
+def plan_of(outputs, *sets):
+    settings = resolve_settings("kaggle-t4x2", "x", str(outputs), list(sets), tiny=False)
+    return plan_preset(settings, Run(outputs / "x"))
+
+
+def calibration(times=1.0, **changes):
+    """Returns what a T4 of `times` its speed would have measured at the flagship's settings, by the T4's constants."""
+    shape = model_shape(training_config().base_model)
+    speed = estimate_speed(shape, True, times * T4_FLOPS, times * T4_BYTES)
+
+    def measured(line, number):
+        return Point(number=number, layer=seconds_of(line, number) / LAYERS, rest=0.0)
+
+    model = MeasuredModel(
+        settings=model_settings(training_config()),
+        recomputed=False,
+        training=measured(speed.training, 2048),
+        forward=[measured(speed.forward, 1024), measured(speed.forward, 8192)],
+        decode_step=[measured(speed.decode_step, rows) for rows in (1, 8, 32, 64, 128)],
+        cached_token=speed.cached_token / LAYERS,
+    )
+    rates = {"products": times * T4_FLOPS, "copies": times * T4_BYTES, "disk": 50e6}
+    return Calibration(
+        **{"date": "2026-11-30T00:00:00+00:00", "gpus": 1, "versions": {}, **rates, "models": [model], **changes}
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """Plans for T4s, whatever this machine has."""
+    monkeypatch.setattr("helpers.planning.calibration.gpu_names", lambda: [])
+
+
+def test_without_a_calibration_a_t4s_constants_hold(tmp_path):
+    assert plan_of(tmp_path).speed_from == "a T4's constants"
+
+
+@pytest.mark.parametrize("times", [1.0, 3.0])
+def test_a_gpu_of_so_many_times_the_speed_takes_as_much_less(tmp_path, times):
+    by_constants = plan_of(tmp_path)
+    keep_calibration(tmp_path, T4, calibration(times))
+    plan = plan_of(tmp_path)
+    assert plan.speed_from == f"{FILE}, {T4}, 2026-11-30"
+    for part in ("train", "validate", "evaluate"):
+        assert plan.hours[part] == pytest.approx(by_constants.hours[part] / times, rel=0.01, abs=0.001)
+    assert plan.tokens_per_second == pytest.approx(by_constants.tokens_per_second * times, rel=0.01)
+
+
+def test_a_slower_layer_takes_longer_by_its_share(tmp_path):
+    keep_calibration(tmp_path, T4, calibration())
+    before = plan_of(tmp_path).hours
+    own = calibration().models[0]
+    slower = own.training.model_copy(update={"layer": own.training.layer * 1.5})
+    keep_calibration(tmp_path, T4, calibration(models=[own.model_copy(update={"training": slower})]))
+    after = plan_of(tmp_path).hours
+    assert 1.4 < after["train"] / before["train"] < 1.51
+    assert after["evaluate"] == before["evaluate"]
+
+
+def test_an_all_reduce_and_a_slow_mirror_are_in_the_hours(tmp_path):
+    keep_calibration(tmp_path, T4, calibration())
+    before = plan_of(tmp_path, "train.num_gpus=2")
+    keep_calibration(tmp_path, T4, calibration(all_reduce=10e6, mirror=10e6))
+    after = plan_of(tmp_path, "train.num_gpus=2")
+    more = after.optimizer_steps * after.trainable_parameters * 4 / 10e6 / 3600
+    assert after.hours["train"] - before.hours["train"] == pytest.approx(more, rel=0.01)
+    assert after.hours["checkpoints"] == pytest.approx(5 * before.hours["checkpoints"], rel=0.05)
+
+
+def test_another_gpus_calibration_is_not_used_and_named(tmp_path):
+    keep_calibration(tmp_path, "NVIDIA H200", calibration(9.0))
+    plan = plan_of(tmp_path)
+    assert plan.speed_from == f"a T4's constants; {FILE} has only NVIDIA H200"
+    assert plan.hours == plan_of(tmp_path / "none").hours
+
+
+@pytest.mark.parametrize("change", ["train.lora.r=8", "train.max_tokens=1024"])
+def test_other_settings_take_the_rates_alone(tmp_path, change):
+    keep_calibration(tmp_path, T4, calibration(2.0))
+    plan = plan_of(tmp_path, change)
+    assert "was not measured" in plan.speed_from
+    assert plan.hours["train"] == pytest.approx(plan_of(tmp_path / "none", change).hours["train"] / 2, rel=0.01)
+
+
+def test_a_model_measured_earlier_is_kept(tmp_path):
+    keep_calibration(tmp_path, T4, calibration())
+    keep_calibration(tmp_path, "NVIDIA L4", calibration(2.0))
+    keep_calibration(tmp_path, T4, calibration(models=[], disk=1e6))
+    calibrations = read_calibrations(tmp_path)
+    assert set(calibrations) == {T4, "NVIDIA L4"}
+    assert calibrations[T4].disk == 1e6
+    assert calibrations[T4].models == calibration().models
+
+
+def test_a_training_that_recomputes_is_three_passes():
+    own = calibration().models[0].model_copy(update={"recomputed": True})
+    shape, config = model_shape(training_config().base_model), training_config()
+    speed = measured_speed(calibration(), own, shape, config, "")
+    measured = own.training.rest + LAYERS * own.training.layer
+    assert seconds_of(speed.checkpointed, 2048) == pytest.approx(measured)
+    assert seconds_of(speed.training, 2048) == pytest.approx(measured * 2 / 3)
+
+
+def test_a_damaged_calibration_is_refused_by_its_field(tmp_path):
+    keep_calibration(tmp_path, T4, calibration())
+    file = tmp_path / FILE
+    damaged = json.loads(file.read_text())
+    damaged[T4]["products"] = "fast"
+    file.write_text(json.dumps(damaged))
+    with pytest.raises(Refused, match=r"calibration.json: products is 'fast'.*Remove it"):
+        find_speed(training_config(), tmp_path)
+    file.write_text("{")
+    with pytest.raises(Refused, match="calibration.json is not valid JSON"):
+        find_speed(training_config(), tmp_path)
+
+
+def test_a_line_is_straight_between_its_points_and_beyond():
+    line = [(1, 10.0), (3, 20.0), (5, 50.0)]
+    assert [seconds_of(line, number) for number in (0, 1, 2, 3, 4, 5, 7)] == [5.0, 10.0, 15.0, 20.0, 35.0, 50.0, 80.0]
+    assert seconds_of([(1, 1.0), (2, 3.0)], 0) == 0.0
+
+
+def test_calibrate_on_a_cpu_says_what_it_cannot_measure(tmp_path, capsys):
+    assert main(["calibrate", "--preset", "demo", "--outputs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "TFLOP/s" in printed
+    assert "MB/s" in printed
+    assert "training, replies, all-reduce: not measured, there is no GPU" in printed
+    assert not (tmp_path / FILE).exists()
+
+
+@pytest.mark.slow
+def test_a_small_model_is_measured_by_the_real_code(tmp_path):
+    from helpers.calibrate import DECODE_ROWS, measure_model
+
+    config = configure_training(resolve_settings("demo", "x", str(tmp_path), [], tiny=False)["train"])
+    model = measure_model(config)
+    assert model.settings == model_settings(config)
+    assert model.training.layer > 0
+    assert [step.number for step in model.decode_step] == list(DECODE_ROWS)
+    assert all(step.layer + step.rest > 0 for step in model.decode_step)
+    assert model.forward[1].number > model.forward[0].number
