@@ -38,27 +38,29 @@ def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], Non
     """
     import torch
 
-    found = {"date": utc_now(), "gpus": max(1, torch.cuda.device_count()), "versions": package_versions()}
-    found |= measure_rates()
-    report(f"a product of {SIDE}³ in {found.pop('dtype')}: {found['products'] / 1e12:.2f} TFLOP/s")
-    report(f"a copy of 1 GiB: {found['copies'] / 1e9:.0f} GB/s, read and written")
-    found |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
-    report(f"disk: {found['disk'] / 1e6:.0f} MB/s")
+    rates = {"date": utc_now(), "gpus": max(1, torch.cuda.device_count()), "versions": package_versions()}
+    rates |= measure_rates()
+    report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
+    report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
+    rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
+    report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
     report(
-        f"mirror: {found['mirror'] / 1e6:.0f} MB/s" if found["mirror"] else "mirror: not measured, not a folder here"
+        f"mirror: {rates['mirror'] / 1e6:.0f} MB/s"
+        if rates["mirror"]
+        else "mirror: not measured, it is no folder of this machine"
     )
     report("downloads: not measured")
     if not torch.cuda.is_available():
         report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
-        return Calibration(**found)
-    if found["gpus"] > 1:
+        return Calibration(**rates)
+    if rates["gpus"] > 1:
         with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
             write_json(Path(folder) / "config.json", config.to_json())
-            found["all_reduce"] = measure_apart("all_reduce", Path(folder), found["gpus"])
-        report(f"all-reduce on {found['gpus']} GPUs: {found['all_reduce'] / 1e9:.2f} GB/s")
+            rates["all_reduce"] = measure_apart("all_reduce", Path(folder), rates["gpus"])
+        report(f"all-reduce on {rates['gpus']} GPUs: {rates['all_reduce'] / 1e9:.2f} GB/s")
     else:
         report("all-reduce: not measured, there is one GPU")
-    calibration = Calibration(**found, models=[measure_model(config)])
+    calibration = Calibration(**rates, models=[measure_model(config)])
     keep_calibration(outputs, gpu_names()[0], calibration)
     return calibration
 

@@ -31,7 +31,7 @@ ROWS = 8, 64, 128
 
 
 def measure_answers(work: Path) -> dict:
-    """Returns measured and predicted seconds: replies of NEW_TOKENS in batches of several sizes, and scored rows."""
+    """Returns measured and estimated seconds: replies of NEW_TOKENS in batches of several sizes, and scored rows."""
     import torch
 
     run = evaluate_t4.prepare(work, "8B")
@@ -41,7 +41,7 @@ def measure_answers(work: Path) -> dict:
     train_run, config = train_t4.prepare("one-gpu", work)
     speed = find_speed(config, train_run.outputs)
     rows = evaluate_t4.select_test_rows(run, 0, 3407)[: max(ROWS)]
-    found = {"speed_from": speed.source}
+    measured = {"speed_from": speed.source}
     generate_replies(network, tokenizer, [row["messages"][:-1] for row in rows[:2]], 4, 2)  # warm
     for count in ROWS:
         conversations = [row["messages"][:-1] for row in rows[:count]]
@@ -51,10 +51,10 @@ def measure_answers(work: Path) -> dict:
         seconds = time.perf_counter() - began
         padded = count * max(prompts)
         kept = padded + count * NEW_TOKENS / 2
-        predicted = NEW_TOKENS * (seconds_of(speed.decode_step, count) + kept * speed.cached_token)
-        predicted += seconds_of(speed.forward, padded)
-        found[f"replies_{count}"] = {"measured": seconds, "predicted": predicted, "ratio": predicted / seconds}
-    found["peak_gib"] = torch.cuda.max_memory_reserved() / 2**30
+        estimated = NEW_TOKENS * (seconds_of(speed.decode_step, count) + kept * speed.cached_token)
+        estimated += seconds_of(speed.forward, padded)
+        measured[f"replies_{count}"] = {"measured": seconds, "estimated": estimated, "ratio": estimated / seconds}
+    measured["peak_gib"] = torch.cuda.max_memory_reserved() / 2**30
     rows = rows[:64]
     lengths = [len(encode_row(tokenizer, row)["input_ids"]) for row in rows]
     began = time.perf_counter()
@@ -62,13 +62,13 @@ def measure_answers(work: Path) -> dict:
     seconds = time.perf_counter() - began
     order = sorted(range(len(rows)), key=lengths.__getitem__)
     batches = cut_batches(order, lengths, 64, SCORING_TOKEN_BUDGET)
-    predicted = sum(seconds_of(speed.forward, len(b) * max(lengths[row] for row in b)) for b in batches)
-    found["scored"] = {"measured": seconds, "predicted": predicted, "ratio": predicted / seconds}
-    return found
+    estimated = sum(seconds_of(speed.forward, len(b) * max(lengths[row] for row in b)) for b in batches)
+    measured["scored"] = {"measured": seconds, "estimated": estimated, "ratio": estimated / seconds}
+    return measured
 
 
 def main() -> None:
-    """Runs the measurements and prints what was measured and predicted."""
+    """Runs the measurements and prints what was measured and estimated."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", type=float, default=14.56, help="GiB that each process may use")
     parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")

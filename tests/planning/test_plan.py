@@ -137,7 +137,7 @@ def test_a_short_estimate_is_not_0_hours(hours, text):
 
 def test_the_table_has_the_plan_in_words(tmp_path):
     table = plan_table(plan_of(tmp_path))
-    assert re.match(r"\d+\.\d\d hours: training ", table["estimated time on T4s"])
+    assert re.match(r"\d+\.\d\d hours: training ", table["estimated time"])
     assert table["peak memory per GPU"].endswith(" GiB (estimated)")
     assert table["per optimizer step"].startswith("effective batch 2,048 tokens × 4 micro-batches × 2 processes")
     assert plan_table(plan_of(tmp_path, preset="demo"))["peak memory per GPU"].startswith("not estimated")

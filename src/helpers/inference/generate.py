@@ -77,7 +77,7 @@ def write_tokens(model: Network, inputs: Any, settings: Any) -> list[list[int]]:
             for row, own in zip(rows, new.tolist(), strict=True):
                 results[row] += own
             going = (~torch.isin(new, ends).any(1)).nonzero().flatten()  # places in the batch
-            left = left - new.shape[1] if new.shape[1] == step.max_new_tokens else 0  # fewer: no row goes on
+            left = left - new.shape[1] if new.shape[1] == step.max_new_tokens else 0  # fewer: every row has ended
             if len(going) < len(rows) and len(going):
                 cache.batch_select_indices(going)
             rows, tokens = [rows[place] for place in going.tolist()], tokens[going]

@@ -94,17 +94,17 @@ def find_speed(config: TrainingConfig, outputs: Path) -> Speed:
     if gpu not in calibrations:
         others = f"; {FILE} has only {', '.join(calibrations)}" * bool(calibrations)
         return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}")
-    found, settings = calibrations[gpu], model_settings(config)
-    source = f"{FILE}, {gpu}, {found.date[:10]}"
-    model = next((each for each in found.models if each.settings == settings), None)
+    calibration, settings = calibrations[gpu], model_settings(config)
+    source = f"{FILE}, {gpu}, {calibration.date[:10]}"
+    model = next((each for each in calibration.models if each.settings == settings), None)
     if model is None:
         source += ", its products and copies: a model of this shape and settings was not measured"
-        return estimate_speed(shape, config.load_in_4bit, found.products, found.copies, source)
-    return measured_speed(found, model, shape, config, source)
+        return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source)
+    return measured_speed(calibration, model, shape, config, source)
 
 
 def measured_speed(
-    found: Calibration, model: MeasuredModel, shape: Shape, config: TrainingConfig, source: str
+    calibration: Calibration, model: MeasuredModel, shape: Shape, config: TrainingConfig, source: str
 ) -> Speed:
     """Returns the speed with all layers of the shape, from what was measured with a few."""
     layers = shape["num_hidden_layers"]
@@ -113,7 +113,7 @@ def measured_speed(
         return point.rest + layers * point.layer
 
     count = count_parameters(shape, config.lora)
-    fixed = unpacking_seconds(shape, config.load_in_4bit, found.copies)
+    fixed = unpacking_seconds(shape, config.load_in_4bit, calibration.copies)
 
     def through(point: Point, passes: float, measured: float) -> Line:
         """Returns a line whose start, at no tokens, is what taking the weights out of 4 bits costs."""
@@ -127,7 +127,7 @@ def measured_speed(
         forward=[(point.number, seconds(point)) for point in model.forward],
         decode_step=[(point.number, seconds(point)) for point in model.decode_step],
         cached_token=layers * model.cached_token,
-        step=count["trainable"] * 4 / found.all_reduce if found.all_reduce and config.num_gpus > 1 else 0.0,
-        drive=min(found.disk, found.mirror or found.disk),
+        step=count["trainable"] * 4 / calibration.all_reduce if calibration.all_reduce and config.num_gpus > 1 else 0.0,
+        drive=min(calibration.disk, calibration.mirror or calibration.disk),
         source=source,
     )

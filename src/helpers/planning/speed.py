@@ -8,6 +8,9 @@ from helpers.planning.memory import NF4_BYTES
 
 T4_FLOPS = 20.4e12  # floating-point operations per second, measured in a 4096³ product in float16
 T4_BYTES = 320e9  # bytes per second of its memory, by its data sheet
+# What is reached of these rates, adapters, attention and element-wise work included: tests/benchmarks/RESULTS.md
+TRAINING_EFFICIENCY, FORWARD_EFFICIENCY, DECODE_EFFICIENCY = 0.77, 0.62, 0.42
+KEPT_READS = 8  # times that the bytes of kept keys and values are moved in a step
 DRIVE_BYTES = 50e6  # bytes per second of a checkpoint's way to disk and mirror
 
 Line = Sequence[tuple[float, float]]  # (how many, seconds), rising; straight between the points and beyond
@@ -47,22 +50,23 @@ def estimate_speed(
 ) -> Speed:
     """Returns the speed of a GPU of `flops` floating-point operations and `copied` bytes per second, a T4 unless given.
 
-    A token's pass forward takes 2 operations per weight, backward as many where weights are frozen. Attention's own
-    operations and the adapter's are left out.
+    A token's pass forward takes 2 operations per weight, backward as many where weights are frozen; the efficiencies
+    above are of what that would take.
     """
     count = count_parameters(shape, {"target_modules": []})
     token = 2 * (count["linear"] + count["table"]) / flops
     fixed = unpacking_seconds(shape, load_in_4bit, copied)
 
-    def passes(number: int, extra: float = 0.0) -> Line:
-        return [(0, number * fixed + extra), (1, number * (fixed + token) + extra)]
+    def passes(number: int, efficiency: float, extra: float = 0.0) -> Line:
+        return [(rows, (number * (fixed + rows * token) + extra) / efficiency) for rows in (0, 1)]
 
+    kept = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"]  # bytes of a token's keys and values
     return Speed(
-        training=passes(2),
-        checkpointed=passes(3),
-        forward=passes(1),
-        decode_step=passes(1, extra=count["table"] * 2 / copied),
-        cached_token=4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"] / copied,
+        training=passes(2, TRAINING_EFFICIENCY),
+        checkpointed=passes(3, TRAINING_EFFICIENCY),
+        forward=passes(1, FORWARD_EFFICIENCY),
+        decode_step=passes(1, DECODE_EFFICIENCY, extra=count["table"] * 2 / copied),
+        cached_token=KEPT_READS * kept / copied,
         step=0.0,
         source=source,
     )
