@@ -137,6 +137,14 @@ def test_a_conjunct_in_a_picture_is_shaped():
     picture(figure)
 
 
+def test_a_plan_is_held_against_the_gpu_it_was_calibrated_on():
+    plan = {"hours": {"train": 2.0}, "speed_from": "calibration.json, NVIDIA L4, 2026-11-30"}
+    rows = compare_plan(plan, {"hours": 2.2}, ["NVIDIA L4"])
+    assert "was right" in describe_plan(rows, ["NVIDIA L4"])
+    elsewhere = compare_plan(plan, {"hours": 2.2}, ["NVIDIA L40S"])
+    assert "cannot be told here" in describe_plan(elsewhere, ["NVIDIA L40S"])
+
+
 def test_the_funnel_names_the_rule_that_took_most():
     assert describe_funnel(STEPS) == "6 of 12 rows were dropped (50.0%); most, 4, by the rule 'too short'."
     tied = [*STEPS, FunnelStep("signature", 6, dropped=4), FunnelStep("list cell", 2, dropped=4)]

@@ -1,5 +1,6 @@
 """What `python -m helpers calibrate` measured of GPUs, and the speed that plans take from it."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ def find_speed(config: TrainingConfig, outputs: Path) -> Speed:
         source += ", its products and copies: a model of this shape and settings was not measured"
         return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source)
     return measured_speed(calibration, model, shape, config, source)
+
+
+def is_calibrated(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
+    """Returns whether a plan, as train/metrics.json keeps it, is by a calibration of the first of these GPUs."""
+    return bool(gpus) and f"{FILE}, {gpus[0]}, " in str(plan.get("speed_from", ""))
 
 
 def measured_speed(

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
+from helpers.planning.calibration import is_calibrated
 from helpers.reporting.figures import BLACK, BLUE, GREEN, LOSS_AXIS, create_axes
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
 from helpers.runs.record import Session
@@ -149,20 +150,20 @@ def _describe_course(begin: float, best: float, end: float, before: float) -> st
     return "still improving when it stopped" if before - end > small else "no longer improving when it stopped"
 
 
-def ran_on_t4s(gpus: Sequence[str]) -> bool:
-    """Returns whether a run was on the GPUs that the plan is made for."""
-    return bool(gpus) and all("T4" in name for name in gpus)
+def is_plan_for(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
+    """Returns whether a plan's hours are those of these GPUs: T4s, or what it was calibrated on."""
+    return bool(gpus) and (all("T4" in name for name in gpus) or is_calibrated(plan, gpus))
 
 
 def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what was planned beside what was measured: `what`, `planned`, `measured` as texts, and their `ratio`.
 
-    What one of the two does not know has no ratio. Where `gpus` are no T4s, what depends on the GPU is left out.
+    What one of the two does not know has no ratio. Where it is for other `gpus`, what depends on them is left out.
     """
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
     rows = []
     for name, (label, template) in PLANNED.items():
-        if name in OF_T4S and not ran_on_t4s(gpus):
+        if name in OF_T4S and not is_plan_for(plan, gpus):
             continue
         values: list[Any] = [source.get(name) for source in (planned, metrics)]
         known = all(values) and all(map(math.isfinite, values))
@@ -177,7 +178,7 @@ def describe_plan(rows: Sequence[Mapping[str, Any]], gpus: Sequence[str]) -> str
 
     `rows` are `compare_plan`'s.
     """
-    if not ran_on_t4s(gpus):
+    if all(row["what"] != PLANNED["hours"][0] for row in rows):
         where = ", ".join(gpus) or "a CPU"
         return (
             f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."

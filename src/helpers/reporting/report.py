@@ -4,6 +4,7 @@ from collections import defaultdict
 from typing import Any
 
 from helpers.evaluation.comparison import Comparison
+from helpers.planning.calibration import is_calibrated
 from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, judge_run
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
@@ -71,6 +72,8 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "scores": results.scores,
         "different": different_replies(results),
         "has_gpu": has_gpu(results),
+        "is_calibrated": has_gpu(results)
+        and is_calibrated(results.metrics.get("train", {}).get("plan", {}), results.record.stages["train"].gpu),
         "fixed": fixed_replies(results, words),
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
