@@ -33,7 +33,7 @@ def help_of(capsys, *arguments):
 
 
 def test_the_commands_are_those_of_the_design():
-    assert list(COMMANDS) == ["run", "plan", "tune", "report", "chat", "verify", "experiments", "kaggle"]
+    assert list(COMMANDS) == ["run", "plan", "calibrate", "tune", "report", "chat", "verify", "experiments", "kaggle"]
 
 
 def test_without_a_command_each_is_shown_in_one_line(capsys):
