@@ -54,6 +54,7 @@ SAVED = {
     "3.0": to_csv(filled("3.0")).encode(),
     "3,0": to_csv(filled("3,0"), ";").encode(),
     "Bengali digits": to_csv(filled(" ৩ ")).encode(),
+    "column names in capitals": to_csv(filled()).replace(",".join(COLUMNS), ",".join(COLUMNS).upper()).encode(),
     "empty lines": (to_csv(filled()) + "," * (len(COLUMNS) - 1) + "\n\n").encode(),
 }
 

@@ -403,6 +403,229 @@ def test_a_phone_that_can_share_offers_to_send_the_file(phone, sheet):
     assert [row["choice"] for row in rows] == ["2", *[""] * 8]
 
 
+def write_answers(folder, pairs, lines, code="x", head="sheet,rater,id,choice,empathy_1", encoding="utf-8"):
+    """Writes own.csv, a file of this sheet with these lines of row, choice and one mark, and returns it."""
+    table = [head, *(f"{sheet_id(pairs)},{code},{line}" for line in lines)]
+    (folder / "own.csv").write_bytes(("\n".join(table) + "\n").encode(encoding, errors="replace"))
+    return folder / "own.csv"
+
+
+def load_file(page, file):
+    """Loads a file into the sheet, and returns what the sheet asked: cancelled, unless `page.accepts` is set."""
+    asked = []
+
+    def answer(dialog):
+        asked.append(dialog.message)
+        dialog.accept() if getattr(page, "accepts", False) else dialog.dismiss()
+
+    page.on("dialog", answer)
+    page.set_input_files("#load", file)
+    page.wait_for_function("document.getElementById('load').value === ''")
+    page.remove_listener("dialog", answer)
+    return asked
+
+
+def checked_answers(page):
+    """Returns the answers on a sheet: {row: {field: value}}, rows without any left out."""
+    checked = page.locator(".pair :checked").evaluate_all(
+        "all => all.map(e => [e.closest('.pair').dataset.id, e.dataset.field, e.value])"
+    )
+    return {row: {field: value for own, field, value in checked if own == row} for row, _, _ in checked}
+
+
+@pytest.mark.browser
+def test_a_loaded_file_adds_to_the_answers_on_the_page(phone, sheet, pairs, tmp_path):
+    page = start(phone, sheet, "x")
+    press(page, "choice", 1)
+    press(page, "empathy_1", 4)
+    page.click("#back")
+    assert load_file(page, write_answers(tmp_path, pairs, ["r0,1,", "r1,2,3"])) == []
+    both = {"r0": {"choice": "1", "empathy_1": "4"}, "r1": {"choice": "2", "empathy_1": "3"}}
+    assert checked_answers(page) == both
+    page.reload()
+    assert checked_answers(page) == both
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("accepts", "kept"), [(False, ("1", "4")), (True, ("2", "5"))])
+def test_a_file_that_differs_is_asked_about_once(phone, sheet, pairs, tmp_path, accepts, kept):
+    page = start(phone, sheet, "x")
+    press(page, "choice", 1)
+    press(page, "empathy_1", 4)
+    press(page, "safety_1", 2)
+    page.click("#back")
+    page.accepts = accepts
+    (asked,) = load_file(page, write_answers(tmp_path, pairs, ["r0,2,5", "r1,0,"]))
+    assert "own.csv" in asked
+    assert "২টি" in asked
+    assert "কোড" not in asked
+    row = dict(zip(("choice", "empathy_1"), kept), safety_1="2")
+    assert checked_answers(page) == {"r0": row, "r1": {"choice": "0"}}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("accepts", "code"), [(False, "শালিক ২৭"), (True, "দোয়েল ৩")])
+def test_another_code_in_a_file_is_asked_about(phone, sheet, pairs, tmp_path, accepts, code):
+    page = open_sheet(phone, sheet)
+    page.fill("#rater", "শালিক ২৭")
+    page.accepts = accepts
+    (asked,) = load_file(page, write_answers(tmp_path, pairs, ["r0,2,5"], code="দোয়েল ৩"))
+    assert "শালিক ২৭" in asked
+    assert "দোয়েল ৩" in asked
+    assert page.input_value("#rater") == code
+
+
+@pytest.mark.browser
+def test_the_last_tab_to_save_keeps_the_others_answers(phone, sheet):
+    phone.add_init_script("addEventListener('storage', event => event.stopImmediatePropagation(), true);")
+    first, second = start(phone, sheet), open_sheet(phone, sheet)
+    press(first, "choice", 1)
+    press(first, "empathy_1", 4)
+    press(second, "empathy_1", 2)
+    press(second, "fluency_2", 5)
+    assert checked_answers(second) == {"r0": {"choice": "1", "empathy_1": "2", "fluency_2": "5"}}
+    press(first, "safety_1", 3)
+    first.reload()
+    assert checked_answers(first) == {"r0": {"choice": "1", "empathy_1": "2", "fluency_2": "5", "safety_1": "3"}}
+    assert first.errors == second.errors == []
+
+
+@pytest.mark.browser
+def test_an_answer_in_one_tab_appears_in_the_other(phone, sheet):
+    first, second = start(phone, sheet), open_sheet(phone, sheet)
+    press(first, "choice", 1)
+    second.wait_for_function("document.querySelector('.pair :checked')", timeout=5000)
+    assert checked_answers(second) == {"r0": {"choice": "1"}}
+
+
+@pytest.mark.browser
+def test_two_tabs_that_save_at_once_keep_both_answers(phone, sheet):
+    page = start(phone, sheet)
+    press(page, "choice", 1)
+    page.evaluate(
+        """() => {
+            const newValue = JSON.stringify({ marks: { r0: { empathy_1: "4" }, other: { choice: "2" } } });
+            localStorage.setItem(kept, newValue);
+            dispatchEvent(new StorageEvent("storage", { key: kept, newValue }));
+        }"""
+    )
+    stored = page.evaluate("JSON.parse(localStorage.getItem(kept)).marks")
+    assert {row: marks for row, marks in stored.items() if marks} == {
+        "r0": {"choice": "1", "empathy_1": "4"},
+        "other": {"choice": "2"},
+    }
+
+
+@pytest.mark.browser
+def test_deleted_answers_are_gone_from_every_tab(phone, sheet):
+    first = start(phone, sheet)
+    press(first, "choice", 1)
+    second = open_sheet(phone, sheet)
+    first.click("#stop")
+    first.on("dialog", lambda dialog: dialog.accept())
+    first.click("#forget")
+    second.wait_for_function("!document.querySelector('.pair :checked')", timeout=5000)
+    assert second.input_value("#rater") == ""
+    assert first.evaluate("Object.keys(localStorage).filter(key => !key.endsWith('language'))") == []
+
+
+@pytest.mark.browser
+def test_bad_marks_in_a_file_are_named_and_the_rest_kept(page, sheet, pairs, tmp_path):
+    page.goto(sheet)
+    load_file(page, write_answers(tmp_path, pairs, ["r0,1,9", "r1,7,9", "r2,0,4", "r3,,zz", "r2,1,4"]))
+    assert checked_answers(page) == {"r0": {"choice": "1"}, "r2": {"choice": "0", "empathy_1": "4"}}
+    problem = page.text_content("#problem")
+    words = [
+        "own.csv",
+        "৫টি",
+        "২ নম্বর সারি, empathy_1: আছে “9”, দরকার 1–5",
+        "৩ নম্বর সারি, choice: আছে “7”, দরকার 0–2",
+        "…",
+    ]
+    assert [each for each in words if each not in problem] == []
+
+
+@pytest.mark.browser
+def test_a_long_warning_hides_no_answer_on_a_phone(phone, sheet, pairs, tmp_path):
+    page = open_sheet(phone, sheet)
+    load_file(page, write_answers(tmp_path, pairs, [f"r{n},1,9" for n in range(5)]))
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
+    bottom = shown_pair(page).evaluate("pair => pair.getBoundingClientRect().bottom")
+    assert bottom <= page.evaluate("document.querySelector('.bar').getBoundingClientRect().top")
+
+
+@pytest.mark.browser
+def test_a_pair_twice_in_a_file_is_not_taken_silently(page, sheet, pairs, tmp_path):
+    page.goto(sheet)
+    load_file(page, write_answers(tmp_path, pairs, ["r0,1,", "r0,2,5"]))
+    assert checked_answers(page) == {"r0": {"choice": "1", "empathy_1": "5"}}
+    assert "৩ নম্বর সারি, choice: আছে “2”, দরকার প্রতি জোড়ার একটিই সারি" in page.text_content("#problem")
+
+
+@pytest.mark.browser
+def test_a_code_lost_to_a_spreadsheet_is_kept_by_the_page(page, sheet, pairs, tmp_path):
+    page.goto(sheet)
+    page.fill("#rater", "শালিক ২৭")
+    asked = load_file(page, write_answers(tmp_path, pairs, ["r0,1,3"], code="শালিক ২৭", encoding="cp1252"))
+    assert asked == []
+    assert page.input_value("#rater") == "শালিক ২৭"
+    assert checked_answers(page) == {"r0": {"choice": "1", "empathy_1": "3"}}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("code", [b"????? ??", b"", b"Ren\xe9"])
+def test_a_code_that_a_file_lost_is_asked_for(page, sheet, pairs, tmp_path, code):
+    file = write_answers(tmp_path, pairs, ["r0,1,3"], code="CODE")
+    file.write_bytes(file.read_bytes().replace(b"CODE", code))
+    page.goto(sheet)
+    load_file(page, file)
+    assert page.input_value("#rater") == ""
+    assert "কোডটি আবার লিখুন" in page.text_content("#problem")
+    assert page.evaluate("document.activeElement.id") == "rater"
+    page.fill("#rater", "শালিক ২৭")
+    page.click("#start")
+    assert page.text_content("#problem") == ""
+    assert checked_answers(page) == {"r0": {"choice": "1", "empathy_1": "3"}}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("language", "words"),
+    [
+        ("bn", "“own.csv” থেকে ৩টি উত্তর পড়া হয়েছে। এই পাতায় এখন ৪টি।"),
+        ("en", "Answers read from “own.csv”: 3. On this page now: 4."),
+    ],
+)
+def test_a_loaded_file_is_confirmed_with_its_answers(phone, sheet, pairs, tmp_path, language, words):
+    page = start(phone, sheet, "x")
+    press(page, "safety_1", 4)
+    page.click("#back")
+    if language == "en":
+        page.click("#language")
+    load_file(page, write_answers(tmp_path, pairs, ["r0,1,3", "r1,2,"]))
+    assert page.inner_text("#note") == words
+
+
+@pytest.mark.browser
+def test_a_loaded_file_leaves_a_skipped_pair_skipped(page, sheet, pairs, tmp_path):
+    rows = [pair["id"] for pair in lay_out_sheet(pairs, SEED).pairs]
+    head = ",".join(["sheet", "rater", "id", *ANSWER_FIELDS])
+    answered = ",".join([rows[2], "1", *["3"] * (len(ANSWER_FIELDS) - 1)])
+    page.goto(sheet)
+    load_file(page, write_answers(tmp_path, pairs, [f"{rows[0]},1", answered], head=head))
+    assert shown_pair(page).get_attribute("data-id") == rows[3]
+    page.click("#stop")
+    assert page.locator("#continue").is_visible()
+
+
+@pytest.mark.browser
+def test_a_files_column_names_may_be_in_capitals(page, sheet, pairs, tmp_path):
+    page.goto(sheet)
+    load_file(page, write_answers(tmp_path, pairs, ["r0,1,3"], head="Sheet,RATER,Id,Choice,Empathy_1"))
+    assert page.text_content("#problem") == ""
+    assert checked_answers(page) == {"r0": {"choice": "1", "empathy_1": "3"}}
+
+
 def test_the_sheet_loads_nothing_from_elsewhere(pairs, tmp_path):
     write_sheet(tmp_path, pairs, SEED)
     html = (tmp_path / "human_eval.html").read_text("utf-8")

@@ -38,7 +38,8 @@ def list_rating_files(folder: Path) -> list[Path]:
 def read_table(file: Path, columns: Iterable[str]) -> list[Row]:
     """Returns the rows of a .csv (UTF-8 or UTF-16; comma, semicolon or tab) or .xlsx file that have a cell with a text.
 
-    Raises ValueError, in words for whoever sent the file, when it cannot be read or lacks one of the columns.
+    Column names are in small letters, however the file has them. Raises ValueError, in words for whoever sent the file,
+    when it cannot be read or lacks one of the columns.
     """
     readers = {".csv": _read_csv, ".xlsx": _read_workbook}
     if file.suffix.lower() not in readers:
@@ -52,7 +53,7 @@ def read_table(file: Path, columns: Iterable[str]) -> list[Row]:
     except Exception as error:  # whatever the libraries make of a file that they cannot read
         reason = str(error) if type(error) is ValueError else f"it cannot be read ({describe_error(error)})"
         raise ValueError(reason) from error
-    rows = [{name.strip(): (cell or "").strip() for name, cell in row.items() if name} for row in table]
+    rows = [{name.strip().lower(): (cell or "").strip() for name, cell in row.items() if name} for row in table]
     if not rows:
         raise ValueError("it is empty")
     if missing := [name for name in columns if name not in rows[0]]:
