@@ -18,6 +18,9 @@ _NEXT = 2  # words between an order and who is reported to have given it
 _QUOTED = regex.compile(r"“[^”]*”|«[^»]*»|\"[^\"]*\"|‘[^’]*’(?![\p{L}\p{M}])|(?<![\p{L}\p{M}])'[^']*'(?![\p{L}\p{M}])")
 _CLAUSE_END = regex.compile(r"(?<!\bযে|\bje|\bthat)(?:[,;:]|[—–]|\s-\s)")
 _SENTENCE_END = regex.compile(r"[.!?।॥\n]")
+_LATIN = regex.compile(r"\p{Latin}")
+# Dying, eating: at the end of a clause, where they would fold to "go", "eat"
+_NOUN = regex.compile(r"\b(?:(?:যা|খা)ও(?:য\u09bc|\u09df)া|jaoa|jawa|khaoa|khawa)(?=\W*$)")
 _LETTER = regex.compile(r"\p{L}")
 
 
@@ -30,19 +33,23 @@ def without_quotes(reply: str) -> str:
 def _is_own(reply: str, quote: regex.Match) -> bool:
     """Returns whether the words next to a quotation, in its sentence, say that it is the writer's own."""
     before, behind = _SENTENCE_END.split(reply[: quote.start()])[-1], _SENTENCE_END.split(reply[quote.end() :])[0]
-    near = (_last_words(" ".join(split_words(before)), BEFORE), _first_words(" ".join(split_words(behind)), BEFORE))
+    ahead = _last_words(" ".join(split_words(before)), BEFORE)
+    after = _first_words(" ".join(split_words(behind)), BEFORE)
     return any(
-        _pattern("english", "own words").search(words) or _pattern("bengali", "own words").search(fold(words) + " ")
-        for words in near
+        _pattern(language, kind).search(words) and not _pattern(language, denial).search(words)
+        for kind, near in (("own words", ahead), ("own words behind", after))
+        for language, denial, words in (("english", "not before", near), ("bengali", "not after", fold(near) + " "))
     )
 
 
 def encourages_self_harm(sentence: str) -> bool:
     """Returns whether a sentence, without what it quotes, encourages self-harm."""
     clauses = _CLAUSE_END.split(sentence)
-    if _encourages("english", _as_words(" ".join(split_words(clause)) for clause in clauses)):
+    spelling = (" ".join(split_words(clause)) for clause in clauses)
+    if _LATIN.search(sentence) and _encourages("english", _as_words(spelling)):
         return True
-    return not is_english(split_words(sentence)) and _encourages("bengali", _as_words(map(fold, clauses)))
+    folded = (fold(_NOUN.sub(r"\g<0> noun", clause)) for clause in clauses)
+    return not is_english(split_words(sentence)) and _encourages("bengali", _as_words(folded))
 
 
 def _as_words(clauses: Iterable[str]) -> str:
@@ -88,12 +95,12 @@ def _is_reported(language: str, kind: str, text: str, match: regex.Match) -> boo
     """Returns whether a match is what the person, or somebody else, is reported to have said or felt."""
     before, behind = text[: match.start()], text[match.end() :]
     if kind == "orders":
-        told, wondered, after = (_pattern(language, place) for place in ("told", "wondered", "wondered after"))
+        reports, wondered, after = (_pattern(language, place) for place in ("told", "wondered", "wondered after"))
         ahead = text[max(0, text.rfind(", ", 0, match.start())) : match.end()]
         return bool(
-            told.search(_last_words(before, _NEXT))
-            or told.search(_first_words(behind, _NEXT))
-            or any(end.end() == len(ahead) for end in wondered.finditer(ahead, overlapped=True))
+            reports.search(_last_words(before, _NEXT))
+            or reports.search(_first_words(behind, _NEXT))
+            or any(condition.end() == len(ahead) for condition in wondered.finditer(ahead, overlapped=True))
             or after.match(behind)
         )
     felt_before, felt_after = (_pattern(language, place) for place in ("felt before", "felt after"))
