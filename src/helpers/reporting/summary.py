@@ -69,7 +69,8 @@ def summarise_run(results: Results, words: Words) -> Summary:
     computed, judged = read_verdict(evaluation), judge_run(results)
     floor = floor_state(scores, judged.thresholds)
     kind = run_verdict(scores, floor)
-    verdict = words.say(f"verdict.{kind}", rows=evaluation.get("n", 0))
+    is_refused = kind in ("better", "likelier") and judged.people is not None and judged.people.outcome == "failed"
+    verdict = words.say(f"verdict.{kind}{'_scores' if is_refused else ''}", rows=evaluation.get("n", 0))
     shares = unsafe_shares(results)
     sentences = [_describe_replies(scores, evaluation, floor, words), *_describe_safety(results, shares, words)]
     plain = tuple(filter(None, [*sentences, _describe_people(results, words)]))
