@@ -7,7 +7,7 @@ import pytest
 
 from helpers.evaluation.resampling import FEWEST_PAIRS
 from helpers.evaluation.sheet import attention_checks, tuned_is_first
-from helpers.evaluation.verdict import Verdict
+from helpers.evaluation.verdict import VERSION, Verdict
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.summary import summarise_run
@@ -23,7 +23,7 @@ def decide(run, outcome):
     metrics = run.metrics("evaluate")
     checks = [check | {"outcome": outcome} for check in metrics["verdict"]["checks"]]
     verdict = {"passed": "ship", "open": "cannot tell yet"}[outcome]
-    metrics["verdict"] |= {"verdict": verdict, "checks": checks}
+    metrics["verdict"] |= {"verdict": verdict, "checks": checks, "version": VERSION}
     write_json(run / "evaluate/metrics.json", metrics)
 
 
@@ -150,7 +150,7 @@ def test_marks_without_choices_are_no_preference(run):
     assert summary.outcome == "ship"
 
 
-def test_an_undecided_choice_is_no_tie_and_has_its_interval(run):
+def test_an_undecided_choice_is_shown_with_its_interval(run):
     decide(run, "passed")
     choose(run, 0.5)
     choices, words = read_results(run).ratings["choices"], Words()

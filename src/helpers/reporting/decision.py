@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.evaluation.resampling import FEWEST_PAIRS, SIGNIFICANT
-from helpers.evaluation.verdict import OUTCOMES, SHOWN_GATES, Check, Thresholds, Verdict, join_people, reach_verdict
+from helpers.evaluation.verdict import (
+    OUTCOMES,
+    SHOWN_GATES,
+    VERSION,
+    Check,
+    Thresholds,
+    Verdict,
+    join_people,
+    reach_verdict,
+)
 from helpers.reporting.results import Results
 from helpers.reporting.words import Words
 
@@ -28,8 +37,15 @@ NEEDED = {  # check: the sentence of what it asks for
 
 
 def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
-    """Returns the verdict in evaluate/metrics.json; of a run of before there was one, by today's thresholds."""
-    return Verdict(**evaluation["verdict"]) if "verdict" in evaluation else reach_verdict(evaluation, Thresholds())
+    """Returns the verdict in evaluate/metrics.json.
+
+    One of another version, whose checks are not today's, is reached anew from the scores, by its own thresholds; so is
+    one that is not there, by the usual ones.
+    """
+    stored = Verdict(**evaluation["verdict"]) if "verdict" in evaluation else None
+    if stored and stored.version == VERSION:
+        return stored
+    return reach_verdict(evaluation, stored.thresholds if stored else Thresholds())
 
 
 def judge_run(results: Results) -> Verdict:
