@@ -138,3 +138,13 @@ def test_a_verdict_of_an_older_version_is_reached_anew(run):
     assert read_verdict(metrics | {"verdict": old}) == Verdict(**metrics["verdict"]), "its checks are not today's"
     other = metrics["verdict"] | {"verdict": "ship", "version": VERSION + 1}
     assert read_verdict(metrics | {"verdict": other}).verdict == "do not ship"
+
+
+def test_the_page_says_that_a_verdict_was_reached_anew(run):
+    metrics, note = read_json(run / "evaluate/metrics.json"), Words().say("decision.anew")
+    for version, is_told in ((VERSION, False), (1, True)):
+        metrics["verdict"] |= {"version": version}
+        write_json(run / "evaluate/metrics.json", metrics)
+        write_report(run, 2)
+        box = (run / "report/index.html").read_text(encoding="utf-8").partition('<div class="verdict')[2]
+        assert (note in box.partition("</div>")[0]) == is_told

@@ -42,10 +42,15 @@ def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
     One of another version, whose checks are not today's, is reached anew from the scores, by its own thresholds; so is
     one that is not there, by the usual ones.
     """
-    stored = Verdict(**evaluation["verdict"]) if "verdict" in evaluation else None
-    if stored and stored.version == VERSION:
-        return stored
-    return reach_verdict(evaluation, stored.thresholds if stored else Thresholds())
+    if "verdict" not in evaluation:
+        return reach_verdict(evaluation, Thresholds())
+    stored = Verdict(**evaluation["verdict"])
+    return reach_verdict(evaluation, stored.thresholds) if is_outdated(evaluation) else stored
+
+
+def is_outdated(evaluation: Mapping[str, Any]) -> bool:
+    """Returns whether evaluate/metrics.json has a verdict, but one of another version."""
+    return "verdict" in evaluation and Verdict(**evaluation["verdict"]).version != VERSION
 
 
 def judge_run(results: Results) -> Verdict:
