@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helpers.evaluation.verdict import OUTCOMES, PEOPLE, Check, Thresholds, Verdict, reach_verdict
+from helpers.evaluation.verdict import OUTCOMES, PEOPLE, VERSION, Check, Thresholds, Verdict, reach_verdict
 from helpers.reporting.decision import NEEDED, changed_thresholds, describe_check, gate_rows, read_verdict
 from helpers.reporting.report import write_report
 from helpers.reporting.words import LANGUAGES, Words, read_texts
@@ -127,3 +127,24 @@ def test_a_run_of_before_the_verdict_is_judged_when_it_is_shown(run):
     write_json(run / "evaluate/metrics.json", metrics)
     write_report(run, 2)
     assert read_texts("en")["decision"]["do not ship"] in (run / "report/index.html").read_text(encoding="utf-8")
+
+
+def test_a_verdict_of_an_older_version_is_reached_anew(run):
+    metrics = read_json(run / "evaluate/metrics.json")
+    metrics["verdict"] = reach_verdict(metrics, Thresholds(gain=0.5)).model_dump()
+    assert read_verdict(metrics) == Verdict(**metrics["verdict"])
+    checks = [check for check in metrics["verdict"]["checks"] if check["name"] != "unsafe"]
+    old = {"verdict": "ship", "checks": checks, "thresholds": metrics["verdict"]["thresholds"]}
+    assert read_verdict(metrics | {"verdict": old}) == Verdict(**metrics["verdict"]), "its checks are not today's"
+    other = metrics["verdict"] | {"verdict": "ship", "version": VERSION + 1}
+    assert read_verdict(metrics | {"verdict": other}).verdict == "do not ship"
+
+
+def test_the_page_says_that_a_verdict_was_reached_anew(run):
+    metrics, note = read_json(run / "evaluate/metrics.json"), Words().say("decision.anew")
+    for version, is_told in ((VERSION, False), (1, True)):
+        metrics["verdict"] |= {"version": version}
+        write_json(run / "evaluate/metrics.json", metrics)
+        write_report(run, 2)
+        box = (run / "report/index.html").read_text(encoding="utf-8").partition('<div class="verdict')[2]
+        assert (note in box.partition("</div>")[0]) == is_told

@@ -193,8 +193,8 @@ def _alpha(units: list[dict[str, float]], raters: list[str], level: Literal["nom
 def summarise_choices(choices: list[dict], groups: Mapping[str, str]) -> dict:
     """Returns what choices, as those of `read_ratings`, come to: `tuned`, `base` and `same` (how often each was
     chosen), `win` (share of the tuned reply, of "no difference" a half, as the mean over rows of the raters' mean),
-    `low` and `high` (its exact 95 % interval over groups of rows), `alpha` (Krippendorff's, nominal) and `pairs`; {}
-    without any.
+    `low` and `high` (its exact 95 % interval over groups of rows), `alpha` (Krippendorff's, nominal), `pairs` and
+    `raters` (how many); {} without any.
 
     `groups` has the group of a row by its id; a row that is not there is its own.
     """
@@ -216,6 +216,7 @@ def summarise_choices(choices: list[dict], groups: Mapping[str, str]) -> dict:
         "high": high,
         "alpha": _alpha([*units.values()], sorted({choice["rater"] for choice in choices}), "nominal"),
         "pairs": len(units),
+        "raters": len({choice["rater"] for choice in choices}),
     }
 
 

@@ -18,6 +18,7 @@ from helpers.evaluation.resampling import FEWEST_PAIRS, NORMAL_95
 from helpers.language.rubric import CRISIS
 
 Outcome = Literal["passed", "open", "failed"]
+VERSION = 2  # of the gates and their checks: raise it when one comes, goes or decides otherwise
 OUTCOMES: tuple[Outcome, ...] = ("failed", "open", "passed")  # the worst first
 # The gates by weight: what harms a person, what the training was for, what it cost
 GATES = ("crisis", "safety", "closer", "replies", "forgetting", "rows")
@@ -62,6 +63,7 @@ class Verdict(BaseModel, frozen=True):
     verdict: Literal["ship", "do not ship", "cannot tell yet"]
     checks: list[Check]  # by weight, those that failed first
     thresholds: Thresholds
+    version: int = 1  # 1: of before it was written down
 
     @property
     def reasons(self) -> list[Check]:
@@ -103,7 +105,7 @@ def reach_verdict(metrics: Mapping[str, Any], thresholds: Thresholds) -> Verdict
     ]
     outcomes = {check.outcome for check in checks}
     verdict = "do not ship" if "failed" in outcomes else "cannot tell yet" if "open" in outcomes else "ship"
-    return Verdict(verdict=verdict, checks=_rank(checks), thresholds=thresholds)
+    return Verdict(verdict=verdict, checks=_rank(checks), thresholds=thresholds, version=VERSION)
 
 
 def join_people(verdict: Verdict, choices: Mapping[str, Any]) -> Verdict:

@@ -13,7 +13,7 @@ from helpers.reporting.decision import describe_check, judge_run
 from helpers.reporting.figures import draw_losses, draw_scores, save_figure
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
-from helpers.reporting.tables import LABELS, build_facts, build_table, differing_settings
+from helpers.reporting.tables import LABELS, build_facts, build_table, differing_settings, is_unjudged
 from helpers.reporting.words import Words
 from helpers.runs.record import RECORDS, Run
 
@@ -81,17 +81,12 @@ def comparison_content(results: list[Results], folder: Path, words: Words) -> di
 
 
 def verdict_rows(results: list[Results], words: Words) -> list[dict[str, str]]:
-    """Returns each run's verdict, people's choices counted in, with its first reason, as rows of text.
-
-    A run that was evaluated before there were verdicts has none.
-    """
+    """Returns each run's verdict, people's choices counted in, with its first reason, as rows of text."""
     rows = []
     for result in results:
-        decided, reason = words.say("page.not_measured"), "–"
-        if "verdict" in result.metrics["evaluate"]:
-            verdict = judge_run(result)
-            decided = words.say(f"decided.{verdict.verdict}")
-            reason = " ".join(describe_check(check, words) for check in verdict.reasons[:1])
+        verdict = judge_run(result)
+        reason = " ".join(describe_check(check, words) for check in verdict.reasons[:1])
+        decided = words.say(f"decided.{verdict.verdict}")
         rows.append({"run": result.run.name, "decision": decided, "first reason": reason})
     return rows
 
@@ -158,30 +153,32 @@ def _correct(deltas: Scores, comparisons: int) -> Scores:
     return {n: delta.model_copy(update={"p": min(1.0, (delta.p or 0.0) * comparisons)}) for n, delta in deltas.items()}
 
 
-def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, bool] | None:
-    """Returns which run has the best value of a score, and whether it beats every other one significantly; None where
-    no best can be named."""
+def best_of(name: str, scores: list[Scores], pairs: Pairs) -> tuple[int, str] | None:
+    """Returns which run has the best value of a score over the rows that all share, and how sure that is: "best" where
+    every other one is worse by its corrected p, "equal" where all differences are 0, "not judged" where no primary
+    score is clear, else "unclear". None where no best can be named."""
     undirected = ("near 1", "neither")
     if not pairs or any(name not in run or run[name].better in undirected for run in [*scores, *pairs.values()]):
         return None
     sign = 1 if scores[0][name].better == "higher" else -1
-    best = max(range(len(scores)), key=lambda run: sign * scores[run][name].value)
-    gains = [pairs[other, best][name] for other in range(len(scores)) if other != best]
-    return best, all((gain.low if sign > 0 else -gain.high) > 0 for gain in gains)
+    gains = [0.0, *(pairs[0, other][name].value for other in range(1, len(scores)))]  # over the first run
+    best = max(range(len(scores)), key=lambda run: sign * gains[run])
+    if not any(gains):
+        return best, "equal"
+    verdicts = {difference_verdict(name, pairs[other, best]) for other in range(len(scores)) if other != best}
+    unsure = "not judged" if "exploratory" in verdicts else "unclear"
+    return best, "best" if verdicts == {"better"} else unsure
 
 
-def are_equal(name: str, scores: list[Scores]) -> bool:
-    """Returns whether all runs have the same value of a score."""
-    return len({run[name].value for run in scores}) == 1
+def difference_verdict(name: str, delta: Scores) -> str:
+    """Returns the verdict on a score of one run against another, by the rule of a single run's page."""
+    return "exploratory" if is_unjudged(name, delta) else delta[name].change
 
 
 def describe_best(name: str, names: list[str], scores: list[Scores], pairs: Pairs, words: Words) -> str:
     """Returns in a sentence which run is best by a score and how sure that is; "" where no best can be named."""
     best = best_of(name, scores, pairs)
-    if best is None:
-        return ""
-    kind = "equal" if are_equal(name, scores) else "best" if best[1] else "unclear"
-    return words.say(f"compare.{kind}_{name}", run=names[best[0]])
+    return words.say(f"compare.{best[1]}_{name}", run=names[best[0]]) if best else ""
 
 
 def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list[dict[str, str]]:
@@ -190,12 +187,11 @@ def run_score_rows(names: list[str], scores: list[Scores], pairs: Pairs) -> list
     cells = {name: value % (place, place, place) for place, name in enumerate(names)}
     rows = []
     for name in [name for name in LABELS if all(name in run for run in scores)]:
-        label, digits = LABELS[name]
-        best, is_sure = best_of(name, scores, pairs) or (None, False)
-        unsure = "equal" if are_equal(name, scores) else "no clear winner"
-        winner = None if best is None else names[best] if is_sure else unsure
-        if best is not None and scores[best][name].is_at_floor:
-            winner = "none above the floor"
+        (label, digits), winner = LABELS[name], None
+        if leader := best_of(name, scores, pairs):
+            best, kind = leader
+            winner = {"best": names[best], "unclear": "no clear winner"}.get(kind, kind)
+            winner = "none above the floor" if scores[best][name].is_at_floor else winner
         rows.append({"label": label, "digits": digits, "runs": [run[name] for run in scores], "best": winner})
     return build_table({"score": "{label}", "aim": "{runs[0].better}", **cells, "best": "{best}"}, rows)
 
@@ -205,6 +201,6 @@ def difference_rows(names: list[str], pairs: Pairs) -> list[dict[str, str]]:
     rows = []
     for other, name in [(other, name) for (first, other), deltas in pairs.items() if first == 0 for name in deltas]:
         (label, digits), delta = LABELS[name], pairs[0, other][name]
-        words = {"run": names[other], "label": label, "verdict": delta.change}
+        words = {"run": names[other], "label": label, "verdict": difference_verdict(name, pairs[0, other])}
         rows.append({**words, "digits": digits, "delta": delta})
     return build_table("differences between runs", rows)

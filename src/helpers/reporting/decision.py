@@ -3,8 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from helpers.evaluation.resampling import FEWEST_PAIRS
-from helpers.evaluation.verdict import OUTCOMES, SHOWN_GATES, Check, Thresholds, Verdict, join_people, reach_verdict
+from helpers.evaluation.resampling import FEWEST_PAIRS, SIGNIFICANT
+from helpers.evaluation.verdict import (
+    OUTCOMES,
+    SHOWN_GATES,
+    VERSION,
+    Check,
+    Thresholds,
+    Verdict,
+    join_people,
+    reach_verdict,
+)
 from helpers.reporting.results import Results
 from helpers.reporting.words import Words
 
@@ -28,8 +37,20 @@ NEEDED = {  # check: the sentence of what it asks for
 
 
 def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
-    """Returns the verdict in evaluate/metrics.json; of a run of before there was one, by today's thresholds."""
-    return Verdict(**evaluation["verdict"]) if "verdict" in evaluation else reach_verdict(evaluation, Thresholds())
+    """Returns the verdict in evaluate/metrics.json.
+
+    One of another version, whose checks are not today's, is reached anew from the scores, by its own thresholds; so is
+    one that is not there, by the usual ones.
+    """
+    if "verdict" not in evaluation:
+        return reach_verdict(evaluation, Thresholds())
+    stored = Verdict(**evaluation["verdict"])
+    return reach_verdict(evaluation, stored.thresholds) if is_outdated(evaluation) else stored
+
+
+def is_outdated(evaluation: Mapping[str, Any]) -> bool:
+    """Returns whether evaluate/metrics.json has a verdict, but one of another version."""
+    return "verdict" in evaluation and Verdict(**evaluation["verdict"]).version != VERSION
 
 
 def judge_run(results: Results) -> Verdict:
@@ -38,15 +59,16 @@ def judge_run(results: Results) -> Verdict:
 
 
 def describe_decision(verdict: Verdict, words: Words) -> str:
-    """Returns the verdict in a sentence."""
-    return words.say(f"decision.{verdict.verdict}")
+    """Returns the verdict in a sentence; what people's choices leave open is not called passed."""
+    is_open = verdict.verdict == "ship" and verdict.people is not None and verdict.people.outcome == "open"
+    return words.say("decision.ship_open" if is_open else f"decision.{verdict.verdict}")
 
 
 def describe_check(check: Check, words: Words) -> str:
     """Returns what a check has found, in a sentence without technical terms."""
     if not check.n:
         return words.say("check.unmeasured", what=words.say(f"checked.{check.name}"))
-    shown = {name: _show(check, getattr(check, name), words) for name in ("value", "base")}
+    shown = {name: _show(check, getattr(check, name), words) for name in ("value", "base", "low", "high")}
     outcome = "worse" if check.name == "bits_per_char" and (check.low or 0.0) > 0 else check.outcome
     return words.say(f"check.{check.name}_{outcome}", n=check.n, threshold=_show_threshold(check, words), **shown)
 
@@ -57,13 +79,34 @@ def describe_people(verdict: Verdict, computed: Verdict, ratings: Mapping[str, A
     `computed` is the verdict without them, `ratings` what `summarise_run_ratings` returns. A choice against the tuned
     model is a reason of the verdict, and is not said again.
     """
+    if not ratings:
+        return words.say("asked.not_yet")
+    sentences = _describe_choices(verdict, computed, ratings, words)
+    safety = ratings.get("scales", {}).get("safety")
+    if safety and safety["delta"] < 0 and (safety["p"] or 0.0) < SIGNIFICANT:
+        sentences.append(words.say("asked.unsafe", **{s: words.number(safety[s], 1) for s in ("tuned", "base")}))
+    if skipped := ratings.get("skipped"):
+        sentences.append(words.say("asked.unread", files="; ".join(line.rstrip(".") for line in skipped)))
+    return " ".join(sentences)
+
+
+def _describe_choices(verdict: Verdict, computed: Verdict, ratings: Mapping[str, Any], words: Words) -> list[str]:
+    """Returns what people chose and what that does to the verdict, or why there is no choice, in sentences."""
     if (check := verdict.people) is None:
-        state = "marks_alone" if ratings.get("raters") else "none_counted" if ratings else "not_yet"
-        return words.say(f"asked.{state}")
-    joined = words.say("asked.joined", verdict=words.say(f"decided.{computed.verdict}"))
+        if ratings["raters"]:
+            return [words.say("asked.marks_alone")]
+        left_out = [words.say("page.left_out", **own) for own in ratings["attention"] if own["left_out"]]
+        why = left_out or ([] if ratings["skipped"] else [words.say("asked.no_answers")])
+        return [words.say("asked.none_counted"), *why[:1]]
     if check.n < FEWEST_PAIRS:
-        return f"{words.say('asked.few', pairs=check.n, fewest=FEWEST_PAIRS)} {joined}"
-    return joined if check.outcome == "failed" else f"{describe_check(check, words)} {joined}"
+        return [words.say("asked.few", pairs=check.n, fewest=FEWEST_PAIRS)]
+    choices = ratings["choices"]
+    sentences = [] if check.outcome == "failed" else [describe_check(check, words)]
+    if choices["alpha"] is not None and choices["alpha"] < 0:
+        sentences.append(words.say("asked.disagree"))
+    joined = "joined_one" if choices["raters"] == 1 else "joined"
+    facts = {"raters": choices["raters"], "verdict": words.say(f"decided.{computed.verdict}")}
+    return [*sentences, words.say(f"asked.{joined}", **facts)]
 
 
 def gate_rows(verdict: Verdict, words: Words) -> list[dict[str, str]]:

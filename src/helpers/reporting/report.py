@@ -6,7 +6,7 @@ from typing import Any
 from helpers.evaluation.comparison import Comparison
 from helpers.planning.calibration import is_calibrated
 from helpers.reporting import figures, tables
-from helpers.reporting.decision import changed_thresholds, gate_rows, judge_run
+from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results, stage_hours
@@ -68,6 +68,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "results": results,
         **{name: results.metrics.get(stage, {}) for name, stage in stages.items()},
         "summary": summarise_run(results, words),
+        "is_anew": is_outdated(results.metrics.get("evaluate", {})),
         "thresholds": changed_thresholds(judge_run(results), words) if results.scores else [],
         "scores": results.scores,
         "different": different_replies(results),

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
-from helpers.evaluation.verdict import Thresholds, judge_floor
+from helpers.evaluation.verdict import Thresholds, Verdict, judge_floor
 from helpers.language.rubric import CRISIS
 from helpers.reporting.decision import describe_check, describe_decision, describe_people, judge_run, read_verdict
 from helpers.reporting.results import Results
 from helpers.reporting.tables import LABELS, score_verdict
 from helpers.reporting.words import Words
 
+REPLY_FAULTS = {  # score: the clause of a fault, and that of none
+    "not_bengali": ("not_bengali", "bengali"),
+    "hit_cap": ("cut", "ends"),
+    "echo": ("echoes", ""),
+}
 FEWEST_ROWS = 2  # of one row the interval is the value itself
 
 
@@ -69,9 +74,11 @@ def summarise_run(results: Results, words: Words) -> Summary:
     computed, judged = read_verdict(evaluation), judge_run(results)
     floor = floor_state(scores, judged.thresholds)
     kind = run_verdict(scores, floor)
-    verdict = words.say(f"verdict.{kind}", rows=evaluation.get("n", 0))
+    is_refused = kind in ("better", "likelier") and judged.people is not None and judged.people.outcome == "failed"
+    verdict = words.say(f"verdict.{kind}{'_scores' if is_refused else ''}", rows=evaluation.get("n", 0))
     shares = unsafe_shares(results)
-    sentences = [_describe_replies(scores, evaluation, floor, words), *_describe_safety(results, shares, words)]
+    replies = _describe_replies(scores, computed, evaluation.get("max_new_tokens", 0), words)
+    sentences = [replies, *_describe_safety(results, shares, words)]
     plain = tuple(filter(None, [*sentences, _describe_people(results, words)]))
     numbers, warning, warned = _describe_scores(scores, kind, words), _warn_of_unsafe(shares, words), _warned(shares)
     is_said = warned is not None and warned.category == CRISIS
@@ -152,27 +159,30 @@ def _warned(shares: list[UnsafeShare]) -> UnsafeShare | None:
     return next((share for share in unsafe if share.category == CRISIS), unsafe[0] if unsafe else None)
 
 
-def _describe_replies(scores: Comparison, evaluation: dict, floor: str, words: Words) -> str:
-    """Returns a sentence on what the tuned replies are like; "" for plain texts, which have none."""
-    tuned = {name: score.value for name, score in scores.tuned.items()}
-    if "chrf" not in tuned:
+def _describe_replies(scores: Comparison, verdict: Verdict, limit: int, words: Words) -> str:
+    """Returns a sentence on what the tuned replies are like; "" for plain texts, which have none.
+
+    `limit` is that of the replies' tokens. Faults that the base model has as often are left out where their gate has
+    passed.
+    """
+    if "chrf" not in scores.tuned:
         return ""
-    rows, limit = scores.tuned["chrf"].n, evaluation.get("max_new_tokens", 0)
-    other, cut, echo = (round(rows * tuned.get(name, 0)) for name in ("not_bengali", "hit_cap", "echo"))
-    clauses = [words.say("summary.not_bengali", count=other, rows=rows) if other else words.say("summary.bengali")]
-    clauses.append(
-        words.say("summary.cut", count=cut, rows=rows, limit=limit) if cut else words.say("summary.ends", rows=rows)
-    )
-    if echo:
-        clauses.append(words.say("summary.echoes", count=echo, rows=rows))
-    sound, closeness = not (other or cut or echo), _closeness(scores, floor)
-    if closeness:
+    rows, clauses, sound = scores.tuned["chrf"].n, [], True
+    passed = {check.name for check in verdict.checks if check.outcome == "passed"}
+    for name, (fault, good) in REPLY_FAULTS.items():
+        base, tuned = (round(rows * side[name].value) if name in side else 0 for side in (scores.base, scores.tuned))
+        if tuned and name in passed and tuned <= base:
+            continue
+        sound = sound and not tuned
+        if key := fault if tuned else good:
+            clauses.append(words.say(f"summary.{key}", count=tuned, rows=rows, limit=limit))
+    if closeness := _closeness(scores, floor_state(scores, verdict.thresholds)):
         clauses.append(words.say(f"summary.{closeness}"))
     joint = "but" if closeness and sound != (closeness == "closer") else "and"
-    text = clauses[0]
-    for clause in clauses[1:-1]:
-        text = words.say("summary.list", first=text, second=clause)
-    return words.say("summary.subject", clauses=words.say(f"summary.{joint}", first=text, second=clauses[-1]))
+    text = clauses[0] if clauses else ""
+    for place, clause in enumerate(clauses[1:], 2):
+        text = words.say(f"summary.{joint if place == len(clauses) else 'list'}", first=text, second=clause)
+    return words.say("summary.subject", clauses=text) if text else ""
 
 
 def _closeness(scores: Comparison, floor: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from helpers.evaluation.comparison import Comparison
+from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
 from helpers.evaluation.resampling import NORMAL_95, SIGNIFICANT
 
@@ -74,6 +74,12 @@ def _describe_value(value: Any) -> str:
     return f"{value:.5g}" if isinstance(value, float) else str(value)
 
 
+def is_unjudged(name: str, delta: Mapping[str, Score]) -> bool:
+    """Returns whether a score's difference gets no verdict, because a primary score has none yet."""
+    gates = [delta[primary].p for primary in PRIMARY if primary in delta]
+    return name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates)
+
+
 def score_verdict(scores: Comparison, name: str) -> str:
     """Returns `Score.change` of tuned − base for one score.
 
@@ -81,8 +87,7 @@ def score_verdict(scores: Comparison, name: str) -> str:
     because a primary score has none yet.
     """
     base, tuned, delta = scores.base[name], scores.tuned[name], scores.delta[name]
-    gates = [scores.delta[primary].p for primary in PRIMARY if primary in scores.delta]
-    if name not in (*PRIMARY, "unsafe") and any(p is not None and p >= SIGNIFICANT for p in gates):
+    if is_unjudged(name, scores.delta):
         return "exploratory"
     verdict = delta.change
     if verdict == "–" and base.better == "near 1":
