@@ -76,6 +76,7 @@ def test_a_copy_does_not_win(run, twin):
     assert best_of("chrf", [tuned_scores(result) for result in results], pairs) == (0, "equal")
     assert main(["report", str(run), str(twin)]) == 0
     text = PageText(run.outputs / "comparison.html").text
+    assert f"Over the {number} test rows that all runs have answered: In bits per character the runs are equal." in text
     assert "In chrF++ the runs are equal." in text
     assert "has the fewest" not in text
 
