@@ -62,8 +62,8 @@ sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "w
 
 # %% [markdown]
 # ## The plan
-# What will it cost? An estimate for T4s, made before the model is loaded. A run that does not fit the GPU stops here
-# and names the setting that would fit.
+# What will it cost? An estimate for T4s, or for this GPU once `calibrate` has measured it, made before the model is
+# loaded. A run that does not fit the GPU stops here and names the setting that would fit.
 
 # %%
 from helpers.planning.checks import start_stage
