@@ -4,8 +4,8 @@ PYTHONPATH=src python tests/benchmarks/evaluate_t4.py [--memory 14.56] [--sms 8]
 
 Needs about 20 GB below --work for the weights, which are made once. The model writes no end token, so that every reply
 goes to the cap of 256 tokens: the longest an evaluation can take. With two GPUs one and two processes are compared;
-`--only processes` does that alone. `--only probes` scores the probes, which random weights answer by chance. `--sms 8`
-holds each process to 8 SMs as well (stand_in.py).
+`--only processes` does that alone. `--only probes` scores the probes, which random weights answer by chance; `--only
+kernels` multiplies with one layer at a time. `--sms 8` holds each process to 8 SMs as well (stand_in.py).
 """
 
 import argparse
@@ -16,16 +16,19 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import stand_in
 import train_t4
 
+from helpers.calibrate import timed
 from helpers.data.probes import scored_probes
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_test_rows
 from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.inference.generate import generate_replies
 from helpers.models.batching import SCORING_TOKEN_BUDGET
+from helpers.models.families import SHAPES, linear_layers
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_base_model, load_for_inference, load_tokenizer
 from helpers.runs.files import read_journal, read_jsonl, write_json, write_jsonl
@@ -52,7 +55,7 @@ def prepare(work: Path, size: str) -> Run:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    base, run = train_t4.base_model(work, size, speaks=True), Run(work / "evaluation")
+    base, run = train_t4.base_model(work, size, speaks=True, packed=True), Run(work / "evaluation")
     tokenizer = load_tokenizer(str(base))
     train_t4.make_data(run / "data", tokenizer, 400, {"max_length": 2048, "dataset_format": "pairs"})
     rows = read_jsonl(run / "data" / "train.jsonl")
@@ -67,6 +70,7 @@ def prepare(work: Path, size: str) -> Run:
             torch.nn.init.normal_(parameter, std=0.01)
     tuned.save_pretrained(str(run / "train" / "adapter"))
     del network, tuned
+    gc.collect()  # it is in cycles: the next model would not fit beside it
     torch.cuda.empty_cache()
     return run
 
@@ -134,6 +138,32 @@ def measure_probes(run: Run) -> dict:
     return {"probes": scores, "seconds": seconds, "peak_memory_gib": torch.cuda.max_memory_reserved() / 2**30}
 
 
+def measure_kernels() -> dict:
+    """Returns, for the 4-bit layers of the 8B shape and several numbers of rows: the milliseconds of bitsandbytes'
+    fused kernel, which a T4 uses up to 64 rows and more, and of unpacking the weights first; and the distance of
+    either result from one in float32, ‖result − exact‖ / ‖exact‖."""
+    import torch
+    from bitsandbytes import functional, matmul_4bit
+    from bitsandbytes.backends.cuda import ops
+
+    results = {}
+    for name, (inputs, outputs) in linear_layers(SHAPES["8B"]).items():
+        weights = torch.randn(outputs, inputs, device="cuda", dtype=torch.float16) * 0.02
+        packed, state = functional.quantize_4bit(weights, quant_type="nf4", compress_statistics=True)
+        for rows in (1, 8, 32, 64, 128):
+            given = torch.randn(rows, inputs, device="cuda", dtype=torch.float16)
+            computed, milliseconds = {}, {}
+            for fused in (True, False):
+                ops._gemm_4bit_use_custom_fn = lambda *_, fused=fused: fused
+                multiply = partial(matmul_4bit, given, packed.t(), quant_state=state)
+                computed[fused] = multiply().float()
+                milliseconds["fused" if fused else "unpacked"] = round(1000 * timed(multiply), 3)
+            exact = given.float() @ functional.dequantize_4bit(packed, state).float().t()
+            errors = [float((own - exact).norm() / exact.norm()) for own in computed.values()]
+            results[f"{name}, {rows} rows"] = milliseconds | {"errors": [f"{error:.1e}" for error in errors]}
+    return results
+
+
 def compare_texts(texts: list[str], others: list[str]) -> dict:
     """Returns the share of replies that are equal, and the share of a reply's characters before the first difference,
     on average."""
@@ -170,19 +200,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--memory", type=float, default=14.56, help="GiB that each process may use")
     parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")
-    parser.add_argument("--only", choices=["batches", "processes", "probes"])
+    parser.add_argument("--only", choices=["batches", "processes", "probes", "kernels"])
     parser.add_argument("--size", default="8B")
     parser.add_argument("--work", type=Path, default=Path("/tmp/sahanubhuti-bench"))
     parser.add_argument("--one", action="store_true", help="in this process")
     options = parser.parse_args()
     if not options.one:
-        train_t4.base_model(options.work, options.size, speaks=True)  # at full width
+        if options.only != "kernels":
+            train_t4.base_model(options.work, options.size, speaks=True, packed=True)  # at full width
         with stand_in.hold_to_sms(options.sms):
             if options.sms:
                 print(json.dumps({"rates": stand_in.rates_of_a_child()}))
             sys.exit(subprocess.run([sys.executable, __file__, *sys.argv[1:], "--one"]).returncode)
     import torch
 
+    if options.only == "kernels":
+        return print("\n".join(f"{case}: {measured}" for case, measured in measure_kernels().items()))
     run = prepare(options.work, options.size)
     train_t4.hold_to_memory(options.memory)
     results = {"machine": f"{torch.cuda.get_device_name()}, torch {torch.__version__}"}
@@ -190,7 +223,7 @@ def main() -> None:
         results |= measure_batches(run)
     if options.only == "probes":
         results |= measure_probes(run)
-    gc.collect()  # the model measured above is in cycles: the next would not fit beside it
+    gc.collect()
     torch.cuda.empty_cache()
     if options.only in (None, "processes") and torch.cuda.device_count() > 1:
         results["processes"] = compare_processes(run)

@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import stand_in
@@ -27,7 +28,7 @@ from helpers.models.batching import padded_tokens
 from helpers.models.chat import encode_examples, encode_row, make_collator, tokenize_rendered
 from helpers.models.embedded import build_tokenizer
 from helpers.models.families import SHAPES
-from helpers.models.loading import load_for_training, load_tokenizer, start_backend
+from helpers.models.loading import load_base_model, load_for_training, load_tokenizer, start_backend
 from helpers.models.random_weights import save_random_model
 from helpers.planning.batches import schedule_steps
 from helpers.planning.calibration import find_speed
@@ -123,14 +124,24 @@ def make_model(folder: Path, size: str, speaks: bool = False) -> None:
     save_random_model(folder, SHAPES[size], build_tokenizer(answers()), speaks)
 
 
-def base_model(work: Path, size: str, speaks: bool = False) -> Path:
-    """Returns the folder of the random-weight model, made when it is missing."""
-    folder = work / f"llama-{size}-{'speaking' if speaks else 'random'}"
+def base_model(work: Path, size: str, speaks: bool = False, packed: bool = False) -> Path:
+    """Returns the folder of the random-weight model, made when it is missing; `packed` in NF4, as Unsloth's copies are,
+    which loads faster where few multiprocessors would have to pack it."""
+    folder = work / f"llama-{size}-{'speaking' if speaks else 'random'}{'-4bit' if packed else ''}"
     if not (folder / "config.json").is_file():
-        code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\n"
-        code += f"import train_t4; train_t4.make_model(train_t4.Path({str(folder)!r}), {size!r}, {speaks})"
+        code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\nimport train_t4\n"
+        if packed:
+            code += f"train_t4.pack_model({str(base_model(work, size, speaks))!r}, {str(folder)!r})"
+        else:
+            code += f"train_t4.make_model(train_t4.Path({str(folder)!r}), {size!r}, {speaks})"
         subprocess.run([sys.executable, "-c", code], check=True)
     return folder
+
+
+def pack_model(base: str, folder: str) -> None:
+    """Saves a model in NF4; run in a process of its own."""
+    load_base_model(base, True, "float16", {"": 0}).save_pretrained(folder)
+    load_tokenizer(base).save_pretrained(folder)
 
 
 def answers() -> list[str]:
@@ -172,23 +183,29 @@ def row_of(question: str, answer: str) -> dict:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
 
-def prepare(name: str, work: Path) -> tuple[Run, TrainingConfig]:
-    """Writes a case's run folder and returns the run with its training configuration."""
+def case_settings(name: str, work: Path) -> dict[str, dict]:
+    """Returns a case's settings by stage; its base model is made when it is missing."""
     case = CASES[name]
-    base = base_model(work, case["size"])
-    sets = [f"shared.base_model={base}", "train.sft.fp16=true", "train.sft.logging_steps=1", *case["sets"]]
+    sets = ["train.sft.fp16=true", "train.sft.logging_steps=1", *case["sets"]]
     sets += [f"train.sft.max_steps={case['steps']}", "train.sft.warmup_steps=2"]
     if case["preset"] == "kaggle-t4x2":
         sets += [f"train.num_gpus={case.get('gpus', 1)}", f"train.backend={case.get('backend', 'unsloth')}"]
         sets += ["train.sft.save_strategy=no", "train.sft.eval_strategy=no"]
-    run = Run.named(work, case.get("run", name))
-    settings = resolve_settings(case["preset"], run.name, str(work), sets, tiny=False)
+    resolve = partial(resolve_settings, case["preset"], case.get("run", name), str(work), tiny=False)
+    base = base_model(work, case["size"], packed=resolve(sets)["train"]["load_in_4bit"])
+    return resolve([f"shared.base_model={base}", *sets])
+
+
+def prepare(name: str, work: Path) -> tuple[Run, TrainingConfig]:
+    """Writes a case's run folder and returns the run with its training configuration."""
+    run, settings = Run.named(work, CASES[name].get("run", name)), case_settings(name, work)
     if not (run / "data" / "metrics.json").is_file():
-        make_data(run / "data", load_tokenizer(str(base)), ROWS, settings["prepare_data"])
+        tokenizer = load_tokenizer(settings["train"]["base_model"])
+        make_data(run / "data", tokenizer, ROWS, settings["prepare_data"])
     run.note_stage("prepare_data", parameters=settings["prepare_data"])
     types = {key: kind for key, (_, kind) in parameters_cell("train").items()}
     start_stage("train", {"__annotations__": types, **settings["train"]})
-    return run, resolve_config(run).model_copy(update={"limit": case.get("limit", 0)})
+    return run, resolve_config(run).model_copy(update={"limit": CASES[name].get("limit", 0)})
 
 
 def train_stock(run: Run, config: TrainingConfig, batch: int, accumulation: int) -> dict:
@@ -453,7 +470,7 @@ def main() -> None:
         print(json.dumps(run_one(options.cases[0], options.work, options.memory)))
         return
     for name in options.cases:
-        base_model(options.work, CASES[name]["size"])  # at full width
+        case_settings(name, options.work)  # makes base models, at full width
     with stand_in.hold_to_sms(options.sms):
         results = run_cases(options)
     for name, result in results.items():
