@@ -19,6 +19,7 @@ from helpers.planning.config import TrainingConfig
 from helpers.platforms.environment import package_versions
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
+from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
 from helpers.runs.files import read_json, utc_now, write_json
 from helpers.runs.record import Run
 
@@ -27,91 +28,44 @@ WARM_UP, STEPS = 5, 6  # optimizer steps with SOME layers: those that compile, a
 DECODE_ROWS = 1, 8, 32, 64, 128
 SHORT, LONG, LONG_ROWS = 64, 256, 32  # tokens of the prompts before a step, and rows of which both are timed
 NEW_TOKENS = 16  # by which two replies differ whose times give the seconds of a step
-SIDE = 4096  # of the matrices of a product
-WRITTEN = 2**28  # bytes, of a file
+PART_SECONDS = 600.0  # after which a process that measures is ended: on a T4 one takes a minute or two
 
 
 def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], None] = print) -> Calibration:
     """Measures this machine with `config`'s model, keeps it in the folder of runs, and returns it.
 
-    Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines.
+    Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines. All
+    that uses the GPU runs in processes of its own, and leaves nothing on it. Raises RuntimeError when one fails.
     """
-    import torch
-
-    rates = {"date": utc_now(), "gpus": max(1, torch.cuda.device_count()), "versions": package_versions()}
-    rates |= measure_rates()
-    report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
-    report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
-    rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
-    report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
-    report(
-        f"mirror: {rates['mirror'] / 1e6:.0f} MB/s"
-        if rates["mirror"]
-        else "mirror: not measured, it is no folder of this machine"
-    )
-    report("downloads: not measured")
-    if not torch.cuda.is_available():
-        report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
-        return Calibration(**rates)
-    if rates["gpus"] > 1:
-        with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
-            write_json(Path(folder) / "config.json", config.to_json())
-            rates["all_reduce"] = measure_apart("all_reduce", Path(folder), rates["gpus"])
-        report(f"all-reduce on {rates['gpus']} GPUs: {rates['all_reduce'] / 1e9:.2f} GB/s")
-    else:
-        report("all-reduce: not measured, there is one GPU")
-    calibration = Calibration(**rates, models=[measure_model(config)])
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
+        folder = Path(name)
+        write_json(folder / "config.json", config.to_json())
+        rates = {"date": utc_now(), "versions": package_versions(), **measure_apart("rates", folder)}
+        report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
+        report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
+        downloads, reason = download_rate(config.base_model)
+        rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config), "downloads": downloads}
+        report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
+        report(describe_rate("mirror", rates["mirror"], "none is set that is a folder of this machine"))
+        report(describe_rate("downloads", downloads, reason))
+        if not rates["gpus"]:
+            report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
+            return Calibration(**rates, seconds=time.monotonic() - began)
+        if rates["gpus"] > 1:
+            rates["all_reduce"] = measure_apart("all_reduce", folder, rates["gpus"])
+            report(f"all-reduce on {rates['gpus']} GPUs: {rates['all_reduce'] / 1e9:.2f} GB/s")
+        else:
+            report("all-reduce: not measured, there is one GPU")
+    models = [measure_model(config)]
+    calibration = Calibration(**rates, models=models, seconds=time.monotonic() - began)
     keep_calibration(outputs, gpu_names()[0], calibration)
     return calibration
 
 
-def measure_rates() -> dict[str, Any]:
-    """Returns the rates of a product of SIDE³ and of a copy of 1 GiB, and the product's dtype."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    side = SIDE if device == "cuda" else SIDE // 4
-    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
-    source = torch.zeros(2**28, device=device)
-    target = torch.empty_like(source)
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "products": 2 * side**3 / timed(lambda: left @ right),
-        "copies": 2 * source.numel() * source.element_size() / timed(lambda: target.copy_(source)),
-    }
-
-
-def synchronize() -> None:
-    """Waits until the GPU has done all that it was given."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def timed(work: Callable[[], Any], repeats: int = 10) -> float:
-    """Returns the median seconds of a piece of work on the GPU, or the CPU, after two to warm up."""
-    seconds = []
-    for number in range(repeats + 2):
-        synchronize()
-        began = time.perf_counter()
-        work()
-        synchronize()
-        seconds += [time.perf_counter() - began] * (number >= 2)
-    return statistics.median(seconds)
-
-
-def write_rate(folder: Path) -> float:
-    """Returns the bytes per second of a file of WRITTEN bytes on its way to a folder's disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".calibrate-") as file:
-        began = time.perf_counter()
-        for _ in range(WRITTEN // 2**24):
-            file.write(os.urandom(2**24))
-        file.flush()
-        os.fsync(file.fileno())
-        return WRITTEN / (time.perf_counter() - began)
+def describe_rate(what: str, rate: float | None, reason: str) -> str:
+    """Returns a line about a rate in bytes per second, or the reason why there is none."""
+    return f"{what}: {rate / 1e6:.0f} MB/s" if rate else f"{what}: not measured, {reason}"
 
 
 def mirror_rate(config: TrainingConfig) -> float | None:
@@ -124,14 +78,16 @@ def measure_apart(part: str, folder: Path, processes: int = 1) -> Any:
     """Runs a part of the measurements, in a process or more of its own, and returns its result.
 
     Training and replies are patched by other libraries, and each must find an empty GPU. Raises RuntimeError when the
-    process fails.
+    process fails, or takes longer than PART_SECONDS.
     """
+    began = time.monotonic()
     if processes > 1:
-        code = launch_processes("helpers.calibrate", [part, str(folder)], processes)
+        code = launch_processes("helpers.calibrate", [part, str(folder)], processes, PART_SECONDS)
     else:
-        code = run_child([sys.executable, "-m", "helpers.calibrate", part, str(folder)])
+        code = run_child([sys.executable, "-m", "helpers.calibrate", part, str(folder)], PART_SECONDS)
     if code:
-        raise RuntimeError(f"measuring {part} ended with exit code {code}: see the log above.")
+        late = f"it was ended after {PART_SECONDS:.0f} seconds" if time.monotonic() - began > PART_SECONDS else ""
+        raise RuntimeError(f"measuring {part} ended with exit code {code}: {late or 'see the log above'}.")
     return read_json(folder / f"{part}.json")
 
 
@@ -170,9 +126,7 @@ def measure_model(config: TrainingConfig) -> MeasuredModel:
     with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
         folder = Path(name)
         write_json(folder / "config.json", config.to_json())
-        for part in ("base", "training", "replies"):
-            measure_apart(part, folder)
-        training, replies = (read_json(folder / f"{part}.json") for part in ("training", "replies"))
+        _, training, replies = (measure_apart(part, folder) for part in ("base", "training", "replies"))
     recomputed = uses_checkpointing(config.max_tokens, config)
     return MeasuredModel(settings=model_settings(config), recomputed=recomputed, training=training, **replies)
 
@@ -303,6 +257,7 @@ def measure_replies(folder: Path, config: TrainingConfig) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Path, TrainingConfig], Any]] = {
+    "rates": lambda folder, config: measure_rates(),
     "base": make_base,
     "all_reduce": measure_all_reduce,
     "training": measure_training,

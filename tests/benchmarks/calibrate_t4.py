@@ -39,7 +39,7 @@ def measure_answers(work: Path) -> dict:
     tokenizer = load_tokenizer(base)
     network = load_for_inference(base, run / "train" / "adapter", True, "float16")
     train_run, config = train_t4.prepare("one-gpu", work)
-    speed = find_speed(config, train_run.outputs)
+    speed = find_speed(config, train_run)
     rows = evaluate_t4.select_test_rows(run, 0, 3407)[: max(ROWS)]
     measured = {"speed_from": speed.source}
     generate_replies(network, tokenizer, [row["messages"][:-1] for row in rows[:2]], 4, 2)  # warm
