@@ -1,5 +1,7 @@
 """Measures the GPU that is here with a few layers of a preset's model, by the code that trains and evaluates."""
 
+import contextlib
+import io
 import os
 import statistics
 import sys
@@ -14,21 +16,84 @@ from helpers.data.load import load_table
 from helpers.models.batching import SCORING_TOKEN_BUDGET, padded_tokens
 from helpers.models.families import count_parameters, model_shape
 from helpers.planning.batches import uses_checkpointing
-from helpers.planning.calibration import Calibration, MeasuredModel, Point, keep_calibration, model_settings
+from helpers.planning.calibration import (
+    Calibration,
+    MeasuredModel,
+    Point,
+    find_model,
+    keep_calibration,
+    model_settings,
+    run_calibrations,
+)
 from helpers.planning.config import TrainingConfig
+from helpers.planning.plan import Plan, describe_hours, plan_run
 from helpers.platforms.environment import package_versions
+from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
 from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
+from helpers.runs.checkpoints import checkpoint_folders
 from helpers.runs.files import read_json, utc_now, write_json
 from helpers.runs.record import Run
+from helpers.runs.session import report_progress, session_left
 
 FEW, SOME = 2, 4  # decoder layers that are measured: what one more takes, all others take too
 WARM_UP, STEPS = 5, 6  # optimizer steps with SOME layers: those that compile, and those that are timed
 DECODE_ROWS = 1, 8, 32, 64, 128
 SHORT, LONG, LONG_ROWS = 64, 256, 32  # tokens of the prompts before a step, and rows of which both are timed
 NEW_TOKENS = 16  # by which two replies differ whose times give the seconds of a step
+LEAST_SECONDS = 1800.0  # of a planned training, and left of the session, for minutes of measuring to be worth it
+LOG_LINES = 15  # of a measurement that failed
 PART_SECONDS = 600.0  # after which a process that measures is ended: on a T4 one takes a minute or two
+
+
+def plan_session(run: Run, config: TrainingConfig) -> Plan:
+    """Returns the plan of a training that starts or resumes, and keeps in the run what it was calibrated by.
+
+    Before the first session this GPU is measured, if it is not yet with these settings and session.calibrate is set; a
+    measurement that fails is told, and the plan stays as it was. Raises as `plan_run`, before anything is measured.
+    """
+    plan = plan_run(run, config)
+    try:
+        if is_calibration_due(run, config, plan):
+            plan = plan_measured(run, config, plan)
+        gpu = next(iter(gpu_names()), "")
+        if known := run_calibrations(run).get(gpu):
+            keep_calibration(run / "train", gpu, known)
+    except Exception as error:  # the libraries', CUDA's, the system's: none of them may keep the run from training
+        print(f"This GPU could not be measured, and the plan stays as it is: {describe_error(error)}", flush=True)
+    return plan
+
+
+def is_calibration_due(run: Run, config: TrainingConfig, plan: Plan) -> bool:
+    """Returns whether to measure this GPU before a run trains: it has no checkpoint yet, its settings ask for it, they
+    were not measured here before, and half an hour of training follows in this session."""
+    if not config.session.get("calibrate") or (run / "stop").exists():
+        return False
+    gpu = next(iter(gpu_names()), "")
+    known = run_calibrations(run).get(gpu)
+    if not gpu or (known and find_model(known, config)) or checkpoint_folders(run / "train" / "checkpoints"):
+        return False
+    return min(plan.hours["train"] * 3600, session_left(config.session["hours"])) >= LEAST_SECONDS
+
+
+def plan_measured(run: Run, config: TrainingConfig, plan: Plan) -> Plan:
+    """Measures this GPU, and returns the plan by that. Prints what was measured, what failed, and how the hours changed
+    against those of `plan`; what the libraries print besides only when one of them fails."""
+    print("This GPU is measured first, once, in a few minutes (session.calibrate = False leaves that out).", flush=True)
+    local = config.model_copy(update={"session": {**config.session, "mirror": ""}})  # no test file in a Drive's bin
+    report, printed = partial(print, file=sys.stdout, flush=True), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            calibration = calibrate(local, run.outputs, report)
+    except Exception:
+        print(*printed.getvalue().splitlines()[-LOG_LINES:], sep="\n")
+        raise
+    measured = plan_run(run, config)
+    hours = [describe_hours(each.hours["total"]) for each in (measured, plan)]
+    took = f"measured in {calibration.seconds or 0:.0f} seconds"
+    print(f"Estimated for the run: {hours[0]} by {measured.speed_from} ({took}); {hours[1]} by {plan.speed_from}.")
+    return measured
 
 
 def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], None] = print) -> Calibration:
@@ -81,6 +146,7 @@ def measure_apart(part: str, folder: Path, processes: int = 1) -> Any:
     process fails, or takes longer than PART_SECONDS.
     """
     began = time.monotonic()
+    report_progress([*PARTS].index(part), len(PARTS), "measurement")
     if processes > 1:
         code = launch_processes("helpers.calibrate", [part, str(folder)], processes, PART_SECONDS)
     else:

@@ -36,8 +36,9 @@ def calibration(times=1.0, **changes):
     )
 
 
-def fake_measuring(monkeypatch, gpus=1, times=1.0, fails=""):
-    """Stands in for the processes that measure a T4 of `times` its speed; `fails` names one that fails.
+def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says=""):
+    """Stands in for the processes that measure a T4 of `times` its speed and print what they say; `fails` names one
+    that fails.
 
     Returns the list of (part, processes) that were asked for.
     """
@@ -53,6 +54,7 @@ def fake_measuring(monkeypatch, gpus=1, times=1.0, fails=""):
     def measure(part, folder, processes=1):
         assert (folder / "config.json").is_file()
         parts.append((part, processes))
+        print(says)
         if part == fails:
             print("CUDA error: no kernel image")
             raise RuntimeError(f"measuring {part} ended with exit code 1: see the log above.")
