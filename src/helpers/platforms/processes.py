@@ -15,7 +15,7 @@ def child_environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
 
 
-def run_child(command: list[str], seconds: float | None = None, **environment: str) -> int:
+def run_child(command: list[str], seconds: float | None = None, /, **environment: str) -> int:
     """Runs a command that finds these helpers, prints its output as it comes, and returns its exit code.
 
     Ctrl-C reaches the command too, which ends as it sees fit: it is waited for. After so many `seconds` it is killed,
@@ -53,7 +53,7 @@ def kill_family(pid: int) -> None:
 
 
 def launch_processes(
-    module: str, arguments: list[str], processes: int, seconds: float | None = None, **environment: str
+    module: str, arguments: list[str], processes: int, seconds: float | None = None, /, **environment: str
 ) -> int:
     """Runs `python -m module arguments` in so many processes, by `accelerate launch` on this machine.
 
