@@ -32,6 +32,7 @@ from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
 from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
+from helpers.platforms.secrets import export_secrets
 from helpers.runs.checkpoints import checkpoint_folders
 from helpers.runs.files import read_json, utc_now, write_json
 from helpers.runs.record import Run
@@ -103,17 +104,17 @@ def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], Non
     that uses the GPU runs in processes of its own, and leaves nothing on it. Raises RuntimeError when one fails.
     """
     began = time.monotonic()
+    export_secrets()
     with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
         folder = Path(name)
         write_json(folder / "config.json", config.to_json())
         rates = {"date": utc_now(), "versions": package_versions(), **measure_apart("rates", folder)}
         report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
         report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
-        downloads, reason = download_rate(config.base_model)
-        rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config), "downloads": downloads}
+        rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
         report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
         report(describe_rate("mirror", rates["mirror"], "none is set that is a folder of this machine"))
-        report(describe_rate("downloads", downloads, reason))
+        report(describe_rate("downloads", rates["downloads"], rates.pop("no_downloads")))
         if not rates["gpus"]:
             report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
             return Calibration(**rates, seconds=time.monotonic() - began)
@@ -323,7 +324,9 @@ def measure_replies(folder: Path, config: TrainingConfig) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Path, TrainingConfig], Any]] = {
-    "rates": lambda folder, config: measure_rates(),
+    "rates": lambda folder, config: (
+        measure_rates() | dict(zip(("downloads", "no_downloads"), download_rate(config.base_model), strict=True))
+    ),
     "base": make_base,
     "all_reduce": measure_all_reduce,
     "training": measure_training,

@@ -1,5 +1,7 @@
 """Calibrations for tests, and a stand-in for the processes that measure a GPU."""
 
+import copy
+
 from helpers.models.families import model_shape
 from helpers.planning.calibration import Calibration, MeasuredModel, Point, model_settings
 from helpers.planning.config import configure_training
@@ -44,7 +46,10 @@ def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says=""):
     """
     model, parts = calibration(times).models[0], []
     results = {
-        "rates": {"gpus": gpus, "dtype": "float16", "products": times * T4_FLOPS, "copies": times * T4_BYTES},
+        "rates": {
+            **{"gpus": gpus, "dtype": "float16", "products": times * T4_FLOPS, "copies": times * T4_BYTES},
+            **{"downloads": None, "no_downloads": "HF_HUB_OFFLINE is set"},
+        },
         "all_reduce": 10e6,
         "base": None,
         "training": model.training.model_dump(),
@@ -58,7 +63,7 @@ def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says=""):
         if part == fails:
             print("CUDA error: no kernel image")
             raise RuntimeError(f"measuring {part} ended with exit code 1: see the log above.")
-        return results[part]
+        return copy.copy(results[part])
 
     monkeypatch.setattr("helpers.calibrate.measure_apart", measure)
     monkeypatch.setattr("helpers.calibrate.write_rate", lambda folder: 50e6)

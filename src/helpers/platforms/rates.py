@@ -10,7 +10,6 @@ from typing import Any
 
 from helpers.platforms.downloads import WEIGHT_FILES, is_hub_name
 from helpers.platforms.errors import describe_error
-from helpers.platforms.secrets import export_secrets
 
 SIDE = 4096  # of the matrices of a product
 WRITTEN = 2**28  # bytes, of a file
@@ -91,7 +90,6 @@ def _read_weights(repository: str) -> float:
     from huggingface_hub import HfApi, hf_hub_url
     from huggingface_hub.utils import build_hf_headers, filter_repo_objects, get_session, hf_raise_for_status
 
-    export_secrets()
     limit = DOWNLOAD_SECONDS / 4  # without an answer
     files = [file.rfilename for file in HfApi().model_info(repository, timeout=limit).siblings or []]
     name = next(iter(filter_repo_objects(files, allow_patterns=WEIGHT_FILES)), None)
