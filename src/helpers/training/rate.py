@@ -1,14 +1,19 @@
 """How fast a session trains, against its plan."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from helpers.planning.calibration import find_speed
 from helpers.planning.hours import step_seconds
 from helpers.runs.record import Run
-from helpers.training.trainer import StepTrainer
+
+if TYPE_CHECKING:
+    from helpers.training.trainer import StepTrainer
 
 COMPARED_AFTER = 20  # steps of a session, before it is said how fast they were
 
