@@ -90,6 +90,8 @@ def plan_measured(run: Run, config: TrainingConfig, plan: Plan) -> Plan:
     except Exception:
         print(*printed.getvalue().splitlines()[-LOG_LINES:], sep="\n")
         raise
+    if not calibration.models:  # torch cannot use the GPU that nvidia-smi shows
+        return plan
     measured = plan_run(run, config)
     hours = [describe_hours(each.hours["total"]) for each in (measured, plan)]
     took = f"measured in {calibration.seconds or 0:.0f} seconds"

@@ -111,6 +111,14 @@ def test_a_measurement_that_fails_does_not_stop_the_run(part, run, monkeypatch, 
     assert read_calibrations(run.outputs) == {}
 
 
+def test_a_gpu_that_torch_cannot_use_changes_no_plan(run, monkeypatch, capsys):
+    fake_measuring(monkeypatch, usable=False)
+    assert plan_session(run, flagship()) == plan_run(run, flagship())
+    printed = capsys.readouterr().out
+    assert "not measured, there is no GPU" in printed
+    assert "Estimated for the run" not in printed
+
+
 def test_what_the_libraries_print_is_not_shown(run, monkeypatch, capsys):
     fake_measuring(monkeypatch, says="a banner of a library")
     plan_session(run, flagship())

@@ -38,16 +38,16 @@ def calibration(times=1.0, **changes):
     )
 
 
-def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says=""):
+def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says="", usable=True):
     """Stands in for the processes that measure a T4 of `times` its speed and print what they say; `fails` names one
-    that fails.
+    that fails; `usable` is whether torch sees the GPUs.
 
     Returns the list of (part, processes) that were asked for.
     """
     model, parts = calibration(times).models[0], []
     results = {
         "rates": {
-            **{"gpus": gpus, "dtype": "float16", "products": times * T4_FLOPS, "copies": times * T4_BYTES},
+            **{"gpus": gpus * usable, "dtype": "float16", "products": times * T4_FLOPS, "copies": times * T4_BYTES},
             **{"downloads": None, "no_downloads": "HF_HUB_OFFLINE is set"},
         },
         "all_reduce": 10e6,
