@@ -42,7 +42,7 @@ def test_validations_count_for_the_time_left():
 def test_validations_do_not_count_against_the_plan():
     sentence = measure(2.0, [1, 2, 3], between=1.0).compare(3)
     assert sentence == (
-        "2 steps took 2.00 times as long as planned (2.00 s per step, planned 1.00 by a plan); about 00:48 left."
+        "2 steps took 2.00 times as long as planned (2 s per step, planned 1 by a plan); about 00:48 left."
     )
 
 

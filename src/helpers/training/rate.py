@@ -56,7 +56,7 @@ class MeasuredRate:
     def compare(self, step: int) -> str:
         """Returns in a sentence how the measured steps were against their plan."""
         measured, planned = self.computed / self.steps, self.expected / self.steps
-        seconds = f"{measured:.2f} s per step, planned {planned:.2f} by {self.source}"
+        seconds = f"{measured:.3g} s per step, planned {planned:.3g} by {self.source}"
         left = f"about {tqdm.format_interval(int(self.seconds_left(step) or 0))} left"
         return f"{self.steps} steps took {measured / planned:.2f} times as long as planned ({seconds}); {left}."
 
