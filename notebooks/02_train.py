@@ -55,25 +55,27 @@ max_tokens: int = 0  # of a micro-batch, pads included, 0: sft.per_device_train_
 learning_rate: float = 2.0e-4
 num_train_epochs: float = 3.0
 eval_rows: int = 200  # rows of the fixed validation slice, 0: all
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
+session: dict = {"hours": 0.0, "mirror": "", "keep": 2, "calibrate": True}  # 0: the platform's; measures the GPU
 seed: int = 3407
 lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}  # peft.LoraConfig
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
 
 # %% [markdown]
 # ## The plan
-# What will it cost? An estimate for T4s, or for this GPU once `calibrate` has measured it, made before the model is
-# loaded. A run that does not fit the GPU stops here and names the setting that would fit.
+# What will it cost? An estimate made before the model is loaded: for T4s, or for this GPU once it is measured. A run's
+# first session measures it, for a few minutes, where `session.calibrate` is set and nobody did before. A run that does
+# not fit the GPU stops here and names the setting that would fit.
 
 # %%
+from helpers.calibrate import plan_session
 from helpers.planning.checks import start_stage
-from helpers.planning.plan import plan_run, plan_table
+from helpers.planning.plan import plan_table
 from helpers.reporting.tables import text_table
 from helpers.training.config import resolve_config
 
 run = start_stage("train", globals())
 config = resolve_config(run)
-plan = plan_run(run, config)
+plan = plan_session(run, config)
 print(f"{plan.train_rows:,} rows to train on, in {plan.optimizer_steps:,} optimizer steps of {plan.effective_batch:g}.")
 text_table(plan_table(plan))
 
@@ -141,7 +143,8 @@ picture(draw_training(log, run.sessions("train")), describe_training(log))
 
 # %% [markdown]
 # ## Against the plan
-# Was the estimate right? It is made for T4s: on another GPU, or on a CPU, only steps and tokens can be compared.
+# Was the estimate right? One that is made for T4s says nothing of another GPU, or of a CPU: there only steps and tokens
+# can be compared.
 
 # %%
 from dataclasses import asdict

@@ -70,7 +70,7 @@ copy = f"a copy in {mirror}" if mirror else "no copy is made"
 print(f"Preset {preset}: all files in outputs/{run_name or preset}, {copy}.")
 
 # %% [markdown]
-# What it will take: an estimate of steps, memory, hours and sessions on T4s.
+# What it will take: an estimate of steps, memory, hours and sessions. The line `speed` says of which GPU.
 
 # %%
 import sys

@@ -58,8 +58,8 @@ seed: int = 3407
 
 # %% [markdown]
 # ## The estimate
-# What does the search cost? Hours on T4s, against those of training every candidate to the end, if 1 / η of them
-# continue after each rung.
+# What does the search cost? Hours on this GPU where it is calibrated, else on T4s, against those of training every
+# candidate to the end, if 1 / η of them continue after each rung.
 
 # %%
 from helpers.planning.checks import start_stage

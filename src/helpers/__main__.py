@@ -122,7 +122,8 @@ def calibrate(options: Namespace) -> None:  # words: ok - the name of the comman
     from helpers.preflight import check_training
     from helpers.runs.settings import resolve_settings
 
-    settings = resolve_settings(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
+    preset = only_preset(options.preset, "calibrate measures the model of")
+    settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
     check_training(settings["train"])
     prepare_packages()
     from helpers.calibrate import calibrate as measure
@@ -130,7 +131,9 @@ def calibrate(options: Namespace) -> None:  # words: ok - the name of the comman
     from helpers.planning.config import configure_training
 
     outputs = Path(settings["report"]["outputs"])
-    if measure(configure_training(settings["train"]), outputs).models:
+    measured = measure(configure_training(settings["train"]), outputs)
+    print(f"measured in {measured.seconds or 0:.0f} seconds")
+    if measured.models:
         print(f"written to {outputs / FILE}: `plan` and 02_train take their hours from it on this GPU")
 
 
@@ -206,10 +209,17 @@ def kaggle(options: Namespace) -> int:
 
     if options.action == "upload":
         return upload_suite(options.owner)
-    if len(options.preset) != 1:
-        raise Refused(f"Kaggle runs one preset at a time, --preset NAME, but {len(options.preset)} are asked for.")
-    job = make_job(options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
+    preset = only_preset(options.preset, "Kaggle runs")
+    job = make_job(preset, options.run_name, options.outputs, options.sets, options.tiny)
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
+
+
+def only_preset(presets: list[str], does: str) -> str:
+    """Returns the preset of a command that takes one. Raises Refused for none and for several; `does` says what for."""
+    if len(presets) != 1:
+        asked = f"{len(presets)} are asked for" + f" ({', '.join(presets)})" * bool(presets)
+        raise Refused(f"{does} one preset at a time, --preset NAME, but {asked}.")
+    return presets[0]
 
 
 def existing_run(folder: str) -> "Run":

@@ -1,5 +1,7 @@
 """Measures the GPU that is here with a few layers of a preset's model, by the code that trains and evaluates."""
 
+import contextlib
+import io
 import os
 import statistics
 import sys
@@ -14,104 +16,124 @@ from helpers.data.load import load_table
 from helpers.models.batching import SCORING_TOKEN_BUDGET, padded_tokens
 from helpers.models.families import count_parameters, model_shape
 from helpers.planning.batches import uses_checkpointing
-from helpers.planning.calibration import Calibration, MeasuredModel, Point, keep_calibration, model_settings
+from helpers.planning.calibration import (
+    Calibration,
+    MeasuredModel,
+    Point,
+    find_model,
+    keep_calibration,
+    model_settings,
+    run_calibrations,
+)
 from helpers.planning.config import TrainingConfig
+from helpers.planning.plan import Plan, describe_hours, plan_run
 from helpers.platforms.environment import package_versions
+from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
+from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
+from helpers.platforms.secrets import export_secrets
+from helpers.runs.checkpoints import checkpoint_folders
 from helpers.runs.files import read_json, utc_now, write_json
 from helpers.runs.record import Run
+from helpers.runs.session import report_progress, session_left
 
 FEW, SOME = 2, 4  # decoder layers that are measured: what one more takes, all others take too
 WARM_UP, STEPS = 5, 6  # optimizer steps with SOME layers: those that compile, and those that are timed
 DECODE_ROWS = 1, 8, 32, 64, 128
 SHORT, LONG, LONG_ROWS = 64, 256, 32  # tokens of the prompts before a step, and rows of which both are timed
 NEW_TOKENS = 16  # by which two replies differ whose times give the seconds of a step
-SIDE = 4096  # of the matrices of a product
-WRITTEN = 2**28  # bytes, of a file
+LEAST_SECONDS = 1800.0  # of a planned training, and left of the session, for minutes of measuring to be worth it
+LOG_LINES = 15  # of a measurement that failed
+PART_SECONDS = 600.0  # after which a process that measures is ended: on a T4 one takes a minute or two
+
+
+def plan_session(run: Run, config: TrainingConfig) -> Plan:
+    """Returns the plan of a training that starts or resumes, and keeps in the run what it was calibrated by.
+
+    Before the first session this GPU is measured, if it is not yet with these settings and session.calibrate is set; a
+    measurement that fails is told, and the plan stays as it was. Raises as `plan_run`, before anything is measured.
+    """
+    plan = plan_run(run, config)
+    try:
+        if is_calibration_due(run, config, plan):
+            plan = plan_measured(run, config, plan)
+        gpu = next(iter(gpu_names()), "")
+        if known := run_calibrations(run).get(gpu):
+            keep_calibration(run / "train", gpu, known)
+    except Exception as error:  # the libraries', CUDA's, the system's: none of them may keep the run from training
+        print(f"This GPU could not be measured, and the plan stays as it is: {describe_error(error)}", flush=True)
+    return plan
+
+
+def is_calibration_due(run: Run, config: TrainingConfig, plan: Plan) -> bool:
+    """Returns whether to measure this GPU before a run trains: it has no checkpoint yet, its settings ask for it, they
+    were not measured here before, and half an hour of training follows in this session."""
+    if not config.session.get("calibrate") or (run / "stop").exists():
+        return False
+    gpu = next(iter(gpu_names()), "")
+    known = run_calibrations(run).get(gpu)
+    if not gpu or (known and find_model(known, config)) or checkpoint_folders(run / "train" / "checkpoints"):
+        return False
+    return min(plan.hours["train"] * 3600, session_left(config.session["hours"])) >= LEAST_SECONDS
+
+
+def plan_measured(run: Run, config: TrainingConfig, plan: Plan) -> Plan:
+    """Measures this GPU, and returns the plan by that. Prints what was measured, what failed, and how the hours changed
+    against those of `plan`; what the libraries print besides only when one of them fails."""
+    print("This GPU is measured first, once, in a few minutes (session.calibrate = False leaves that out).", flush=True)
+    local = config.model_copy(update={"session": {**config.session, "mirror": ""}})  # no test file in a Drive's bin
+    report, printed = partial(print, file=sys.stdout, flush=True), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            calibration = calibrate(local, run.outputs, report)
+    except Exception:
+        print(*printed.getvalue().splitlines()[-LOG_LINES:], sep="\n")
+        raise
+    if not calibration.models:  # torch cannot use the GPU that nvidia-smi shows
+        return plan
+    measured = plan_run(run, config)
+    hours = [describe_hours(each.hours["total"]) for each in (measured, plan)]
+    took = f"measured in {calibration.seconds or 0:.0f} seconds"
+    print(f"Estimated for the run: {hours[0]} by {measured.speed_from} ({took}); {hours[1]} by {plan.speed_from}.")
+    return measured
 
 
 def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], None] = print) -> Calibration:
     """Measures this machine with `config`'s model, keeps it in the folder of runs, and returns it.
 
-    Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines.
+    Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines. All
+    that uses the GPU runs in processes of its own, and leaves nothing on it. Raises RuntimeError when one fails.
     """
-    import torch
-
-    rates = {"date": utc_now(), "gpus": max(1, torch.cuda.device_count()), "versions": package_versions()}
-    rates |= measure_rates()
-    report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
-    report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
-    rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
-    report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
-    report(
-        f"mirror: {rates['mirror'] / 1e6:.0f} MB/s"
-        if rates["mirror"]
-        else "mirror: not measured, it is no folder of this machine"
-    )
-    report("downloads: not measured")
-    if not torch.cuda.is_available():
-        report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
-        return Calibration(**rates)
-    if rates["gpus"] > 1:
-        with tempfile.TemporaryDirectory(prefix="calibrate-") as folder:
-            write_json(Path(folder) / "config.json", config.to_json())
-            rates["all_reduce"] = measure_apart("all_reduce", Path(folder), rates["gpus"])
-        report(f"all-reduce on {rates['gpus']} GPUs: {rates['all_reduce'] / 1e9:.2f} GB/s")
-    else:
-        report("all-reduce: not measured, there is one GPU")
-    calibration = Calibration(**rates, models=[measure_model(config)])
+    began = time.monotonic()
+    export_secrets()
+    with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
+        folder = Path(name)
+        write_json(folder / "config.json", config.to_json())
+        rates = {"date": utc_now(), "versions": package_versions(), **measure_apart("rates", folder)}
+        report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
+        report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
+        rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
+        report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")
+        report(describe_rate("mirror", rates["mirror"], "none is set that is a folder of this machine"))
+        report(describe_rate("downloads", rates["downloads"], rates.pop("no_downloads")))
+        if not rates["gpus"]:
+            report("training, replies, all-reduce: not measured, there is no GPU. Nothing is kept: plans are for GPUs.")
+            return Calibration(**rates, seconds=time.monotonic() - began)
+        if rates["gpus"] > 1:
+            rates["all_reduce"] = measure_apart("all_reduce", folder, rates["gpus"])
+            report(f"all-reduce on {rates['gpus']} GPUs: {rates['all_reduce'] / 1e9:.2f} GB/s")
+        else:
+            report("all-reduce: not measured, there is one GPU")
+    models = [measure_model(config)]
+    calibration = Calibration(**rates, models=models, seconds=time.monotonic() - began)
     keep_calibration(outputs, gpu_names()[0], calibration)
     return calibration
 
 
-def measure_rates() -> dict[str, Any]:
-    """Returns the rates of a product of SIDE³ and of a copy of 1 GiB, and the product's dtype."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = torch.float16 if device == "cuda" else torch.float32
-    side = SIDE if device == "cuda" else SIDE // 4
-    left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
-    source = torch.zeros(2**28, device=device)
-    target = torch.empty_like(source)
-    return {
-        "dtype": str(dtype).removeprefix("torch."),
-        "products": 2 * side**3 / timed(lambda: left @ right),
-        "copies": 2 * source.numel() * source.element_size() / timed(lambda: target.copy_(source)),
-    }
-
-
-def synchronize() -> None:
-    """Waits until the GPU has done all that it was given."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def timed(work: Callable[[], Any], repeats: int = 10) -> float:
-    """Returns the median seconds of a piece of work on the GPU, or the CPU, after two to warm up."""
-    seconds = []
-    for number in range(repeats + 2):
-        synchronize()
-        began = time.perf_counter()
-        work()
-        synchronize()
-        seconds += [time.perf_counter() - began] * (number >= 2)
-    return statistics.median(seconds)
-
-
-def write_rate(folder: Path) -> float:
-    """Returns the bytes per second of a file of WRITTEN bytes on its way to a folder's disk."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".calibrate-") as file:
-        began = time.perf_counter()
-        for _ in range(WRITTEN // 2**24):
-            file.write(os.urandom(2**24))
-        file.flush()
-        os.fsync(file.fileno())
-        return WRITTEN / (time.perf_counter() - began)
+def describe_rate(what: str, rate: float | None, reason: str) -> str:
+    """Returns a line about a rate in bytes per second, or the reason why there is none."""
+    return f"{what}: {rate / 1e6:.0f} MB/s" if rate else f"{what}: not measured, {reason}"
 
 
 def mirror_rate(config: TrainingConfig) -> float | None:
@@ -124,14 +146,17 @@ def measure_apart(part: str, folder: Path, processes: int = 1) -> Any:
     """Runs a part of the measurements, in a process or more of its own, and returns its result.
 
     Training and replies are patched by other libraries, and each must find an empty GPU. Raises RuntimeError when the
-    process fails.
+    process fails, or takes longer than PART_SECONDS.
     """
+    began = time.monotonic()
+    report_progress([*PARTS].index(part), len(PARTS), "measurement")
     if processes > 1:
-        code = launch_processes("helpers.calibrate", [part, str(folder)], processes)
+        code = launch_processes("helpers.calibrate", [part, str(folder)], processes, PART_SECONDS)
     else:
-        code = run_child([sys.executable, "-m", "helpers.calibrate", part, str(folder)])
+        code = run_child([sys.executable, "-m", "helpers.calibrate", part, str(folder)], PART_SECONDS)
     if code:
-        raise RuntimeError(f"measuring {part} ended with exit code {code}: see the log above.")
+        late = f"it was ended after {PART_SECONDS:.0f} seconds" if time.monotonic() - began > PART_SECONDS else ""
+        raise RuntimeError(f"measuring {part} ended with exit code {code}: {late or 'see the log above'}.")
     return read_json(folder / f"{part}.json")
 
 
@@ -170,9 +195,7 @@ def measure_model(config: TrainingConfig) -> MeasuredModel:
     with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
         folder = Path(name)
         write_json(folder / "config.json", config.to_json())
-        for part in ("base", "training", "replies"):
-            measure_apart(part, folder)
-        training, replies = (read_json(folder / f"{part}.json") for part in ("training", "replies"))
+        _, training, replies = (measure_apart(part, folder) for part in ("base", "training", "replies"))
     recomputed = uses_checkpointing(config.max_tokens, config)
     return MeasuredModel(settings=model_settings(config), recomputed=recomputed, training=training, **replies)
 
@@ -303,6 +326,9 @@ def measure_replies(folder: Path, config: TrainingConfig) -> dict[str, Any]:
 
 
 PARTS: dict[str, Callable[[Path, TrainingConfig], Any]] = {
+    "rates": lambda folder, config: (
+        measure_rates() | dict(zip(("downloads", "no_downloads"), download_rate(config.base_model), strict=True))
+    ),
     "base": make_base,
     "all_reduce": measure_all_reduce,
     "training": measure_training,

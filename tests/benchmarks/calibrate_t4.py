@@ -51,7 +51,7 @@ def measure_answers(work: Path) -> dict:
     network = load_for_inference(base, run / "train" / "adapter", True, "float16")
     train_run, config = train_t4.prepare("one-gpu", work)
     shape, rates = train_t4.SHAPES["8B"], stand_in.measure_rates()
-    speed = find_speed(config, train_run.outputs)
+    speed = find_speed(config, train_run)
     speeds = {speed.source: speed, "rates": estimate_speed(shape, True, rates["products"], rates["copies"])}
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

@@ -22,7 +22,6 @@ from pathlib import Path
 import stand_in
 import train_t4
 
-from helpers.calibrate import timed
 from helpers.data.probes import scored_probes
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_test_rows
 from helpers.evaluation.probes import compare_probes, probe_sums
@@ -31,6 +30,7 @@ from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.families import SHAPES, linear_layers
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_base_model, load_for_inference, load_tokenizer
+from helpers.platforms.rates import timed
 from helpers.runs.files import read_journal, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import default_settings

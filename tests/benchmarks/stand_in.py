@@ -14,8 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from helpers import calibrate
 from helpers.planning.speed import T4_BYTES, T4_FLOPS
+from helpers.platforms import rates as machine_rates
 
 CONTROL = "nvidia-cuda-mps-control"
 COUNT_SMS = "import torch; print(torch.cuda.get_device_properties(0).multi_processor_count)"
@@ -84,7 +84,7 @@ def measure_rates() -> dict[str, float]:
     """
     import torch
 
-    rates = calibrate.measure_rates()
+    rates = machine_rates.measure_rates()
     return {
         "sms": torch.cuda.get_device_properties(0).multi_processor_count,
         "products": rates["products"],

@@ -311,7 +311,7 @@ def measure(name: str, work: Path) -> dict:
     steps = [step for epoch in epochs for step in epoch][: len(log)]
     useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
     sizes = {padded_tokens(batch, lengths) for step in steps for share in step for batch in share}
-    by_plan = training_seconds(config, find_speed(config, run.outputs), lengths, epochs)
+    by_plan = training_seconds(config, find_speed(config, run), lengths, epochs)
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {
         "tokens_per_second": speed([entry["seconds"] for entry in log], useful),

@@ -146,7 +146,9 @@ def test_a_session_pauses_before_the_quota_ends_it(tmp_path, capsys):
     with Kaggle(tmp_path / "kaggle", leaving(({}, 1))) as server:
         server.used_hours = 29.8
         assert call("push", tmp_path, preset="kaggle-t4x2") == 75
-        assert "0.2 GPU hours are left this week, until 2026-11-28 00:00" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "0.2 GPU hours are left this week, until 2026-11-28 00:00" in printed
+        assert "9.3 of them need the quota of a later week, from 2026-11-28 00:00" in printed
         server.used_hours = 23.0
         assert call("push", tmp_path, preset="kaggle-t4x2") == 0
     assert len(server.requests) == 1

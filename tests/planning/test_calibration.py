@@ -1,16 +1,16 @@
 """Plans with the speed of a calibrated GPU."""
 
 import json
+import re
 
 import pytest
+from calibrations import LAYERS, T4, calibration, fake_measuring, training_config
 
 from helpers.__main__ import main
+from helpers.calibrate import calibrate, measure_apart
 from helpers.models.families import model_shape
 from helpers.planning.calibration import (
     FILE,
-    Calibration,
-    MeasuredModel,
-    Point,
     find_speed,
     keep_calibration,
     measured_speed,
@@ -19,44 +19,16 @@ from helpers.planning.calibration import (
 )
 from helpers.planning.config import configure_training
 from helpers.planning.plan import plan_preset
-from helpers.planning.speed import T4_BYTES, T4_FLOPS, estimate_speed, seconds_of
+from helpers.planning.speed import seconds_of
 from helpers.platforms.errors import Refused
+from helpers.runs.files import write_json
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
-
-T4 = "Tesla T4"
-LAYERS = 32
-
-
-def training_config(*sets):
-    return configure_training(resolve_settings("kaggle-t4x2", "x", "/nowhere", list(sets), tiny=False)["train"])
 
 
 def plan_of(outputs, *sets):
     settings = resolve_settings("kaggle-t4x2", "x", str(outputs), list(sets), tiny=False)
     return plan_preset(settings, Run(outputs / "x"))
-
-
-def calibration(times=1.0, **changes):
-    """Returns what a T4 of `times` its speed would have measured at the flagship's settings, by the T4's constants."""
-    shape = model_shape(training_config().base_model)
-    speed = estimate_speed(shape, True, times * T4_FLOPS, times * T4_BYTES)
-
-    def measured(line, number):
-        return Point(number=number, layer=seconds_of(line, number) / LAYERS, rest=0.0)
-
-    model = MeasuredModel(
-        settings=model_settings(training_config()),
-        recomputed=False,
-        training=measured(speed.training, 2048),
-        forward=[measured(speed.forward, 1024), measured(speed.forward, 8192)],
-        decode_step=[measured(speed.decode_step, rows) for rows in (1, 8, 32, 64, 128)],
-        cached_token=speed.cached_token / LAYERS,
-    )
-    rates = {"products": times * T4_FLOPS, "copies": times * T4_BYTES, "disk": 50e6}
-    return Calibration(
-        **{"date": "2026-11-30T00:00:00+00:00", "gpus": 1, "versions": {}, **rates, "models": [model], **changes}
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -142,10 +114,10 @@ def test_a_damaged_calibration_is_refused_by_its_field(tmp_path):
     damaged[T4]["products"] = "fast"
     file.write_text(json.dumps(damaged))
     with pytest.raises(Refused, match=r"calibration.json: products is 'fast'.*Remove it"):
-        find_speed(training_config(), tmp_path)
+        find_speed(training_config(), Run(tmp_path / "x"))
     file.write_text("{")
     with pytest.raises(Refused, match="calibration.json is not valid JSON"):
-        find_speed(training_config(), tmp_path)
+        find_speed(training_config(), Run(tmp_path / "x"))
 
 
 def test_a_line_is_straight_between_its_points_and_beyond():
@@ -159,8 +131,50 @@ def test_calibrate_on_a_cpu_says_what_it_cannot_measure(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "TFLOP/s" in printed
     assert "MB/s" in printed
+    assert "downloads: not measured, base_model 'embedded' is not downloaded" in printed
     assert "training, replies, all-reduce: not measured, there is no GPU" in printed
+    assert re.search(r"^measured in \d+ seconds$", printed, re.M)
     assert not (tmp_path / FILE).exists()
+
+
+def test_calibrate_takes_one_preset(tmp_path, capsys):
+    assert main(["calibrate", "--preset", "demo", "kaggle-t4x2", "--outputs", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "error: calibrate measures the model of one preset at a time, --preset NAME, but 2 are asked for (demo, "
+        "kaggle-t4x2).\n"
+    )
+
+
+def test_a_gpu_is_measured_in_other_processes_alone(tmp_path, monkeypatch):
+    parts = fake_measuring(monkeypatch, gpus=2)
+    lines = []
+    calibrate(training_config(), tmp_path, lines.append)
+    assert parts == [("rates", 1), ("all_reduce", 2), ("base", 1), ("training", 1), ("replies", 1)]
+    kept = read_calibrations(tmp_path)[T4]
+    assert kept.models == calibration().models
+    assert kept.seconds is not None
+    assert "all-reduce on 2 GPUs: 0.01 GB/s" in lines
+    assert "downloads: not measured, HF_HUB_OFFLINE is set" in lines
+
+
+def test_a_measurement_that_hangs_is_ended(tmp_path, monkeypatch):
+    monkeypatch.setattr("helpers.calibrate.PART_SECONDS", 0.2)
+    write_json(tmp_path / "config.json", training_config().to_json())
+    with pytest.raises(RuntimeError, match="measuring base ended with exit code -9: it was ended after 0 seconds"):
+        measure_apart("base", tmp_path)
+
+
+def test_a_calibration_of_an_earlier_version_is_read(tmp_path):
+    older = calibration().model_dump(exclude={"seconds", "downloads"})
+    write_json(tmp_path / FILE, {T4: older})
+    assert read_calibrations(tmp_path) == {T4: calibration()}
+
+
+def test_a_run_keeps_its_calibration_for_another_machine(tmp_path):
+    keep_calibration(tmp_path / "x" / "train", T4, calibration(2.0))
+    assert plan_of(tmp_path).speed_from == f"{FILE}, {T4}, 2026-11-30"
+    keep_calibration(tmp_path, T4, calibration(3.0))
+    assert plan_of(tmp_path).hours["train"] == pytest.approx(plan_of(tmp_path / "none").hours["train"] / 3, rel=0.01)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from calibrations import calibration
 from configs import make_config
 from hub_server import Hub
 
@@ -13,6 +14,7 @@ from helpers import runner
 from helpers.__main__ import main
 from helpers.models.families import ungated_twin
 from helpers.planning import checks
+from helpers.planning.calibration import keep_calibration
 from helpers.planning.checks import MachineFacts, find_problems, has_kernels, start_stage
 from helpers.planning.config import fit_gpus
 from helpers.platforms import probe
@@ -365,7 +367,16 @@ def test_one_gpu_of_two_trains_with_the_new_estimate(machine, run_command, start
     assert code == FAILED, printed
     assert len(started) == 1
     assert "this machine has 1 GPU, the run is planned for 2: training on 1, with 8 micro-batches per step" in printed
-    assert "in place of 4 on each of 2, so that the effective batch stays. Estimated: " in printed
+    assert "in place of 4 on each of 2, so that the effective batch stays. Estimated by a T4's constants: " in printed
+
+
+def test_an_estimate_for_a_calibrated_gpu_names_it(machine, run_command, tmp_path):
+    keep_calibration(tmp_path / "outputs", "NVIDIA L4", calibration(2.0))
+    with Hub({BASE: MODEL}) as hub:
+        machine("kaggle", gpus=[("NVIDIA L4", "8.9")], hub=hub)
+        _, printed = run_command(preset="kaggle-t4x2")
+    assert "effective batch stays. Estimated by calibration.json, NVIDIA L4, 2026-11-30, its products" in printed
+    assert "on T4s" not in printed
 
 
 def test_the_settings_of_a_run_stay_as_planned(machine, run_command, started):

@@ -163,3 +163,37 @@ def test_a_data_set_whose_download_stalls_is_read(fetch):
     assert done.stdout.splitlines()[-1] == "['here']"
     assert "Xet stalled" in done.stdout
     assert not any("second" in path for path in hub.downloads())
+
+
+RATE = "from helpers.platforms.rates import download_rate; print(*download_rate('owner/llama'))"
+NOT_KNOWN = [
+    ({}, {"HF_HUB_OFFLINE": "1"}, "None HF_HUB_OFFLINE is set"),
+    ({}, {}, "None RepositoryNotFoundError: 401"),
+    ({"owner/llama": {"config.json": b"{}"}}, {}, "None FileNotFoundError: owner/llama has no model*.safetensors"),
+]
+
+
+def test_measuring_a_download_keeps_no_file(fetch, tmp_path):
+    with Hub({"owner/llama": FILES}) as hub:
+        done = fetch(hub, RATE)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) > 0
+    ranges = [part for method, path, part in hub.requests if "/resolve/" in path]
+    assert ranges == ["bytes=0-67108863"]
+    assert not [*tmp_path.glob("hub/models--*")]
+
+
+@pytest.mark.parametrize(("repositories", "environment", "says"), NOT_KNOWN)
+def test_a_rate_that_is_not_known_is_no_error(repositories, environment, says, fetch):
+    with Hub(repositories) as hub:
+        done = fetch(hub, RATE, **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(says)
+
+
+def test_a_download_that_falls_silent_has_no_rate(fetch):
+    code = f"import helpers.platforms.rates as r; r.DOWNLOAD_SECONDS = 2.0\n{RATE}"
+    with Hub({"owner/llama": {"model.safetensors": WEIGHTS}}, stalls={"model.safetensors": 1000}) as hub:
+        done = fetch(hub, code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("None ReadTimeout")

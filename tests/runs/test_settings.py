@@ -258,3 +258,12 @@ def test_progress_tells_step_and_time_left(tmp_path, monkeypatch):
     assert "train  step 11/100" in shown.line()
     assert "about 01:2" in shown.line()
     assert json.loads(shown.file.read_text()) == {"done": 11, "total": 100, "what": "step"}
+
+
+def test_progress_tells_the_time_left_that_a_stage_knows(tmp_path, monkeypatch):
+    shown = ProgressLine("demo", "train")
+    monkeypatch.setenv("SAHANUBHUTI_PROGRESS", str(shown.file))
+    for step in (1, 2):
+        report_progress(step, 100, "step", 3725.4)
+        line = shown.line()
+    assert line.endswith(", about 1:02:05 left")

@@ -1,10 +1,12 @@
 """The candidates of a search: what may be searched, their budgets and their rungs."""
 
 import pytest
+from calibrations import calibration
 
+from helpers.planning.calibration import keep_calibration
 from helpers.runs.files import read_json, write_json
 from helpers.search.candidates import draw_points, rung_steps
-from helpers.search.results import estimate_search
+from helpers.search.results import describe_estimate, estimate_search
 from helpers.search.study import open_search
 
 
@@ -60,3 +62,14 @@ def test_a_warm_up_in_steps_has_the_same_tokens(batch_search):
 def test_halving_is_estimated_under_half_of_all(batch_search):
     estimate = estimate_search(open_search(batch_search))
     assert 0 < estimate["hours_of_search"] < 0.45 * estimate["hours_of_all"]
+
+
+def test_an_estimate_of_a_search_names_whose_speed_it_is(batch_search, monkeypatch):
+    search = open_search(batch_search)
+    before = estimate_search(search)
+    assert "estimated by a T4's constants." in describe_estimate(search, before)
+    monkeypatch.setattr("helpers.planning.calibration.gpu_names", lambda: ["NVIDIA L4"])
+    keep_calibration(search.run.outputs, "NVIDIA L4", calibration(2.0))
+    after = estimate_search(search)
+    assert "estimated by calibration.json, NVIDIA L4, 2026-11-30" in describe_estimate(search, after)
+    assert after["hours_of_all"] == pytest.approx(before["hours_of_all"] / 2, rel=0.01)

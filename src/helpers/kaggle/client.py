@@ -1,11 +1,9 @@
 """What Kaggle says of a job's sessions; calls are repeated where it is throttled or does not answer properly."""
 
 import contextlib
-import datetime
 import functools
 import io
 import json
-import math
 import re
 import sys
 import tempfile
@@ -209,17 +207,6 @@ def read_dataset_status(api: Any, dataset: str) -> str:
         if status_code(error) in (403, 404):
             return ""
         raise
-
-
-def quota_hours(api: Any) -> tuple[float, str]:
-    """Returns the GPU hours left this week, infinity where Kaggle does not tell, and when they are renewed."""
-    answer = call_with_retries(api.quota_view)
-    gpu = answer.gpu_quota
-    if gpu is None or gpu.total_time_allowed is None:
-        return math.inf, ""
-    spent = sum(filter(None, (gpu.time_used, gpu.time_reserved)), datetime.timedelta())
-    renewed = answer.quota_refresh_time.isoformat(" ", "minutes") if answer.quota_refresh_time else "not told"
-    return (gpu.total_time_allowed - spent).total_seconds() / 3600, renewed
 
 
 def download_output(api: Any, kernel: str, pattern: str, folder: Path) -> list[Path]:

@@ -19,20 +19,19 @@ from pydantic import TypeAdapter
 from helpers.kaggle import client
 from helpers.kaggle.job import Job
 from helpers.kaggle.notebook import LISTING, kernel_metadata, session_notebook
+from helpers.kaggle.quota import limit_hours
 from helpers.platforms.environment import ROOT
-from helpers.platforms.errors import FAILED, FINISHED, Paused, Refused, describe_error
+from helpers.platforms.errors import FAILED, FINISHED, Refused, describe_error
 from helpers.runs.checkpoints import FileFacts, compare_files
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_folder, write_json, write_text
 from helpers.runs.lock import RunLock
 from helpers.runs.record import RunRecord
-from helpers.runs.session import SESSION_HOURS
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
 FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
 NOT_LISTED = "is not known: the session left no list of its packages"
 
-LEAST_HOURS = 0.5  # of GPU quota, for a session to be worth its start
 MOST_SILENT = 1800.0  # seconds for which a chain waits for Kaggle
 MAX_FAILURES = 3  # sessions in a row that fail before a chain ends
 
@@ -79,7 +78,7 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
     for stage, before in record.settings.items():
         if differences := settings_differences(stage, before, job.settings[stage]):
             raise Refused(f"run {job.run.name} began with other settings: {'; '.join(differences)}.")
-    hours = limit_hours(api, job) if job.gpu else 0.0
+    hours = limit_hours(api, job, record) if job.gpu else 0.0
     number, resumes_from = len(sessions) + 1, source.kernel if source else ""
     image = client.read_image(api, resumes_from) if source else ""
     if source and not image:
@@ -131,18 +130,6 @@ def push_notebook(api: Any, folder: Path, metadata: dict) -> None:
 def warn_of_image(number: int, reason: str) -> None:
     """Says that a session may run on another image than the ones before."""
     print(f"{reason}: session {number} may run on another, and resume is then no longer bit for bit.", flush=True)
-
-
-def limit_hours(api: Any, job: Job) -> float:
-    """Returns the hours after which a session has to pause for want of quota, 0 where its own limit comes first.
-
-    Raises Paused when too few are left for a session.
-    """
-    left, renewed = client.quota_hours(api)
-    print(f"GPU hours left this week: {left:.1f}", flush=True)
-    if left < LEAST_HOURS:
-        raise Paused(f"{left:.1f} GPU hours are left this week, until {renewed}. Run this again then.")
-    return left if left < (job.settings["train"]["session"]["hours"] or SESSION_HOURS["kaggle"]) else 0.0
 
 
 def print_status(api: Any, job: Job) -> int:

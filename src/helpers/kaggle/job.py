@@ -1,10 +1,11 @@
 """A run to be driven on Kaggle, checked here before anything is pushed."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from helpers.planning.calibration import PLANNED_GPU
 from helpers.planning.config import configure_training
-from helpers.planning.plan import plan_preset
+from helpers.planning.plan import Plan, plan_preset
 from helpers.platforms.errors import Refused
 from helpers.runs.files import expand_home
 from helpers.runs.record import Run
@@ -19,6 +20,7 @@ class Job:
     settings: Settings
     arguments: list[str]  # of `python -m helpers run` on Kaggle
     owner: str = ""  # Kaggle account
+    plan: Plan | None = None  # on T4s; None where they are not needed
 
     @property
     def gpu(self) -> bool:
@@ -50,8 +52,6 @@ def make_job(preset: str, run_name: str, outputs: str, sets: list[str], tiny: bo
         )
     try:
         configure_training(settings["train"])
-        if job.gpu:
-            plan_preset(settings, run)
+        return replace(job, plan=plan_preset(settings, run, gpu=PLANNED_GPU)) if job.gpu else job
     except ValueError as error:
         raise Refused(str(error)) from error
-    return job

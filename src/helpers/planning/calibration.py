@@ -12,6 +12,7 @@ from helpers.planning.speed import Line, Speed, estimate_speed, unpacking_second
 from helpers.platforms.machine import gpu_names
 from helpers.runs.damage import reading
 from helpers.runs.files import read_json, write_json
+from helpers.runs.record import Run
 
 FILE = "calibration.json"  # in the folder of all runs
 PLANNED_GPU = "Tesla T4"  # where there is none
@@ -47,7 +48,9 @@ class Calibration(BaseModel, frozen=True):
     copies: float  # read and written
     disk: float
     mirror: float | None = None
+    downloads: float | None = None  # from the Hugging Face Hub, by one connection
     all_reduce: float | None = None  # of the message that each GPU sends
+    seconds: float | None = None  # that measuring took
     models: list[MeasuredModel] = []
 
 
@@ -61,13 +64,26 @@ def read_calibrations(outputs: Path) -> dict[str, Calibration]:
         return {gpu: Calibration.model_validate(each) for gpu, each in read_json(file).items()}
 
 
+def run_calibrations(run: Run) -> dict[str, Calibration]:
+    """Returns what a run's plan may take: the calibrations in the folder of runs, and those that the run keeps, which
+    an earlier session made on another machine of the same kind. Raises Refused for a damaged file."""
+    calibrations = read_calibrations(run / "train")
+    for gpu, calibration in read_calibrations(run.outputs).items():
+        calibrations[gpu] = merge_calibrations(calibration, calibrations.get(gpu))
+    return calibrations
+
+
+def merge_calibrations(calibration: Calibration, before: Calibration | None) -> Calibration:
+    """Returns a GPU's calibration with those models of the one before that it did not measure again."""
+    measured = [model.settings for model in calibration.models]
+    kept = [model for model in (before.models if before else []) if model.settings not in measured]
+    return calibration.model_copy(update={"models": [*calibration.models, *kept]})
+
+
 def keep_calibration(outputs: Path, gpu: str, calibration: Calibration) -> None:
     """Writes a GPU's calibration beside those of other GPUs; models that it did not measure again are kept."""
     calibrations = read_calibrations(outputs)
-    measured = [model.settings for model in calibration.models]
-    before = calibrations[gpu].models if gpu in calibrations else []
-    models = [*calibration.models, *(model for model in before if model.settings not in measured)]
-    calibrations[gpu] = calibration.model_copy(update={"models": models})
+    calibrations[gpu] = merge_calibrations(calibration, calibrations.get(gpu))
     outputs.mkdir(parents=True, exist_ok=True)
     write_json(outputs / FILE, {name: each.model_dump() for name, each in calibrations.items()})
 
@@ -87,21 +103,27 @@ def model_settings(config: TrainingConfig) -> dict[str, Any]:
     }
 
 
-def find_speed(config: TrainingConfig, outputs: Path) -> Speed:
-    """Returns the speed of the GPU that is here, of a T4 where there is none: as calibrated in the folder of runs, for
-    another model by the calibrated rates alone, else by a T4's constants. Raises Refused for a damaged file."""
-    gpu, shape = next(iter(gpu_names()), PLANNED_GPU), model_shape(config.base_model)
-    calibrations = read_calibrations(outputs)
+def find_speed(config: TrainingConfig, run: Run, gpu: str = "") -> Speed:
+    """Returns the speed of a GPU, "" for the one that is here, a T4 where there is none: as calibrated, for another
+    model by the calibrated rates alone, else by a T4's constants. Raises Refused for a damaged file."""
+    gpu, shape = gpu or next(iter(gpu_names()), PLANNED_GPU), model_shape(config.base_model)
+    calibrations = run_calibrations(run)
     if gpu not in calibrations:
         others = f"; {FILE} has only {', '.join(calibrations)}" * bool(calibrations)
         return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}")
-    calibration, settings = calibrations[gpu], model_settings(config)
+    calibration = calibrations[gpu]
     source = f"{FILE}, {gpu}, {calibration.date[:10]}"
-    model = next((each for each in calibration.models if each.settings == settings), None)
+    model = find_model(calibration, config)
     if model is None:
         source += ", its products and copies: a model of this shape and settings was not measured"
         return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source)
     return measured_speed(calibration, model, shape, config, source)
+
+
+def find_model(calibration: Calibration, config: TrainingConfig) -> MeasuredModel | None:
+    """Returns what was measured with a configuration's model and settings, None where they were not."""
+    settings = model_settings(config)
+    return next((model for model in calibration.models if model.settings == settings), None)
 
 
 def is_calibrated(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:

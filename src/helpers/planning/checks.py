@@ -259,4 +259,5 @@ def compare_estimates(settings: Settings, run: Run, fitted: TrainingConfig) -> s
     except ValueError:
         return ""
     sessions = f"{now.sessions} session{'s' * (now.sessions > 1)} of 12 hours"
-    return f"Estimated: {now.hours['total']:.1f} hours on T4s, {sessions}, in place of {planned.hours['total']:.1f}."
+    hours = f"{now.hours['total']:.1f} hours, {sessions}, in place of {planned.hours['total']:.1f}"
+    return f"Estimated by {now.speed_from}: {hours}."

@@ -26,17 +26,19 @@ TOKENS_PER_BYTE = 0.4  # of Bengali in UTF-8, by Llama 3's vocabulary
 
 def training_seconds(config: TrainingConfig, speed: Speed, lengths: Sequence[int], schedule: Schedule) -> float:
     """Returns the seconds that one GPU per rank needs for the steps: forward and backward, and recomputation if any."""
-    steps = count_steps(config, schedule)
-    total = speed.step * steps
+    return sum(step_seconds(config, speed, lengths, schedule))
+
+
+def step_seconds(config: TrainingConfig, speed: Speed, lengths: Sequence[int], schedule: Schedule) -> list[float]:
+    """Returns the seconds of each optimizer step of the training: those of the rank that takes longest."""
 
     def batch_seconds(batch: MicroBatch) -> float:
         tokens = padded_tokens(batch, lengths)
         return seconds_of(speed.checkpointed if uses_checkpointing(tokens, config) else speed.training, tokens)
 
-    for step in islice(chain.from_iterable(schedule), steps):
-        loads = [sum(map(batch_seconds, share)) for share in step]
-        total += sum(loads) if config.device_map else max(loads)
-    return total
+    together = sum if config.device_map else max
+    steps = islice(chain.from_iterable(schedule), count_steps(config, schedule))
+    return [speed.step + together([sum(map(batch_seconds, share)) for share in step]) for step in steps]
 
 
 def evaluation_seconds(

@@ -51,8 +51,11 @@ class Plan:
     lengths_from: str
 
 
-def plan_preset(settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_hours: float = 12.0) -> Plan:
-    """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for GPUs of `gpu_gib`.
+def plan_preset(
+    settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_hours: float = 12.0, gpu: str = ""
+) -> Plan:
+    """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for GPUs of `gpu_gib` with the
+    speed of `gpu`, "" for the one that is here.
 
     Raises ValueError when the run cannot fit, with the setting that would, and as `configure_training` does.
     """
@@ -65,7 +68,7 @@ def plan_preset(settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_h
         raise ValueError(f"{data['dataset']!r} leaves no row to train on: {rows}. Raise train_share or max_length.")
     val = round(len(shuffled) * data["val_share"])
     rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
-    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run.outputs)
+    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run, gpu)
 
 
 def plan_run(run: Run, config: TrainingConfig) -> Plan:
@@ -80,7 +83,7 @@ def plan_run(run: Run, config: TrainingConfig) -> Plan:
     lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     random.Random(config.seed).shuffle(lengths)
     rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
-    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run.outputs)
+    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run)
 
 
 def make_plan(
@@ -89,16 +92,17 @@ def make_plan(
     evaluation: dict[str, Any],
     gpu_gib: float,
     session_hours: float,
-    outputs: Path,
+    run: Run,
+    gpu: str = "",
 ) -> Plan:
-    """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `outputs` is the folder that may
-    hold a calibration. Raises ValueError as above."""
+    """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `run` and its folder may hold a
+    calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
     schedule = schedule_steps(rows.train, config, world)
     sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
     count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
     peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
-    speed = find_speed(config, outputs)
+    speed = find_speed(config, run, gpu)
     hours = estimate_hours(config, speed, rows, schedule, evaluation)
     warmup = config.sft["warmup_steps"]
     return Plan(

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import threading
 
 from helpers.platforms.environment import ROOT
 
@@ -14,10 +15,11 @@ def child_environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **variables}
 
 
-def run_child(command: list[str], **environment: str) -> int:
+def run_child(command: list[str], seconds: float | None = None, /, **environment: str) -> int:
     """Runs a command that finds these helpers, prints its output as it comes, and returns its exit code.
 
-    Ctrl-C reaches the command too, which ends as it sees fit: it is waited for.
+    Ctrl-C reaches the command too, which ends as it sees fit: it is waited for. After so many `seconds` it is killed,
+    with all that it started.
     """
     process = subprocess.Popen(
         command,
@@ -27,23 +29,41 @@ def run_child(command: list[str], **environment: str) -> int:
         env=child_environment(**environment),
         bufsize=1,
     )
+    timer = threading.Timer(seconds or 0, kill_family, [process.pid])
+    if seconds:
+        timer.start()
     while process.poll() is None:
         with contextlib.suppress(KeyboardInterrupt):
             for line in process.stdout or ():
                 print(line, end="", flush=True)
             process.wait()
+    timer.cancel()
     return process.returncode
 
 
-def launch_processes(module: str, arguments: list[str], processes: int, **environment: str) -> int:
+def kill_family(pid: int) -> None:
+    """Kills a process and all that it started."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        for member in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+
+
+def launch_processes(
+    module: str, arguments: list[str], processes: int, seconds: float | None = None, /, **environment: str
+) -> int:
     """Runs `python -m module arguments` in so many processes, by `accelerate launch` on this machine.
 
-    A process finds its place in RANK, LOCAL_RANK and WORLD_SIZE. Returns the launcher's exit code.
+    A process finds its place in RANK, LOCAL_RANK and WORLD_SIZE. Returns the launcher's exit code. `seconds` are those
+    of `run_child`.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes)]
     command += ["--multi_gpu"]  # on a CPU too: with --cpu it starts one process, whatever their number
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", module, *arguments]
-    return run_child(command, **environment)
+    return run_child(command, seconds, **environment)
 
 
 def process_rank() -> int:

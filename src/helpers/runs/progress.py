@@ -42,7 +42,8 @@ class ProgressLine(threading.Thread):
         print("\r\033[K" if in_place else "", end="", file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """Returns stage, step of steps, time so far and, once two steps are known, the time left."""
+        """Returns stage, step of steps, time so far and, once two steps are known, the time left: the stage's own
+        estimate where it gives one."""
         with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
             progress = json.loads(self.file.read_text(encoding="utf-8"))
             if progress["what"] != self.bar.unit:  # another kind of work: its rate starts here
@@ -50,5 +51,7 @@ class ProgressLine(threading.Thread):
                 self.bar.unit, self.bar.initial = progress["what"], progress["done"]
             self.bar.n = progress["done"]
             left = ", about {remaining} left" if self.bar.initial < self.bar.n < progress["total"] else ""
+            if left and "seconds_left" in progress:
+                left = f", about {tqdm.format_interval(int(progress['seconds_left']))} left"
             self.bar.bar_format = "{desc}  {unit} {n_fmt}/{total_fmt}  {elapsed}" + left
         return str(self.bar)

@@ -92,12 +92,17 @@ def compute_batches(
     return [results.get(item) for item in range(total)]
 
 
-def report_progress(done: int, total: int, what: str = "") -> None:
-    """Tells the runner how far the stage is; does nothing where no runner listens."""
+def report_progress(done: int, total: int, what: str = "", seconds_left: float | None = None) -> None:
+    """Tells the runner how far the stage is; does nothing where no runner listens.
+
+    `seconds_left` is what the stage itself knows; without it the runner takes the rate at which `done` grows.
+    """
     if target := os.environ.get(PROGRESS_FILE):
         temporary = Path(f"{target}.tmp")
+        facts = {"done": done, "total": total, "what": what}
+        facts |= {"seconds_left": round(seconds_left, 1)} if seconds_left is not None else {}
         with contextlib.suppress(OSError):  # a full disk, a runner that is gone: no reason to end the work
-            temporary.write_text(json.dumps({"done": done, "total": total, "what": what}), encoding="utf-8")
+            temporary.write_text(json.dumps(facts), encoding="utf-8")
             os.replace(temporary, target)
 
 

@@ -7,10 +7,9 @@ from typing import Any
 import pandas
 from optuna.trial import TrialState
 
-from helpers.models.families import model_shape
 from helpers.planning.batches import effective_batch_rows, schedule_steps
+from helpers.planning.calibration import find_speed
 from helpers.planning.hours import training_seconds
-from helpers.planning.speed import estimate_speed
 from helpers.runs.files import write_csv, write_json
 from helpers.search.study import Search, TrialNotes
 
@@ -18,28 +17,31 @@ STATUS = {TrialState.PRUNED: "eliminated", TrialState.COMPLETE: "finished"}
 Table = list[dict[str, Any]]  # one row per candidate, as in trials.csv
 
 
-def estimate_search(search: Search) -> dict[str, float]:
-    """Returns the estimated hours on T4s of the search, and of training every candidate to the end.
+def estimate_search(search: Search) -> dict[str, Any]:
+    """Returns the estimated hours of the search, and of training every candidate to the end; whose speed they are by.
 
     1 / eta of the candidates continue after each rung. Loading the model, once per candidate, is not in the hours.
     """
-    lengths, hours = list(search.lengths), 0.0
+    lengths, hours, sources = list(search.lengths), 0.0, []
     random.Random(0).shuffle(lengths)
     for config in [candidate.config for candidate in search.candidates if candidate.config]:
         schedule = schedule_steps(lengths, config, config.num_gpus or 1)
-        speed = estimate_speed(model_shape(config.base_model), config.load_in_4bit)
+        speed = find_speed(config, search.run)
+        sources.append(speed.source)
         hours += training_seconds(config, speed, lengths, schedule) / 3600
     last = search.rungs - 1  # every rung above the first adds (1 - 1/η) of its steps, for 1/η of the candidates
     share = (1 + last * (1 - 1 / search.eta)) / search.eta**last
     estimate = {"hours_of_all": hours, "hours_of_search": hours * share, "share": share}
-    return {"candidates": len(search.candidates), **estimate}
+    speed_from = "; ".join(dict.fromkeys(sources))
+    return {"candidates": len(search.candidates), **estimate, "speed_from": speed_from}
 
 
-def describe_estimate(search: Search, estimate: dict[str, float]) -> str:
+def describe_estimate(search: Search, estimate: dict[str, Any]) -> str:
     """Returns in a sentence what the search should cost."""
     hours = f"about {estimate['hours_of_search']:.2f}" if estimate["hours_of_search"] >= 0.01 else "less than 0.01"
     candidates = f"{len(search.candidates)} candidates, each judged at most {search.rungs} times"
-    return f"{candidates}: {hours} T4 hours, {estimate['share']:.0%} of training each to the end."
+    share = f"{estimate['share']:.0%} of training each to the end"
+    return f"{candidates}: {hours} hours, {share}, estimated by {estimate['speed_from']}."
 
 
 def show_trials(table: Table) -> list[dict[str, str]]:

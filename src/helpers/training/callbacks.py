@@ -1,4 +1,4 @@
-"""The trainer's log, its pauses, and the rungs of a search."""
+"""The trainer's log, its rate, its pauses, and the rungs of a search."""
 
 import json
 import math
@@ -6,9 +6,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from helpers.platforms.machine import gpu_names
 from helpers.runs.record import Run
 from helpers.runs.session import report_progress
 from helpers.training.config import RUNG_REACHED, OnRung
+from helpers.training.rate import COMPARED_AFTER, watch_rate
 from helpers.training.trainer import StepTrainer
 
 
@@ -21,6 +23,7 @@ class LogCallback(TrainerCallback):
 
     def __init__(self, trainer: StepTrainer, run: Run, on_rung: OnRung | None = None) -> None:
         self.trainer, self.file, self.on_rung = trainer, run / "train" / "log.jsonl", on_rung
+        self.rate, self.has_gpu = watch_rate(trainer, run), bool(gpu_names())
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -39,10 +42,18 @@ class LogCallback(TrainerCallback):
         if shown := [f"{label} {numbers[name]:.4g}" for name, label in labels.items() if name in numbers]:
             print(f"step {state.global_step}/{state.max_steps}  {', '.join(shown)}", flush=True)
 
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Begins to measure the step."""
+        self.rate.begin_step()
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Reports the step to the runner; ends a session that should pause, and evaluates and saves at a rung."""
+        self.rate.end_step(state.global_step)
+        self.trainer.seconds_left = self.rate.seconds_left(state.global_step)
         if state.is_world_process_zero:
-            report_progress(state.global_step, state.max_steps, "step")
+            report_progress(state.global_step, state.max_steps, "step", self.trainer.seconds_left)
+            if self.rate.steps == COMPARED_AFTER and self.has_gpu:  # a plan is for no CPU
+                print(self.rate.compare(state.global_step), flush=True)
         control.should_training_stop = control.should_training_stop or bool(self.trainer.pause_reason)
         if state.global_step == self.trainer.pause_at:  # a checkpoint of a rung has its loss
             control.should_evaluate = control.should_save = True

@@ -56,6 +56,7 @@ class StepTrainer(SFTTrainer):
         self.pause_reason, self.pause_at = "", self.config.pause_at
         self.nonfinite_steps = self.scaler_skips = 0  # in a row
         self.save_seconds, self.save_bytes = 0.0, 0  # of the last checkpoint
+        self.seconds_left: float | None = None  # of training, by the steps of this session; None before it is known
         self.checkpointing: list[Any] = [
             module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")
         ]
@@ -284,10 +285,12 @@ class StepTrainer(SFTTrainer):
         return metrics
 
     def describe_pause(self) -> dict[str, Any]:
-        """Returns the metrics of a paused session: status, step, steps, reason; val_loss at a rung."""
+        """Returns the metrics of a paused session: status, step, steps, reason; hours_left where steps were measured,
+        val_loss at a rung."""
         step, steps, reason = self.state.global_step, self.state.max_steps, self.pause_reason
         print_once(f"paused at step {step} of {steps}: {reason}. Run the same command again to continue.")
         result = {"status": "paused", "step": step, "steps": steps, "reason": reason}
+        result |= {"hours_left": self.seconds_left / 3600} if self.seconds_left is not None else {}
         losses = [line["eval_loss"] for line in self.progress.log if "eval_loss" in line and line["step"] == step]
         return {**result, "val_loss": losses[-1]} if losses else result
 
