@@ -179,6 +179,13 @@ def test_a_reply_ends_at_the_familys_end_token(family, own, network):
     assert streamed[-1] == reply["reply"]
 
 
+def test_replies_in_a_batch_are_those_that_stream(own, network):
+    """Gemma and Mistral attend to a window of late tokens, shorter than these prompts."""
+    asked = [[{"role": "user", "content": text}] for text in ("মন খারাপ। " * 12, "ঘুম আসে না।")]
+    replies = generate_replies(network, own, asked, 40, 2)
+    assert [reply["reply"] for reply in replies] == [[*stream_reply(network, own, talk, 40)][-1] for talk in asked]
+
+
 def test_answers_are_as_likely_as_the_model_finds_them(own, network, dialogues):
     """Gemma 2 caps its scores after the output layer."""
     batch = make_collator(own)(encode_rows(own, dialogues[38:44]))
@@ -224,6 +231,18 @@ def test_a_template_without_an_end_token_is_refused(texts):
 def test_a_tokenizer_without_a_token_to_pad_with_is_refused(texts):
     with pytest.raises(ValueError, match="no unused, reserved or unknown token to pad with"):
         prepare_tokenizer(changed(texts, "Llama without tokens for turns", unk_token=None))
+
+
+def test_no_pad_token_is_one_that_the_template_writes(texts):
+    template = FAMILIES["SmolLM 3"].template.replace("<|im_start|>", "<|reserved_special_token_0|>")
+    with pytest.raises(ValueError, match="no unused, reserved or unknown token to pad with"):
+        prepare_tokenizer(changed(texts, "SmolLM 3", chat_template=template))
+
+
+def test_a_bos_token_that_begins_every_turn_is_no_bos(texts, dialogues):
+    own = prepare_tokenizer(changed(texts, "Qwen 3 base", bos_token="<|im_start|>"))
+    assert own.chat_format.begin == ""
+    check_labels(own, dialogues[-4:], encode_rows(own, dialogues[-4:]))
 
 
 def test_thinking_is_off_for_whoever_uses_an_export(texts):

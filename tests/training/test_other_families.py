@@ -46,7 +46,7 @@ def mean_loss(network, tokenizer, rows):
     return sum(row["nll"] for row in scores) / sum(row["tokens"] for row in scores)
 
 
-def test_a_family_is_trained_answers_and_is_merged(family, folder, trained, embedded_rows):
+def test_training_inference_merge_compute_alike(family, folder, trained, embedded_rows):
     run, metrics = trained
     tokenizer = load_tokenizer(str(folder))
     network = load_for_inference(str(folder), run / "train/adapter", False, "float32")

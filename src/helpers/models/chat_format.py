@@ -10,7 +10,10 @@ from helpers.models.families import FAMILIES, Family
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase, whose own annotations are unions that every caller must narrow
 Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
 
-DATE = "26 Jul 2024"  # some templates print a date: a fixed one, so that training and inference see the same
+DAY = datetime.date(
+    2024, 7, 26
+)  # some templates print a date: a fixed one, so that training and inference see the same
+DATE = DAY.strftime("%d %b %Y")
 THINKING_OFF = "{% set enable_thinking = false %}"  # before a template that can think: also for whoever uses an export
 EVERY_TURN = {  # where a template leaves the empty think block out of earlier answers: it then repeats its own prompts
     "loop.index0 > ns.last_query_index": "true",
@@ -62,8 +65,7 @@ def choose_template(tokenizer: Tokenizer) -> str:
 
 def apply_template(tokenizer: Tokenizer, messages: Messages, add_generation_prompt: bool = False) -> str:
     """Returns messages as the template renders them, at a fixed date. Raises jinja2.TemplateError where it refuses."""
-    day = datetime.datetime.strptime(DATE, "%d %b %Y")
-    dated = {"date_string": DATE, "strftime_now": day.strftime}
+    dated = {"date_string": DATE, "strftime_now": DAY.strftime}
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **dated)
 
 
