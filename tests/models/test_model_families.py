@@ -27,7 +27,7 @@ TURNS = ("system", "user", "assistant", "user", "assistant", "user")
 HARD = [
     "ক্ষত্রিয়ের শ্রদ্ধা, স্ত্রীর দৃষ্টি, আত্মসম্মান ও স্বাচ্ছন্দ্য।",
     "র‍্যাব আর র‍্যাঙ্ক। ট্রাক্‌টর আর ক্‌ষ।",
-    "বা\u09a1\u09bcি, আষা\u09a2\u09bc; বাড়ি, সময়, চাঁদ, দুঃখ",
+    "বা\u09a1\u09bcি, আষা\u09a2\u09bc; বা\u09dcি, সম\u09df, চাঁদ, দুঃখ",  # letters in two parts, and in one
     "এক\n\nদুই\nতিন  চার . 'পাঁচ' ? 🙂👍🏽",
     "।শুরুতেই দাঁড়ি",
     "<b>ভালো</b> | < | > [ADD] {{ bos_token }} a<b",
@@ -243,6 +243,13 @@ def test_a_bos_token_that_begins_every_turn_is_no_bos(texts, dialogues):
     own = prepare_tokenizer(changed(texts, "Qwen 3 base", bos_token="<|im_start|>"))
     assert own.chat_format.begin == ""
     check_labels(own, dialogues[-4:], encode_rows(own, dialogues[-4:]))
+
+
+def test_a_space_before_an_answer_is_trained_on(texts, dialogues):
+    own = prepare_tokenizer(changed(texts, "Qwen 2.5", chat_template=FAMILIES["Mistral"].template))
+    examples = encode_rows(own, dialogues[-4:])
+    check_labels(own, dialogues[-4:], examples)
+    assert own.decode(taught_runs(examples[0])[0]).startswith(" ")
 
 
 def test_thinking_is_off_for_whoever_uses_an_export(texts):

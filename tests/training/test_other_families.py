@@ -56,8 +56,10 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
         assert val_loss < mean_loss(network, tokenizer, embedded_rows[40:47]), "training made nothing likelier"
     replies = generate_replies(network, tokenizer, [row["messages"][:-1] for row in embedded_rows[:3]], 8, 3)
     assert all(1 <= reply["new_tokens"] <= 8 for reply in replies)
+    (folder / "tokenizer.model").write_bytes(b"of sentencepiece, for llama.cpp's converter")
     facts = merge_adapter(run, str(folder), run / "merged", 4, 1)
     assert facts["perplexity_merged"] == pytest.approx(facts["perplexity_adapter"], rel=1e-3)
+    assert (run / "merged/tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
     # Of a base model, the file names the end of a text alone: by it, the merged model would write without end
     ends = read_json(run / "merged/generation_config.json")["eos_token_id"]
     end = tokenizer.convert_tokens_to_ids(FAMILIES[family].end)

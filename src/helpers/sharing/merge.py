@@ -1,6 +1,7 @@
 """The adapter merged into its 16-bit base model, and the check that both find the same answers likely."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from helpers.runs.record import Run
 
 MAX_PERPLEXITY_CHANGE = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
 
+OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+
 
 def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -> dict[str, Any]:
     """Writes the 16-bit base with the adapter merged into it, and returns how alike the two find test answers.
@@ -26,6 +29,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.utils import cached_file
 
     fetch_model(base)
     tokenizer, rows = load_tokenizer(base), select_test_rows(run, max_rows, seed)
@@ -47,6 +51,8 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
         _set_ends(merged.generation_config, tokenizer)
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        if vocabulary := cached_file(base, "tokenizer.model", **OPTIONAL):  # which llama.cpp's converter reads
+            shutil.copy(vocabulary, part)
         del merged, tuned, model  # before the second copy is loaded
         reloaded = AutoModelForCausalLM.from_pretrained(part, **loading).eval()
         after = perplexity(reloaded)
