@@ -56,9 +56,10 @@ def tokenize_rendered(tokenizer: Tokenizer, rendered: str) -> list[int]:
 def encode_prompt(tokenizer: Tokenizer, messages: Messages | str) -> list[int]:
     """Returns the token ids of a conversation that the assistant is to continue, or of a plain text."""
     if isinstance(messages, str):
-        messages = tokenizer.chat_format.text_begin + strip_special_tokens(tokenizer, messages)
-        return tokenize_rendered(tokenizer, messages)
-    return tokenize_rendered(tokenizer, render_chat(tokenizer, messages, True))
+        rendered = tokenizer.chat_format.text_begin + strip_special_tokens(tokenizer, messages)
+    else:
+        rendered = render_chat(tokenizer, messages, True)
+    return tokenize_rendered(tokenizer, rendered)
 
 
 def end_ids(tokenizer: Tokenizer) -> list[int]:

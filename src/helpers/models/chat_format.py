@@ -96,14 +96,14 @@ def read_format(tokenizer: Tokenizer) -> ChatFormat:
     if end not in vocabulary:
         raise ValueError(f"the chat template puts {tail!r} after an answer: expected one token that ends it.")
     probe = apply_template(tokenizer, [*talk, {"role": "user", "content": NEXT}], True)
-    begin, eos, own = tokenizer.bos_token or "", tokenizer.eos_token, _find_family(tokenizer).special_tokens
-    if eos in (None, end):
-        eos = next((token for token in (own.get("end_of_text"), *TEXT_ENDS) if token in vocabulary), end)
+    begin, eos, own = tokenizer.bos_token or "", tokenizer.eos_token or end, _find_family(tokenizer).special_tokens
+    if eos == end:
+        eos = next((token for token in (own.get("end_of_text", ""), *TEXT_ENDS) if token in vocabulary), end)
     return ChatFormat(
         begin=begin if begin and probe.startswith(begin) and probe.count(begin) == 1 else "",
         end=end,
         end_of_text=eos,
-        pad=_choose_pad(tokenizer, own.get("pad"), probe, {end, eos}),
+        pad=_choose_pad(tokenizer, own.get("pad", ""), probe, {end, eos}),
         lead=lead,
         folds_system=not _keeps_system(tokenizer),
         markers=_compile_markers(tokenizer, probe),
@@ -119,7 +119,7 @@ def _find_family(tokenizer: Tokenizer) -> Family:
     raise AssertionError("the last family has no special tokens of its own")
 
 
-def _choose_pad(tokenizer: Tokenizer, known: str | None, probe: str, ends: set[str]) -> str:
+def _choose_pad(tokenizer: Tokenizer, known: str, probe: str, ends: set[str]) -> str:
     """Returns the pad token: the family's, the tokenizer's own if it ends nothing, else one that nothing else uses."""
     vocabulary, added = tokenizer.get_vocab(), tokenizer.get_added_vocab()
     if known in vocabulary:
