@@ -5,12 +5,7 @@ import copy
 import pytest
 
 from helpers.models.chat import (
-    BEGIN,
-    DATE,
-    END,
-    END_OF_TEXT,
     IGNORED,
-    PAD,
     TooLong,
     answers_of,
     check_labels,
@@ -25,6 +20,8 @@ from helpers.models.chat import (
     render_chat,
     tokenize_rendered,
 )
+from helpers.models.chat_format import DATE
+from helpers.models.embedded import BEGIN, END, END_OF_TEXT, PAD
 from helpers.models.families import LLAMA_3
 
 
@@ -271,18 +268,19 @@ def test_a_row_without_an_answer_is_refused(tokenizer):
         encode_row(tokenizer, {"id": "x", "messages": [{"role": "user", "content": "ক"}]})
 
 
-def test_a_tokenizer_without_llama_3s_tokens_is_refused():
+def test_a_tokenizer_without_template_and_end_is_refused():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    with pytest.raises(ValueError, match="expected a Llama 3"):
+    with pytest.raises(ValueError, match="neither a chat template nor an end token"):
         prepare_tokenizer(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE())))
 
 
 def test_a_tokenizer_keeps_its_own_template(tokenizer):
     own = copy.deepcopy(tokenizer)
-    own.chat_template, own.pad_token = "{{ bos_token }}", END
-    assert prepare_tokenizer(own).chat_template == "{{ bos_token }}"
+    theirs = LLAMA_3.template.replace("trim", "trim | upper")
+    own.chat_template, own.pad_token = theirs, END
+    assert prepare_tokenizer(own).chat_template == theirs
     assert (own.pad_token, own.eos_token) == (PAD, END)
     own.chat_template = None
     assert prepare_tokenizer(own).chat_template == LLAMA_3.template

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from helpers.models.batching import LOGITS_CHUNK_TOKENS, SCORING_TOKEN_BUDGET
 from helpers.models.chat import IGNORED, encode_row, make_collator
@@ -44,7 +44,7 @@ def test_likelihood_equals_the_loss_of_transformers(network, tokenizer, embedded
 class Oracle:
     """A model whose first choice is the next token, the one before it in the vocabulary, or the one after, in turn."""
 
-    device, lm_head = torch.device("cpu"), staticmethod(lambda hidden: hidden)
+    device, lm_head, config = torch.device("cpu"), staticmethod(lambda hidden: hidden), LlamaConfig()
 
     def __init__(self, vocabulary):
         self.vocabulary = vocabulary

@@ -7,18 +7,14 @@ import llama3
 import pytest
 
 from helpers.models.chat import (
-    BEGIN,
-    DATE,
-    END,
-    END_OF_TEXT,
     IGNORED,
-    PAD,
-    TOKENS,
     check_labels,
     decode_labels,
     encode_prompt,
     encode_row,
 )
+from helpers.models.chat_format import DATE
+from helpers.models.embedded import BEGIN, END, END_OF_TEXT, PAD, TOKENS
 
 pytestmark = pytest.mark.slow
 FIRST_SPECIAL = llama3.FIRST_SPECIAL

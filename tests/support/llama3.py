@@ -8,7 +8,8 @@ import sys
 import zipfile
 from pathlib import Path
 
-from helpers.models.chat import BEGIN, END, END_OF_TEXT, PAD, TOKENS, prepare_tokenizer
+from helpers.models.chat import prepare_tokenizer
+from helpers.models.embedded import BEGIN, END, END_OF_TEXT, PAD, TOKENS
 
 FIRST_SPECIAL = 128_000  # the id of <|begin_of_text|>; 256 special tokens, most of them reserved
 NAMED = {0: BEGIN, 1: END_OF_TEXT, 4: PAD, 6: TOKENS["header"], 7: TOKENS["header_end"], 8: "<|eom_id|>", 9: END}

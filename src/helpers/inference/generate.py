@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 
 from helpers.data.sampling import shuffle_key
 from helpers.models.batching import GENERATION_TOKEN_BUDGET, cut_batches, reply_sizes
-from helpers.models.chat import END, END_OF_TEXT, Messages, Tokenizer, encode_prompt
+from helpers.models.chat import Messages, Tokenizer, encode_prompt, end_ids
 from helpers.models.loading import Network
 from helpers.runs.files import read_json, utc_now
 from helpers.runs.record import Run
@@ -35,11 +35,9 @@ def _generation_settings(tokenizer: Tokenizer, max_new_tokens: int, temperature:
     """Returns the library's generation settings, greedy at temperature 0; its eos_token_id are all ends of a reply."""
     from transformers import GenerationConfig
 
-    vocabulary = tokenizer.get_vocab()
-    ends = [vocabulary[token] for token in (END, END_OF_TEXT, "<|eom_id|>") if token in vocabulary]
     sampling = {"do_sample": True, "temperature": float(temperature), "top_p": float(top_p), "top_k": 0}
-    limits = {"max_new_tokens": max_new_tokens, "eos_token_id": ends, "pad_token_id": tokenizer.pad_token_id}
-    return GenerationConfig(**limits, **(sampling if temperature else {}))
+    ends = {"eos_token_id": end_ids(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    return GenerationConfig(max_new_tokens=max_new_tokens, **ends, **(sampling if temperature else {}))
 
 
 def complete_characters(text: str) -> str:

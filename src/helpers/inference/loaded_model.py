@@ -40,7 +40,9 @@ class LoadedModel:
 
         Raises TooLong for a last message that does not fit.
         """
-        limit = min(PROMPT_TOKENS, self.network.config.max_position_embeddings - decoding["max_new_tokens"])
+        limit = min(
+            PROMPT_TOKENS, self.network.config.get_text_config().max_position_embeddings - decoding["max_new_tokens"]
+        )
         messages = fit_conversation(self.tokenizer, [*self.system, *turns], limit)
         with self.lock, self.side(side):
             yield from stream_reply(self.network, self.tokenizer, messages, **decoding)

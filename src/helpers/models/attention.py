@@ -1,4 +1,4 @@
-"""Attention for writing replies on a GPU: keys and values are not repeated for each head that shares them."""
+"""Attention where the library's own is slow, for replies on a GPU, or leaves something out, for Gemma 2."""
 
 from typing import Any
 
@@ -6,13 +6,24 @@ NAME = "grouped_sdpa"
 
 
 def use_grouped_attention(model: Any) -> None:
-    """Makes a model without an adapter attend by `grouped_attention`. For a GPU: a CPU's replies stay the same bits."""
+    """Makes a model without an adapter attend by `grouped_attention`, but for one that attends by other than "sdpa".
+
+    For a GPU: a CPU's replies stay the same bits.
+    """
+    if model.config._attn_implementation != "sdpa":
+        return
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
     AttentionInterface.register(NAME, grouped_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.set_attn_implementation(NAME)
+
+
+def use_capped_attention(model: Any) -> None:
+    """Makes a model that was trained with capped attention scores (Gemma 2) attend so: "sdpa" leaves the cap out."""
+    if getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")
 
 
 def grouped_attention(

@@ -1,20 +1,15 @@
 """Conversation in, labels out: the one place that renders, tokenizes and masks, for training and inference alike."""
 
 from collections.abc import Callable
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import regex
 
-from helpers.models.families import LLAMA_3
+from helpers.models.chat_format import Messages, Tokenizer, apply_template, choose_template, fold_system, read_format
 
-Tokenizer = Any  # transformers.PreTrainedTokenizerBase, whose own annotations are unions that every caller must narrow
-Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
-
-TOKENS = LLAMA_3.special_tokens
-PAD, END, BEGIN, END_OF_TEXT = (TOKENS[name] for name in ("pad", "end", "begin", "end_of_text"))
 IGNORED = -100  # label of a token that is not trained on
 ROWS_AT_ONCE = 4096  # through the tokenizer
-DATE = "26 Jul 2024"  # Llama's templates print a date: a fixed one, so that training and inference see the same
 
 
 class TokenPiece(NamedTuple):
@@ -30,30 +25,27 @@ class TooLong(ValueError):
 
 
 def prepare_tokenizer(tokenizer: Tokenizer) -> Tokenizer:
-    """Sets pad and end tokens and, where there is none, the template. Returns the tokenizer.
+    """Sets the template, `chat_format`, which is read off it, and pad and end token by that; returns the tokenizer.
 
-    The pad token is one of its own: with pad = end, a collator that masks pads also masks the end token, and the model
-    never learns to stop. Raises ValueError for a tokenizer without the family's special tokens.
+    Raises ValueError as `choose_template` and `read_format` do.
     """
-    vocabulary = tokenizer.get_vocab()
-    if missing := [token for token in TOKENS.values() if token not in vocabulary]:
-        raise ValueError(f"the tokenizer has no {', '.join(missing)}: expected a {LLAMA_3.title} tokenizer.")
-    tokenizer.pad_token, tokenizer.eos_token = PAD, END
-    tokenizer.chat_template = tokenizer.chat_template or LLAMA_3.template
+    tokenizer.chat_template = choose_template(tokenizer)
+    tokenizer.chat_format = read_format(tokenizer)
+    tokenizer.pad_token, tokenizer.eos_token = tokenizer.chat_format.pad, tokenizer.chat_format.end
     return tokenizer
 
 
-def strip_special_tokens(content: str) -> str:
-    """Returns a content as it is rendered: stripped, and with no special token of its own making."""
-    return content.strip().replace("<|", "< |")
+def strip_special_tokens(tokenizer: Tokenizer, content: str) -> str:
+    """Returns a content as it is rendered: stripped, and with no special token or mark of a turn of its own making."""
+    return tokenizer.chat_format.markers.sub(r"\g<0> ", content.strip())
 
 
 def render_chat(tokenizer: Tokenizer, messages: Messages, add_generation_prompt: bool = False) -> str:
     """Returns the conversation as the text the model reads, BOS included."""
-    messages = [{**message, "content": strip_special_tokens(message["content"])} for message in messages]
-    return tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=add_generation_prompt, date_string=DATE
-    )
+    messages = [{**message, "content": strip_special_tokens(tokenizer, message["content"])} for message in messages]
+    if tokenizer.chat_format.folds_system:
+        messages = fold_system(messages)
+    return apply_template(tokenizer, messages, add_generation_prompt)
 
 
 def tokenize_rendered(tokenizer: Tokenizer, rendered: str) -> list[int]:
@@ -63,9 +55,18 @@ def tokenize_rendered(tokenizer: Tokenizer, rendered: str) -> list[int]:
 
 def encode_prompt(tokenizer: Tokenizer, messages: Messages | str) -> list[int]:
     """Returns the token ids of a conversation that the assistant is to continue, or of a plain text."""
-    plain = isinstance(messages, str)
-    rendered = BEGIN + strip_special_tokens(messages) if plain else render_chat(tokenizer, messages, True)
+    if isinstance(messages, str):
+        rendered = tokenizer.chat_format.text_begin + strip_special_tokens(tokenizer, messages)
+    else:
+        rendered = render_chat(tokenizer, messages, True)
     return tokenize_rendered(tokenizer, rendered)
+
+
+def end_ids(tokenizer: Tokenizer) -> list[int]:
+    """Returns the ids of the tokens at which a reply ends: an answer's, a plain text's, and Llama's before a tool."""
+    form, vocabulary = tokenizer.chat_format, tokenizer.get_vocab()
+    ends = dict.fromkeys((form.end, form.end_of_text, "<|eom_id|>"))
+    return [vocabulary[token] for token in ends if token in vocabulary]
 
 
 def fit_conversation(tokenizer: Tokenizer, messages: Messages, max_tokens: int) -> Messages:
@@ -91,7 +92,8 @@ def encode_row(tokenizer: Tokenizer, row: dict[str, Any]) -> dict[str, list[int]
 def encode_rows(tokenizer: Tokenizer, rows: list[dict[str, Any]]) -> list[dict[str, list[int]]]:
     """Returns `input_ids` and `labels` of each data row, equally long; never truncated.
 
-    The labels are the assistant's turns with their <|eot_id|>, or all of a plain text; everything else is IGNORED.
+    The labels are the assistant's turns with their end token, or all of a plain text; everything else is IGNORED. What
+    a template writes behind an end token, such as a new line, belongs to the next turn.
     Turns are tokenized piece by piece where generation will start, so that training sees the very tokens that
     inference produces. The pieces of ROWS_AT_ONCE rows go through the tokenizer together, which uses every core.
     Raises ValueError when the template does not continue its own prompt, or when no token is left to train on.
@@ -117,16 +119,22 @@ def count_tokens(tokenizer: Tokenizer, rows: list[dict[str, Any]]) -> list[int]:
 
 def _render_pieces(tokenizer: Tokenizer, row: dict[str, Any]) -> list[tuple[str, bool]]:
     """Returns the rendered data row in pieces, and whether each is trained on."""
+    import jinja2
+
+    form = tokenizer.chat_format
     if "text" in row:
-        return [(BEGIN + strip_special_tokens(row["text"]) + END_OF_TEXT, True)]
+        return [(form.text_begin + strip_special_tokens(tokenizer, row["text"]) + form.end_of_text, True)]
     messages, rendered, pieces = row["messages"], "", []
     for turn, message in enumerate(messages):
         if message["role"] != "assistant":
             continue
-        prompt = render_chat(tokenizer, messages[:turn], add_generation_prompt=True)
-        answered = render_chat(tokenizer, messages[: turn + 1])
-        if not prompt.startswith(rendered) or not answered.startswith(prompt) or not answered.endswith(END):
-            raise ValueError(f"row {row['id']}: the chat template does not continue its own prompt up to {END}.")
+        try:
+            prompt = render_chat(tokenizer, messages[:turn], add_generation_prompt=True)
+            answered = render_chat(tokenizer, messages[: turn + 1]).rstrip()
+        except jinja2.TemplateError as error:
+            raise ValueError(f"row {row['id']}: the chat template refuses it ({error}).") from error
+        if not prompt.startswith(rendered) or not answered.startswith(prompt) or not answered.endswith(form.end):
+            raise ValueError(f"row {row['id']}: the chat template does not continue its own prompt up to {form.end}.")
         pieces += [(prompt[len(rendered) :], False), (answered[len(prompt) :], True)]
         rendered = answered
     if not pieces:
@@ -194,24 +202,44 @@ def _share_letter(before: str, after: str) -> bool:
 
 
 def check_labels(tokenizer: Tokenizer, rows: list[dict], examples: list[dict[str, list[int]]]) -> None:
-    """Raises ValueError unless every example has one BOS, ends its labels with its end token and teaches its answer."""
-    if tokenizer.pad_token in (END, None):
-        raise ValueError(f"pad token and end token are both {END}: masking the pads would mask the end. Set {PAD}.")
-    begin = tokenizer.convert_tokens_to_ids(BEGIN)
+    """Raises ValueError unless every example has the one BOS of its format, ends its labels with its end token and
+    teaches its answers."""
+    form = tokenizer.chat_format
+    if tokenizer.pad_token in (form.end, None):
+        raise ValueError(
+            f"pad token and end token are both {form.end}: masking the pads would mask the end. Set {form.pad}."
+        )
     for row, example in zip(rows, examples, strict=True):
-        ids, taught = example["input_ids"], decode_labels(tokenizer, example)
-        end = END_OF_TEXT if "text" in row else END
-        expected = "".join(strip_special_tokens(answer) + end for answer in answers_of(row))
-        last = tokenizer.convert_ids_to_tokens([label for label in example["labels"] if label != IGNORED][-1])
-        if ids.count(begin) != 1 or ids[0] != begin:
-            problem = f"{ids.count(begin)} BOS tokens, expected one, at the start"
-        elif last != end:
-            problem = f"the last label is {last}, expected {end}"
-        elif taught != expected:
-            problem = f"the labels teach {taught!r}, expected {expected!r}"
-        else:
-            continue
-        raise ValueError(f"row {row['id']}: {problem}. Look at the tokenizer's template.")
+        if problem := _find_problem(tokenizer, row, example):
+            raise ValueError(f"row {row['id']}: {problem}. Look at the tokenizer's template.")
+
+
+def _find_problem(tokenizer: Tokenizer, row: dict[str, Any], example: dict[str, list[int]]) -> str:
+    """Returns what is wrong with an example, "" if nothing is."""
+    form, ids = tokenizer.chat_format, example["input_ids"]
+    begin, end = (form.text_begin, form.end_of_text) if "text" in row else (form.begin, form.end)
+    begins = ids.count(tokenizer.convert_tokens_to_ids(begin)) - (begin == end)
+    if begin and (begins != 1 or ids[0] != tokenizer.convert_tokens_to_ids(begin)):
+        return f"{begins} BOS tokens, expected one, at the start"
+    last = tokenizer.convert_ids_to_tokens([label for label in example["labels"] if label != IGNORED][-1])
+    if last != end:
+        return f"the last label is {last}, expected {end}"
+    taught = [
+        tokenizer.decode([*run]).removeprefix(form.lead)
+        for ignored, run in groupby(example["labels"], IGNORED.__eq__)
+        if not ignored
+    ]
+    expected = [strip_special_tokens(tokenizer, answer) + end for answer in answers_of(row)]
+    if [_normalize(tokenizer, text) for text in taught] == [_normalize(tokenizer, text) for text in expected]:
+        return ""
+    return f"the labels teach {''.join(taught)!r}, expected {''.join(expected)!r}"
+
+
+def _normalize(tokenizer: Tokenizer, text: str) -> str:
+    """Returns a text as the tokenizer reads it, the same where it changes none: Qwen's composes letters, Gemma's writes
+    ▁ for a space."""
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    return normalizer.normalize_str(text).replace("▁", " ").strip() if normalizer else text
 
 
 def make_collator(tokenizer: Tokenizer) -> Callable[[list[dict]], Any]:

@@ -15,7 +15,7 @@ from helpers.data.group import link_rows
 from helpers.data.load import load_table
 from helpers.data.rows import make_parts
 from helpers.data.split import split_corpus
-from helpers.models.chat import BEGIN, END_OF_TEXT, TOKENS, Tokenizer, prepare_tokenizer
+from helpers.models.chat import Tokenizer, prepare_tokenizer
 from helpers.models.families import LLAMA_3, SHAPES
 from helpers.platforms.environment import ROOT
 from helpers.runs.record import Run
@@ -23,6 +23,8 @@ from helpers.runs.session import report_progress
 
 SHAPE = dict(SHAPES["embedded"])
 VOCABULARY = SHAPE.pop("vocab_size")  # tokens
+TOKENS = LLAMA_3.special_tokens
+PAD, END, BEGIN, END_OF_TEXT = (TOKENS[name] for name in ("pad", "end", "begin", "end_of_text"))
 SPECIAL = [TOKENS[name] for name in ("begin", "end", "pad", "header", "header_end", "end_of_text")]
 STEPS, BATCH, BLOCK, LEARNING_RATE = 180, 8, 192, 2e-3  # pre-training: most steps, rows, tokens per row
 TEXTS_PER_STEP = 2.8  # fewer texts get fewer steps: with more, the model would learn them by heart

@@ -1,7 +1,7 @@
 """The families of base models (families.yaml): special tokens, chat template, shapes, parameters. Needs no torch."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,11 @@ class Family:
     """Base models that share special tokens and a template, in several sizes: see families.yaml."""
 
     title: str  # for messages
-    pattern: str  # regular expression that finds the family in a model's name; its first group is the size
-    special_tokens: dict[str, str]  # begin, end, end_of_text, pad, header, header_end
-    template: str  # Jinja
-    ungated: dict[str, str]  # gated model: the same weights without a gate
-    shapes: dict[str, Shape]  # by size
+    special_tokens: dict[str, str]  # by which a tokenizer is known; begin, end, end_of_text, pad, header, header_end
+    template: str  # Jinja, for a tokenizer that brings none
+    pattern: str = "(?!)"  # regular expression that finds a known size in a model's name; its first group is the size
+    ungated: dict[str, str] = field(default_factory=dict)  # gated model: the same weights without a gate
+    shapes: dict[str, Shape] = field(default_factory=dict)  # by size
 
 
 _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")

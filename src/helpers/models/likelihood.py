@@ -18,7 +18,7 @@ def score_likelihood(
 ) -> list[dict[str, Any]]:
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
 
-    Only the assistant's tokens count, its <|eot_id|> included; padding and prompt do not. Full logits never exist:
+    Only the assistant's tokens count, its end token included; padding and prompt do not. Full logits never exist:
     hidden states of answer tokens pass through the output layer LOGITS_CHUNK_TOKENS at a time, in float32. Rows are
     batched by length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
     `keeping` is passed to `compute_batches`. Raises FloatingPointError for a loss that is not finite.
@@ -49,6 +49,7 @@ def score_tokens(model: Any, batch: Any) -> tuple[Any, Any, Any]:
     import torch
 
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    softcap = getattr(causal.config.get_text_config(), "final_logit_softcapping", None)  # Gemma 2's
     with torch.no_grad():  # not inference_mode: a model in training caches tensors here that it trains with
         batch = batch.to(model.device)
         hidden = causal.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
@@ -57,6 +58,8 @@ def score_tokens(model: Any, batch: Any) -> tuple[Any, Any, Any]:
         nll, correct = [], []
         for chunk in zip(owner.split(LOGITS_CHUNK_TOKENS), at.split(LOGITS_CHUNK_TOKENS)):
             logits = causal.lm_head(hidden[chunk]).float()  # (tokens, vocabulary)
+            if softcap:
+                logits = softcap * torch.tanh(logits / softcap)
             target = targets[chunk].to(logits.device)
             nll.append(torch.nn.functional.cross_entropy(logits, target, reduction="none"))
             correct.append(logits.argmax(-1) == target)

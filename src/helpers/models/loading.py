@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from helpers.models.attention import use_grouped_attention
+from helpers.models.attention import use_capped_attention, use_grouped_attention
 from helpers.models.chat import Tokenizer, prepare_tokenizer
 from helpers.platforms.downloads import fetch_model
 from helpers.platforms.errors import describe_error
@@ -113,9 +113,11 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
         )
     with _explain_load_errors(base_model):
         fetch_model(base_model)
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             base_model, dtype=getattr(torch, dtype), quantization_config=quantization, device_map=device_map
         )
+    use_capped_attention(model)
+    return model
 
 
 def _set_up_devices(device_map: str) -> str | dict[str, Any]:

@@ -1,9 +1,8 @@
 """Runs llama.cpp's converter: `python convert_gguf.py PATH/TO/convert_hf_to_gguf.py ARGUMENTS`.
 
-A tokenizer whose way of splitting words it does not know (the embedded model's) is taken for Llama 3's.
+A byte-level tokenizer whose way of splitting words it does not know (the embedded model's) is taken for Llama 3's.
 """
 
-import contextlib
 import runpy
 import sys
 from pathlib import Path
@@ -17,8 +16,11 @@ if __name__ == "__main__":
     recognise = TextModel.get_vocab_base_pre
 
     def recognise_or_llama(self: Any, tokenizer: Any) -> str:
-        with contextlib.suppress(NotImplementedError):
+        try:
             return recognise(self, tokenizer)
+        except NotImplementedError:
+            if "ByteLevel" not in str(tokenizer.backend_tokenizer.pre_tokenizer):
+                raise
         return "llama-bpe"
 
     TextModel.get_vocab_base_pre = recognise_or_llama

@@ -1,11 +1,14 @@
 """The adapter merged into its 16-bit base model, and the check that both find the same answers likely."""
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 from helpers.evaluation.answers import select_test_rows
+from helpers.models.attention import use_capped_attention
 from helpers.models.batching import SCORING_TOKEN_BUDGET
+from helpers.models.chat import Tokenizer, end_ids
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_tokenizer
 from helpers.platforms.downloads import fetch_model
@@ -13,6 +16,8 @@ from helpers.runs.files import folder_bytes, write_folder
 from helpers.runs.record import Run
 
 MAX_PERPLEXITY_CHANGE = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
+
+OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
 
 def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -> dict[str, Any]:
@@ -24,12 +29,14 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
     import torch
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.utils import cached_file
 
     fetch_model(base)
     tokenizer, rows = load_tokenizer(base), select_test_rows(run, max_rows, seed)
     loading: dict[str, Any] = {"dtype": "auto", "device_map": "auto" if torch.cuda.is_available() else {"": "cpu"}}
 
     def perplexity(model: Any) -> float:
+        use_capped_attention(model)
         scores = score_likelihood(model, tokenizer, rows, 8, SCORING_TOKEN_BUDGET)
         return math.exp(sum(score["nll"] for score in scores) / sum(score["tokens"] for score in scores))
 
@@ -41,8 +48,11 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
     with write_folder(folder) as part:
         merged = tuned.merge_and_unload(safe_merge=True)
         merged.config.pad_token_id = tokenizer.pad_token_id
+        _set_ends(merged.generation_config, tokenizer)
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        if vocabulary := cached_file(base, "tokenizer.model", **OPTIONAL):  # which llama.cpp's converter reads
+            shutil.copy(vocabulary, part)
         del merged, tuned, model  # before the second copy is loaded
         reloaded = AutoModelForCausalLM.from_pretrained(part, **loading).eval()
         after = perplexity(reloaded)
@@ -59,3 +69,11 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
         "perplexity_adapter": before,
         "perplexity_merged": after,
     }
+
+
+def _set_ends(generation: Any, tokenizer: Tokenizer) -> None:
+    """Adds the end tokens of the answers to a generation_config that names others alone, as a base model's does."""
+    own = generation.eos_token_id
+    own = own if isinstance(own, list) else [own] * (own is not None)
+    if tokenizer.eos_token_id not in own:
+        generation.eos_token_id = [*dict.fromkeys([*end_ids(tokenizer), *own])]

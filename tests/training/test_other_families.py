@@ -1,0 +1,93 @@
+"""Models of other families are trained, answer with their adapter, and are merged: as tiny random models on a CPU."""
+
+import pytest
+from model_families import FAMILIES, save_family
+
+from helpers.inference.generate import generate_replies
+from helpers.models.chat import end_ids
+from helpers.models.likelihood import score_likelihood
+from helpers.models.loading import load_for_inference, load_tokenizer
+from helpers.runs.files import read_json, write_jsonl
+from helpers.runs.record import Run
+from helpers.sharing.merge import merge_adapter
+from helpers.training.loop import run_training
+
+QUICK = ("Qwen 3", "Gemma 2")  # the others take as long again each
+SETTINGS = {"sft": {"optim": "adamw_torch", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}}
+STAGES = "prepare_data,train,evaluate,infer,export,report"
+SUITE = ("--preset", "demo", "--tiny", "--run-name", "own", "--stages", STAGES)
+
+
+@pytest.fixture(
+    scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+)
+def family(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(family, embedded_rows, tmp_path_factory):
+    """Returns the folder of a family's tiny model."""
+    texts = [message["content"] for row in embedded_rows for message in row["messages"]]
+    return save_family(FAMILIES[family], texts, tmp_path_factory.mktemp("family") / "model")
+
+
+@pytest.fixture
+def trained(make, folder, embedded_rows):
+    """Returns a run of a few steps and what it measured."""
+    run = make("own", base_model=str(folder), learning_rate=0.02, num_train_epochs=2.0, **SETTINGS)
+    write_jsonl(run / "data/test.jsonl", embedded_rows[50:56])
+    return run, run_training(run)
+
+
+def mean_loss(network, tokenizer, rows):
+    """Returns the nats per token of the rows' answers."""
+    scores = score_likelihood(network, tokenizer, rows)
+    return sum(row["nll"] for row in scores) / sum(row["tokens"] for row in scores)
+
+
+def test_training_inference_merge_compute_alike(family, folder, trained, embedded_rows):
+    run, metrics = trained
+    tokenizer = load_tokenizer(str(folder))
+    network = load_for_inference(str(folder), run / "train/adapter", False, "float32")
+    val_loss = mean_loss(network, tokenizer, embedded_rows[40:47])
+    assert val_loss == pytest.approx(metrics["val_loss"], rel=1e-4), "inference computes another model than training"
+    with network.disable_adapter():
+        assert val_loss < mean_loss(network, tokenizer, embedded_rows[40:47]), "training made nothing likelier"
+    replies = generate_replies(network, tokenizer, [row["messages"][:-1] for row in embedded_rows[:3]], 8, 3)
+    assert all(1 <= reply["new_tokens"] <= 8 for reply in replies)
+    (folder / "tokenizer.model").write_bytes(b"of sentencepiece, for llama.cpp's converter")
+    facts = merge_adapter(run, str(folder), run / "merged", 4, 1)
+    assert facts["perplexity_merged"] == pytest.approx(facts["perplexity_adapter"], rel=1e-3)
+    assert (run / "merged/tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
+    # Of a base model, the file names the end of a text alone: by it, the merged model would write without end
+    ends = read_json(run / "merged/generation_config.json")["eos_token_id"]
+    end = tokenizer.convert_tokens_to_ids(FAMILIES[family].end)
+    assert end in (ends if isinstance(ends, list) else [ends])
+    merged = load_tokenizer(str(run / "merged"))
+    assert (end_ids(merged)[0], merged.chat_template) == (end, tokenizer.chat_template)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["peft", "unsloth"])
+def test_the_suite_runs_for_a_family(folder, backend, suite, tmp_path):
+    sets = ["--set", f"shared.base_model={folder}", f"train.backend={backend}"]
+    done = suite(*SUITE, "--outputs", tmp_path, *sets)
+    assert done.returncode == 0, done.output
+    run = Run(tmp_path / "own")
+    assert run.metrics("train")["optimizer_steps"] == 4
+    assert run.metrics("evaluate")["n"] == 6
+    assert (run / "report/index.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_family_resumes_bit_for_bit(folder, make, stop_at):
+    from adapters import adapter_difference
+
+    settings = {"base_model": str(folder), **SETTINGS}
+    whole, parts = make("whole", **settings), make("parts", **settings)
+    run_training(whole)
+    stop_at(2)
+    assert run_training(parts)["status"] == "paused"
+    assert run_training(parts)["status"] == "finished"
+    assert adapter_difference(whole, parts) == 0
