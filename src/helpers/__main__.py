@@ -99,6 +99,8 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     from helpers.runs.record import Run
     from helpers.runs.settings import resolve_settings
 
+    if options.base_model:
+        return compare_base_models(options)
     plans = {}
     for preset in options.preset:
         with about_preset(preset, len(options.preset) > 1):
@@ -114,6 +116,21 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
         for preset, estimate in plans.items():
             table = {"preset": preset, **plan_table(estimate)}
             print("\n".join(f"{label:28}{value}" for label, value in table.items()))
+
+
+def compare_base_models(options: Namespace) -> None:
+    """Prints what each of several base models costs in one preset's run, as a table or as JSON."""
+    from helpers.planning.candidates import compare_models, describe_comparison
+    from helpers.planning.memory import T4_GIB
+
+    if len(options.preset) > 1:
+        raise Refused(f"--base-model compares models in one preset's run, but {len(options.preset)} are asked for.")
+    call = (options.preset[0], options.run_name, options.outputs, options.sets, options.tiny)
+    with contextlib.redirect_stdout(sys.stderr):  # what is downloaded
+        candidates = compare_models(call, options.base_model, options.memory or T4_GIB, options.session_hours)
+    print(
+        json.dumps([asdict(each) for each in candidates], indent=1) if options.json else describe_comparison(candidates)
+    )
 
 
 def calibrate(options: Namespace) -> None:  # words: ok - the name of the command
