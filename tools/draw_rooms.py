@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HELPERS, DRAWING = ROOT / "src" / "helpers", ROOT / "docs" / "rooms.svg"
 FLOORS = [  # from the top; a room imports only rooms on lower floors, and those that an arrow shows
     ["__main__", "runner", "kaggle"],
-    ["preflight"],
+    ["preflight", "calibrate", "options"],
     ["training", "search", "evaluation", "inference", "sharing", "reporting"],
     ["planning"],
     ["models"],

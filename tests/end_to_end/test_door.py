@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.__main__ import COMMANDS, WORDS, build_parser, main
+from helpers.__main__ import COMMANDS, main
+from helpers.options import WORDS, build_parser
 from helpers.runs.files import write_json
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from kaggle_machine import Kaggle, Status
 
-from helpers.__main__ import build_parser, main
+from helpers.__main__ import main
 from helpers.kaggle.notebook import LISTING
+from helpers.options import build_parser
 from helpers.runs.checkpoints import list_files, seal_checkpoint
 from helpers.runs.files import write_json, write_text
 from helpers.runs.stages import MAIN_STAGES

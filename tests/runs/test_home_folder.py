@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from tables import write_csv_file
 
-from helpers.__main__ import TYPES
 from helpers.kaggle.job import make_job
+from helpers.options import TYPES
 from helpers.planning import checks
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import file_sha256

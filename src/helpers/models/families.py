@@ -2,11 +2,14 @@
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from helpers.platforms.downloads import is_hub_name
+from helpers.platforms.errors import describe_error
 from helpers.runs.files import read_json
 
 Shape = dict[str, Any]  # of a model, as in its own config.json
@@ -28,6 +31,17 @@ _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
+ESTIMATED = {
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "smollm3",
+}  # transformers' model_type
+REQUIRED = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"}
 
 
 def name_16bit(base_model: str) -> str:
@@ -41,18 +55,64 @@ def ungated_twin(base_model: str) -> str:
 
 
 def model_shape(base_model: str) -> Shape:
-    """Returns the shape of a base model, as in its config.json: a folder's own, or that of a known model's name.
+    """Returns the shape of a base model, as in its config.json: a folder's own, that of a known model's name, or the
+    Hub's, of which only that file is downloaded.
 
-    Raises ValueError for a name whose size is not known.
+    Raises ValueError for a name whose config.json cannot be had, and for a model whose layers are not those of
+    `linear_layers`, for which nothing can be estimated.
     """
     if (Path(base_model) / "config.json").is_file():
-        return read_json(Path(base_model) / "config.json")
+        return _complete(base_model, read_json(Path(base_model) / "config.json"))
     if base_model == "embedded":
         return SHAPES["embedded"]
     for family in FAMILIES.values():
         if match := re.search(family.pattern, base_model):
             return family.shapes[match.group(1).upper()]
-    raise ValueError(f"the shape of {base_model!r} is not known. Expected a folder, or Llama 3.1 8B, 3.2 3B or 1B.")
+    return _hub_shape(base_model)
+
+
+@cache
+def _hub_shape(name: str) -> Shape:
+    """Returns the shape of a model of the Hub, by its config.json there or in the cache."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+
+    from helpers.platforms.probe import can_connect
+
+    cached = is_hub_name(name) and try_to_load_from_cache(name, "config.json")
+    reason = "it is no model of the Hub, owner/name" * (not is_hub_name(name))
+    if not cached and not reason:
+        reason = "HF_HUB_OFFLINE is set, and its config.json is not in the cache" * constants.HF_HUB_OFFLINE
+        reason = reason or f"{constants.ENDPOINT} cannot be reached" * (not can_connect(constants.ENDPOINT))
+    try:
+        if not reason:
+            return _complete(name, read_json(Path(cached or hf_hub_download(name, "config.json"))))
+    except OSError as error:  # the Hub's own errors are among them
+        reason = describe_error(error)
+    known = "Expected a folder with a config.json, a model of the Hub, or Llama 3.1 8B, 3.2 3B or 1B"
+    raise ValueError(f"the shape of {name!r} is not known: {reason}. {known}.")
+
+
+def _complete(name: str, config: dict[str, Any]) -> Shape:
+    """Returns the configuration of a model's text part, with the defaults that its config.json leaves out. Raises
+    ValueError for an architecture of other layers."""
+    if config.get("model_type", "llama") == "llama" and config.keys() >= REQUIRED:
+        return config
+    from transformers import AutoConfig
+
+    try:
+        text = AutoConfig.for_model(**config).get_text_config()
+    except (KeyError, ValueError, TypeError) as error:
+        kind = config.get("model_type")
+        raise ValueError(
+            f"{name!r} cannot be estimated: transformers does not know its model_type {kind!r}."
+        ) from error
+    shape = text.to_dict()
+    if text.model_type not in ESTIMATED:
+        raise ValueError(
+            f"{name!r} cannot be estimated: its layers (model_type {text.model_type!r}) are not the query, key, value, "
+            f"output, gate, up and down projections of {', '.join(sorted(ESTIMATED))}."
+        )
+    return {**shape, "tie_word_embeddings": config.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))}
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:

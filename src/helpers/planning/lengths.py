@@ -29,6 +29,14 @@ def spread_lengths(quantiles: list[tuple[float, float]], number: int) -> list[in
     return numpy.exp(numpy.interp(places, shares, numpy.log(tokens))).round().astype(int).tolist()
 
 
+def find_corpus(dataset: str) -> dict[str, Any]:
+    """Returns what is known about a data set. Raises ValueError when nothing is."""
+    known = next((corpus for corpus in CORPORA if re.search(corpus["name"], dataset, re.IGNORECASE)), None)
+    if known is None:
+        raise ValueError(f"nothing is known about {dataset!r} yet: run stage prepare_data first.")
+    return known
+
+
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
     """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
     what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known,
@@ -40,10 +48,14 @@ def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
             if metrics["dataset"] == data["dataset"]:
                 lengths = spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"])
                 return lengths, str(run / "data" / "metrics.json")
-    known = next((corpus for corpus in CORPORA if re.search(corpus["name"], data["dataset"], re.IGNORECASE)), None)
-    if known is None:
-        raise ValueError(f"nothing is known about {data['dataset']!r} yet: run stage prepare_data first.")
-    lengths = [n for n in spread_lengths(known["quantiles"], known["rows"]) if n <= data["max_length"]]
+    known = find_corpus(data["dataset"])
+    return keep_lengths(spread_lengths(known["quantiles"], known["rows"]), data), known["source"]
+
+
+def keep_lengths(lengths: list[int], data: dict[str, Any]) -> list[int]:
+    """Returns those of ascending lengths that the settings of prepare_data keep: no longer than max_length, at most
+    max_rows of them."""
+    lengths = [tokens for tokens in lengths if tokens <= data["max_length"]]
     if data["max_rows"] and data["max_rows"] < len(lengths):
         lengths = [lengths[place * len(lengths) // data["max_rows"]] for place in range(data["max_rows"])]
-    return lengths, known["source"]
+    return lengths

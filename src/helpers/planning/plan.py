@@ -52,15 +52,21 @@ class Plan:
 
 
 def plan_preset(
-    settings: Settings, run: Run, gpu_gib: float = T4_GIB, session_hours: float = 12.0, gpu: str = ""
+    settings: Settings,
+    run: Run,
+    gpu_gib: float = T4_GIB,
+    session_hours: float = 12.0,
+    gpu: str = "",
+    known: tuple[list[int], str] | None = None,
 ) -> Plan:
     """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for GPUs of `gpu_gib` with the
     speed of `gpu`, "" for the one that is here.
 
+    `known` are the rows' tokens, ascending, and where they are from; None: as `row_lengths` tells them.
     Raises ValueError when the run cannot fit, with the setting that would, and as `configure_training` does.
     """
     config, data = configure_training(settings["train"]), settings["prepare_data"]
-    lengths, source = row_lengths(data, run)
+    lengths, source = known or row_lengths(data, run)
     shuffled = random.Random(config.seed).sample(lengths, len(lengths))
     train = shuffled[: round(len(shuffled) * data["train_share"])]
     if not train:
