@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 from adapters import ADAPTER, adapter_difference, log_entries
-from configs import SMALL_STEPS
+from configs import SMALL_STEPS, make_promise
 
 from helpers.platforms.environment import package_versions
 from helpers.runs.checkpoints import checkpoint_folders, step_of, verify_checkpoint
@@ -52,6 +52,18 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted(stops, make, stop_at, tr
     assert [(s.from_step, s.to_step) for s in sessions] == list(zip((0, *stops), (*stops, 16), strict=True))
     assert sessions[0].reason == "the test asked for it"
     assert sessions[-1].reason == "finished"
+
+
+def test_a_promised_training_resumes_with_its_rows_and_epochs(make, stop_at):
+    settings = {"sft": SMALL_STEPS, "num_train_epochs": 1.5, "promise": make_promise()}
+    uninterrupted, run = make("whole", **settings), make("parts", **settings)
+    expected = run_training(uninterrupted)
+    stop_at(2)
+    assert run_training(run)["status"] == "paused"
+    metrics = run_training(run)
+    assert adapter_difference(uninterrupted, run) == 0
+    assert metrics["optimizer_steps"] == expected["optimizer_steps"] == 5  # of 3 rows each, 9 in an epoch
+    assert metrics["epochs"] == pytest.approx(5 / 3)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
+from helpers.planning.config import TrainingConfig
 from helpers.platforms.errors import Paused
 from helpers.platforms.processes import launch_processes
 from helpers.runs.files import read_json, read_jsonl, write_json, write_text
@@ -56,6 +57,12 @@ class EvaluationSettings(BaseModel, frozen=True):
         check_encoder(self.encoder)
         check_benchmarks(self.benchmarks)
         return self
+
+    @classmethod
+    def of_run(cls, run: Run) -> "EvaluationSettings":
+        """Returns the parameters of a run's stage, with no more rows than its promise of hours leaves."""
+        promise = TrainingConfig.of_run(run).promise
+        return cls(**run.stage("evaluate").parameters | ({"max_rows": promise.test_rows} if promise else {}))
 
     @property
     def resampling(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
-from helpers.planning.calibration import is_calibrated
+from helpers.planning.calibration import is_plan_for
 from helpers.reporting.figures import BLACK, BLUE, GREEN, LOSS_AXIS, create_axes
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
 from helpers.runs.record import Session
@@ -148,11 +148,6 @@ def _describe_course(begin: float, best: float, end: float, before: float) -> st
     if begin - end <= small:
         return "nearly flat, so that training beyond the first validation hardly helped on held-out rows"
     return "still improving when it stopped" if before - end > small else "no longer improving when it stopped"
-
-
-def is_plan_for(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
-    """Returns whether a plan's hours are those of these GPUs: T4s, or what it was calibrated on."""
-    return bool(gpus) and (all("T4" in name for name in gpus) or is_calibrated(plan, gpus))
 
 
 def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequence[str]) -> list[dict[str, Any]]:

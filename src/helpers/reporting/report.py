@@ -9,13 +9,13 @@ from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.render import write_page
-from helpers.reporting.results import Results, read_results, stage_hours
+from helpers.reporting.results import Results, read_results
 from helpers.reporting.shapes import TokenFacts
 from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
 from helpers.runs.command import resume_command
 from helpers.runs.record import Run, StageRecord
-from helpers.runs.run_json import FORCED
+from helpers.runs.run_json import FORCED, stage_hours
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.verdict import Verdict
+from helpers.planning.config import Promise
 
 
 class Facts(BaseModel):
@@ -55,10 +56,15 @@ class PlannedHours(Facts):
     evaluate: float
 
 
+class PromiseFacts(Promise, frozen=True, strict=True):
+    """What was picked so that a run ends in promised hours."""
+
+
 class PlanFacts(Facts):
     """The plan in train/metrics.json."""
 
     hours: PlannedHours
+    promise: PromiseFacts | None = None
 
 
 class TrainingFacts(Facts):

@@ -54,6 +54,9 @@ def read_inputs(run: Run) -> TrainingInputs:
     """
     config = TrainingConfig.of_run(run)
     rows = {part: read_jsonl(run / file) for part, file in DATA.items()}
+    if (promise := config.promise) and promise.train_rows < len(rows["train"]):
+        by_seed = sorted(rows["train"], key=lambda row: shuffle_key(config.seed, row["id"]))
+        rows["train"] = by_seed[: promise.train_rows]
     if config.eval_rows:
         rows["val"] = sorted(rows["val"], key=lambda row: shuffle_key(config.seed, row["id"]))[: config.eval_rows]
     hashes = {file: file_sha256(run / file) for file in DATA.values()}
