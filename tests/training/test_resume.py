@@ -10,10 +10,11 @@ from adapters import ADAPTER, adapter_difference, log_entries
 from configs import SMALL_STEPS, make_promise
 
 from helpers.platforms.environment import package_versions
-from helpers.runs.checkpoints import checkpoint_folders, step_of, verify_checkpoint
+from helpers.runs.checkpoints import checkpoint_folders, seal_checkpoint, step_of, verify_checkpoint
 from helpers.runs.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import RECORDS
 from helpers.runs.session import SessionClock
+from helpers.training.inputs import Progress
 from helpers.training.loop import run_training
 
 DROPOUT = {"r": 4, "lora_dropout": 0.1, "target_modules": "all-linear"}
@@ -96,7 +97,7 @@ def test_a_run_killed_after_its_last_step_trains_no_more(sft, steps, make, train
     at_once = run_training(run)
     assert trained_steps == list(range(1, steps + 1))
     assert resumed_outcome == outcome(run)
-    for name in at_once.keys() - {"hours", "tokens_per_second", "val_share_of_time", "sessions"}:
+    for name in at_once.keys() - {"hours", "tokens_per_second", "val_share_of_time", "sessions", "seconds", "events"}:
         assert resumed[name] == at_once[name], name
 
 
@@ -198,7 +199,11 @@ def test_a_checkpoint_of_the_earlier_version_is_resumed(paused, trained_steps):
         assert list(manifest) == ["format", "step", "written", "fingerprint", "files"]
         assert list(manifest["fingerprint"]) == ["run", "settings", "data", "versions"]
         progress = read_json(folder / "progress.json")
-        assert list(progress) == ["counts", "limit", "loss_sum", "seconds", "eval_seconds", "log"]
+        assert list(progress) == [*Progress.model_fields]
+        earlier = ("counts", "limit", "loss_sum", "seconds", "eval_seconds", "log")
+        write_json(folder / "progress.json", {name: progress[name] for name in earlier})
+        (folder / "manifest.json").unlink()
+        seal_checkpoint(folder, manifest["step"], manifest["fingerprint"])
         assert list(progress["counts"]) == ["useful", "computed", "arithmetic", "micro_batches"]
     run_training(paused)
     assert trained_steps == [6, 7, 8]

@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from helpers.planning.batches import (
 )
 from helpers.planning.calibration import find_speed, is_plan_for
 from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
-from helpers.planning.hours import estimate_hours
+from helpers.planning.hours import count_events, estimate_answering, estimate_hours
 from helpers.planning.lengths import PlannedRows, row_lengths, spread_lengths
 from helpers.planning.memory import T4_GIB, check_memory
 from helpers.planning.promise import describe_promise, keep_promise, promised_rows, with_promise
+from helpers.planning.speed import seconds_of
 from helpers.platforms.machine import gpu_gib as gpu_memory
 from helpers.platforms.machine import gpu_names
 from helpers.runs.record import Run
@@ -47,6 +49,10 @@ class Plan:
     peak_memory_gib: float | None  # None for the embedded model
     tokens_per_second: float
     hours: dict[str, float]  # train, validate, evaluate, checkpoints, total
+    events: dict[str, float]  # validations, checkpoints, micro_batches over all ranks, gpus that answer
+    micro_batch_seconds: float  # that one takes whatever its tokens
+    replies_per_second: float  # of a GPU, every reply to the cap
+    writing_share: float  # of the evaluation's hours, beside scoring
     evaluation_share: float  # of the hours
     speed_from: str  # whose speed the hours are by
     sessions: int
@@ -122,7 +128,8 @@ def make_plan(
     peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
     speed = find_speed(config, outputs)
     hours = estimate_hours(config, speed, rows, schedule, evaluation)
-    warmup = config.sft["warmup_steps"]
+    warmup, answering = config.sft["warmup_steps"], estimate_answering(config, speed, rows, evaluation)
+    batches = sum(len(share) for step in islice(chain.from_iterable(schedule), steps) for share in step)
     return Plan(
         trainable_parameters=count["trainable"],
         total_parameters=count["base"] + count["trainable"],
@@ -138,6 +145,10 @@ def make_plan(
         peak_memory_gib=peak,
         tokens_per_second=round(useful * steps / len(schedule[0]) / (hours["train"] * 3600), 1),
         hours={name: round(value, 3) for name, value in hours.items()},
+        events={**count_events(config, schedule), "micro_batches": batches, "gpus": answering.gpus},
+        micro_batch_seconds=seconds_of(speed.training, 0),
+        replies_per_second=round(answering.replies / answering.written, 3),
+        writing_share=answering.written / (answering.written + answering.read),
         evaluation_share=(hours["evaluate"] + hours["validate"]) / hours["total"],
         speed_from=speed.source,
         sessions=max(1, math.ceil(hours["total"] / session_hours)),

@@ -156,6 +156,8 @@ def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequ
     What one of the two does not know has no ratio. Where it is for other `gpus`, what depends on them is left out.
     """
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
+    if "seconds" in metrics:  # of the steps alone, as planned; an earlier version measured the whole training
+        metrics = {**metrics, "hours": metrics["seconds"]["train"] / 3600}
     rows = []
     for name, (label, template) in PLANNED.items():
         if name in OF_T4S and not is_plan_for(plan, gpus):

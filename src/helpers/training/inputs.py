@@ -27,6 +27,10 @@ class Progress(BaseModel):
     loss_sum: float = 0.0  # over the steps
     seconds: float = 0.0  # of training, in earlier sessions
     eval_seconds: float = 0.0
+    save_seconds: float = 0.0
+    load_seconds: float = 0.0  # up to a session's first step, downloads included; not in `seconds`
+    validations: int = 0
+    saves: int = 0
     log: list[dict[str, Any]] = []  # the lines of log.jsonl
 
 

@@ -237,6 +237,8 @@ class StepTrainer(SFTTrainer):
             shutil.rmtree(filled.parent, ignore_errors=True)
         self.accelerator.wait_for_everyone()
         self.save_seconds = time.perf_counter() - began
+        self.progress.save_seconds += self.save_seconds
+        self.progress.saves += 1
 
     def place_files(self, filled: Path, folder: Path, counts: Counter[str]) -> None:
         """Completes, seals and places a checkpoint that the library filled, and removes old ones. Raises OSError."""
@@ -279,6 +281,7 @@ class StepTrainer(SFTTrainer):
         metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}
         self.model.train()
         self.progress.eval_seconds += time.perf_counter() - began
+        self.progress.validations += 1
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -291,9 +294,12 @@ class StepTrainer(SFTTrainer):
         losses = [line["eval_loss"] for line in self.progress.log if "eval_loss" in line and line["step"] == step]
         return {**result, "val_loss": losses[-1]} if losses else result
 
-    def measure(self, start_seconds: float) -> dict[str, Any]:
-        """Validates a finished training; returns what it did and took, `start_seconds` before its steps included."""
-        counts, seconds, eval_seconds = self.total_counts(), self.seconds(), self.progress.eval_seconds
+    def measure(self) -> dict[str, Any]:
+        """Validates a finished training; returns what it did and took, over all its sessions."""
+        counts, seconds, done = self.total_counts(), self.seconds(), self.progress.model_copy()
+        spent = {"validate": done.eval_seconds, "checkpoints": done.save_seconds, "load": done.load_seconds}
+        spent["train"] = seconds - done.eval_seconds - done.save_seconds
+        eval_seconds = done.eval_seconds
         val_loss = self.evaluate()["eval_loss"]
         print_once(f"validation during training took {eval_seconds / seconds:.1%} of its time")
         peaks = [torch.cuda.max_memory_reserved(gpu) / 2**30 for gpu in range(torch.cuda.device_count())]
@@ -311,7 +317,9 @@ class StepTrainer(SFTTrainer):
             "arithmetic_per_useful_token": counts["arithmetic"] / CHECKPOINTED_PASSES / counts["useful"],
             "micro_batches": counts["micro_batches"],
             "micro_batch_limit": self.progress.limit or None,
-            "tokens_per_second": counts["useful"] / (seconds - eval_seconds),
+            "tokens_per_second": counts["useful"] / spent["train"],
             "peak_memory_gib": max(peaks, default=None),
-            "hours": (seconds + start_seconds) / 3600,
+            "hours": (seconds + done.load_seconds) / 3600,
+            "seconds": spent,
+            "events": {"validations": done.validations, "checkpoints": done.saves},
         }
