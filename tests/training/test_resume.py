@@ -67,6 +67,16 @@ def test_a_promised_training_resumes_with_its_rows_and_epochs(make, stop_at):
     assert metrics["epochs"] == pytest.approx(5 / 3)
 
 
+def test_the_parts_of_a_trainings_time_are_of_all_sessions(paused):
+    before = read_json(paused / "train/checkpoints/checkpoint-5/progress.json")
+    metrics = run_training(paused)
+    seconds, events = metrics["seconds"], metrics["events"]
+    assert events == {"validations": 0, "checkpoints": 6}, "of steps 2, 4 and 5, then of 6, and twice of 8"
+    assert sum(seconds.values()) == pytest.approx(3600 * metrics["hours"])
+    assert seconds["load"] > before["load_seconds"] > 0
+    assert seconds["checkpoints"] > before["save_seconds"] > 0
+
+
 @pytest.mark.parametrize(
     ("sft", "steps"),
     [

@@ -56,6 +56,7 @@ class StepTrainer(SFTTrainer):
         self.pause_reason, self.pause_at = "", self.config.pause_at
         self.nonfinite_steps = self.scaler_skips = 0  # in a row
         self.save_seconds, self.save_bytes = 0.0, 0  # of the last checkpoint
+        self.save_began = self.started
         self.checkpointing: list[Any] = [
             module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")
         ]
@@ -208,7 +209,7 @@ class StepTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Writes a checkpoint beside the others, seals it, puts it in place; a full disk costs this one only."""
-        began, root, step = time.perf_counter(), Path(self.args.output_dir), self.state.global_step
+        self.save_began, root, step = time.perf_counter(), Path(self.args.output_dir), self.state.global_step
         filled, counts = root / ".new" / f"checkpoint-{step}", self.total_counts()
         if self.args.process_index == 0:
             shutil.rmtree(filled.parent, ignore_errors=True)
@@ -236,7 +237,7 @@ class StepTrainer(SFTTrainer):
                 print(f"step {step}: no checkpoint: {problem}. Earlier ones are kept; training continues.", flush=True)
             shutil.rmtree(filled.parent, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_seconds = time.perf_counter() - began
+        self.save_seconds = time.perf_counter() - self.save_began
         self.progress.save_seconds += self.save_seconds
         self.progress.saves += 1
 
@@ -244,7 +245,9 @@ class StepTrainer(SFTTrainer):
         """Completes, seals and places a checkpoint that the library filled, and removes old ones. Raises OSError."""
         (filled / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing needs
         self.state.save_to_json(str(filled / "trainer_state.json"))
-        progress = self.progress.model_copy(update={"counts": counts, "seconds": self.seconds()})
+        saved = {"saves": self.progress.saves + 1, "seconds": self.seconds()}
+        saved["save_seconds"] = self.progress.save_seconds + time.perf_counter() - self.save_began
+        progress = self.progress.model_copy(update={"counts": counts, **saved})
         write_json(filled / "progress.json", progress.model_dump())
         seal_checkpoint(filled, self.state.global_step, self.fingerprint)
         place_checkpoint(filled, folder)
