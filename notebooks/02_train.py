@@ -55,7 +55,7 @@ max_tokens: int = 0  # of a micro-batch, pads included, 0: sft.per_device_train_
 learning_rate: float = 2.0e-4
 num_train_epochs: float = 3.0
 eval_rows: int = 200  # rows of the fixed validation slice, 0: all
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2, "calibrate": True}  # 0: the platform's; measures the GPU
+session: dict = {"hours": 0.0, "total_hours": 0.0, "mirror": "", "keep": 2, "calibrate": True}  # 0: no limit
 seed: int = 3407
 lora: dict = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}  # peft.LoraConfig
 sft: dict = {"gradient_accumulation_steps": 8, "lr_scheduler_type": "cosine", "warmup_steps": 0.03}  # trl.SFTConfig
@@ -74,8 +74,7 @@ from helpers.reporting.tables import text_table
 from helpers.training.config import resolve_config
 
 run = start_stage("train", globals())
-config = resolve_config(run)
-plan = plan_session(run, config)
+config, plan = plan_session(run, resolve_config(run))
 print(f"{plan.train_rows:,} rows to train on, in {plan.optimizer_steps:,} optimizer steps of {plan.effective_batch:g}.")
 text_table(plan_table(plan))
 

@@ -61,7 +61,7 @@ num_gpus: int = 0  # processes, one per GPU, 0: all GPUs
 encoder: str = ""  # for similarity of meaning: a name of the Hub or a folder, such as sentence-transformers/LaBSE
 benchmarks: list = []  # lm-eval's tasks, such as belebele_ben_Beng, or folders of such; of each max_probes items
 llm_judge: dict = {"base_url": "", "model": "", "secret": "", "options": {}}  # a language model that rates too
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
+session: dict = {"hours": 0.0, "total_hours": 0.0, "mirror": "", "keep": 2}  # hours of a session, of the run; a copy
 seed: int = 3407
 
 # %% [markdown]
@@ -74,7 +74,7 @@ from helpers.evaluation.evaluate import answer_held_out, select_held_out
 from helpers.planning.checks import start_stage
 
 run = start_stage("evaluate", globals())
-settings = EvaluationSettings(**run.stage("evaluate").parameters)
+settings = EvaluationSettings.of_run(run)
 held_out = select_held_out(run, settings)
 print(held_out.describe(settings))
 

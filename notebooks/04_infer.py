@@ -51,7 +51,7 @@ max_new_tokens: int = 256  # tokens per reply
 temperature: float = 0.7  # 0: greedy
 top_p: float = 0.9
 streamed: int = 1  # messages whose reply is shown as it is written
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
+session: dict = {"hours": 0.0, "total_hours": 0.0, "mirror": "", "keep": 2}  # hours of a session, of the run; a copy
 seed: int = 3407
 
 # %% [markdown]

@@ -53,7 +53,7 @@ check_rows: int = 16  # test rows that the merged model is compared on
 scratch: str = ""  # where large files are made, "": /tmp on Kaggle, else the run's folder
 hub_repository: str = ""  # owner/name to push the adapter to, "": no push
 hub_private: bool = True
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
+session: dict = {"hours": 0.0, "total_hours": 0.0, "mirror": "", "keep": 2}  # hours of a session, of the run; a copy
 seed: int = 3407
 
 # %% [markdown]

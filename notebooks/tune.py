@@ -53,7 +53,7 @@ budget_steps: int = 27  # optimizer steps of a candidate trained to the end, at 
 eta: int = 3  # a rung has 1 / eta of the next one's steps
 rungs: int = 3  # times that a candidate is judged
 storage: str = ""  # "": SQLite in the run's folder; a .journal file, on a Drive; or a database's URL
-session: dict = {"hours": 0.0, "mirror": "", "keep": 2}  # hours from its start, 0: the platform's; where to copy to
+session: dict = {"hours": 0.0, "total_hours": 0.0, "mirror": "", "keep": 2}  # hours of a session, of the run; a copy
 seed: int = 3407
 
 # %% [markdown]

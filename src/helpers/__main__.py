@@ -39,8 +39,10 @@ from helpers.platforms.scrub import scrub
 
 def run(options: Namespace) -> int:
     """Runs presets, or prints their parameters."""
+    from helpers.planning.checks import note_promise
     from helpers.preflight import check_stages
     from helpers.runner import order_stages, parameters_yaml, prepare_run, run_presets
+    from helpers.runs.record import Run
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
@@ -54,6 +56,8 @@ def run(options: Namespace) -> int:
         for preset, each in zip([call[0] for call in calls], settings):
             with about_preset(preset, several):
                 check_stages(order_stages(each, stages), each)
+                if note := note_promise(each, Run.named(each["report"]["outputs"], each["report"]["run_name"])):
+                    print(f"# {note}")
         print("---\n".join(parameters_yaml(each, stages) for each in settings), end="")
         return FINISHED
     with contextlib.ExitStack() as held:
@@ -240,6 +244,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.print_help()
             return FINISHED
         check_presets(options)
+        if getattr(options, "hours", None):  # in the run's settings, so that the command that continues it has them
+            options.sets = [*options.sets, f"shared.session.total_hours={options.hours:g}"]
         return COMMANDS[options.command](options) or FINISHED  # a command that returns nothing has finished
     except Paused as pause:
         print(pause)

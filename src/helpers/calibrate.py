@@ -28,7 +28,7 @@ from helpers.planning.calibration import (
 from helpers.planning.config import TrainingConfig
 from helpers.planning.plan import Plan, describe_hours, plan_run
 from helpers.platforms.environment import package_versions
-from helpers.platforms.errors import describe_error
+from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
 from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
@@ -48,22 +48,25 @@ LOG_LINES = 15  # of a measurement that failed
 PART_SECONDS = 600.0  # after which a process that measures is ended: on a T4 one takes a minute or two
 
 
-def plan_session(run: Run, config: TrainingConfig) -> Plan:
-    """Returns the plan of a training that starts or resumes, and keeps in the run what it was calibrated by.
+def plan_session(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
+    """Returns what `plan_run` does for a training that starts or resumes, and keeps in the run what its plan was
+    calibrated by.
 
     Before the first session this GPU is measured, if it is not yet with these settings and session.calibrate is set; a
     measurement that fails is told, and the plan stays as it was. Raises as `plan_run`, before anything is measured.
     """
-    plan = plan_run(run, config)
+    planned = plan_run(run, config)
     try:
-        if is_calibration_due(run, config, plan):
-            plan = plan_measured(run, config, plan)
+        if is_calibration_due(run, config, planned[1]):
+            planned = plan_measured(run, config) or planned
         gpu = next(iter(gpu_names()), "")
         if known := run_calibrations(run).get(gpu):
             keep_calibration(run / "train", gpu, known)
+    except Refused:  # not even the least fits into the hours promised, at the speed of this GPU
+        raise
     except Exception as error:  # the libraries', CUDA's, the system's: none of them may keep the run from training
         print(f"This GPU could not be measured, and the plan stays as it is: {describe_error(error)}", flush=True)
-    return plan
+    return planned
 
 
 def is_calibration_due(run: Run, config: TrainingConfig, plan: Plan) -> bool:
@@ -78,9 +81,10 @@ def is_calibration_due(run: Run, config: TrainingConfig, plan: Plan) -> bool:
     return min(plan.hours["train"] * 3600, session_left(config.session["hours"])) >= LEAST_SECONDS
 
 
-def plan_measured(run: Run, config: TrainingConfig, plan: Plan) -> Plan:
-    """Measures this GPU, and returns the plan by that. Prints what was measured, what failed, and how the hours changed
-    against those of `plan`; what the libraries print besides only when one of them fails."""
+def plan_measured(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan] | None:
+    """Measures this GPU, and returns what `plan_run` does by that, None where torch cannot use it. Prints what was
+    measured, what failed, and how the hours changed; what the libraries print besides only when one of them fails."""
+    _, plan = plan_run(run, config)
     print("This GPU is measured first, once, in a few minutes (session.calibrate = False leaves that out).", flush=True)
     local = config.model_copy(update={"session": {**config.session, "mirror": ""}})  # no test file in a Drive's bin
     report, printed = partial(print, file=sys.stdout, flush=True), io.StringIO()
@@ -90,13 +94,13 @@ def plan_measured(run: Run, config: TrainingConfig, plan: Plan) -> Plan:
     except Exception:
         print(*printed.getvalue().splitlines()[-LOG_LINES:], sep="\n")
         raise
-    if not calibration.models:  # torch cannot use the GPU that nvidia-smi shows
-        return plan
-    measured = plan_run(run, config)
+    if not calibration.models:  # it is nvidia-smi that shows a GPU
+        return None
+    config, measured = plan_run(run, config)
     hours = [describe_hours(each.hours["total"]) for each in (measured, plan)]
     took = f"measured in {calibration.seconds or 0:.0f} seconds"
     print(f"Estimated for the run: {hours[0]} by {measured.speed_from} ({took}); {hours[1]} by {plan.speed_from}.")
-    return measured
+    return config, measured
 
 
 def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], None] = print) -> Calibration:

@@ -82,7 +82,7 @@ def measure_answers(work: Path) -> dict:
             generate_replies(network, tokenizer, [row["messages"][:-1] for row in rows], MORE, max(ROWS))
     measured[f"evaluation of {EVALUATED} rows, both models"] = compare(
         time.perf_counter() - began,
-        {name: evaluation_seconds(own, lengths, max(ROWS), MORE) for name, own in speeds.items()},
+        {name: sum(evaluation_seconds(own, lengths, max(ROWS), MORE)) for name, own in speeds.items()},
     )
     return measured | {"peak_gib": torch.cuda.max_memory_reserved() / 2**30}
 

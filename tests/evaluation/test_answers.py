@@ -7,10 +7,17 @@ import sys
 import time
 
 import pytest
+from configs import make_promise
 from lm_eval.models.huggingface import HFLM
 
 from helpers.evaluation import answers
-from helpers.evaluation.answers import EvaluationSettings, answer_rows, select_fixed_prompts, select_test_rows
+from helpers.evaluation.answers import (
+    EvaluationSettings,
+    answer_rows,
+    select_fixed_prompts,
+    select_test_rows,
+    sum_seconds,
+)
 from helpers.evaluation.comparison import compare_models
 from helpers.evaluation.metrics import score_sums
 from helpers.inference.generate import generate_replies
@@ -20,7 +27,7 @@ from helpers.models.embedded import locate_base_model
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_base_model, load_tokenizer
 from helpers.platforms.errors import Paused
-from helpers.runs.files import read_journal, read_json, read_jsonl
+from helpers.runs.files import read_journal, read_json, read_jsonl, write_json
 from helpers.runs.record import Run
 
 OTHER = {"base": "tuned", "tuned": "base"}
@@ -95,6 +102,28 @@ def test_two_processes_resume_to_what_one_computes(alone, resumed):
     assert replies[0] == replies[1]
     assert resumed["base"].likelihood == alone["base"].likelihood
     assert resumed["tuned"] == alone["tuned"]
+
+
+def test_the_seconds_are_those_of_all_processes_and_sessions(run, resumed):
+    seconds = sum_seconds(run)
+    assert set(seconds) >= {"load", "likelihood", "replies", "prompts", "probes", "instructions"}
+    journals = [*(run / "evaluate/work").glob("*_replies-*.jsonl")]
+    assert len(journals) == 3, "the tuned model's were done before the second process"
+    kept = [entry["seconds"] for journal in journals for entry in read_journal(journal)]
+    assert seconds["replies"] == pytest.approx(sum(kept))
+    replied = [reply["seconds"] for own in resumed.values() for reply in own.replies]
+    assert seconds["replies"] == pytest.approx(sum(replied), rel=0.1)
+    loads = [len(read_journal(journal)) for journal in (run / "evaluate/work").glob("load-*.jsonl")]
+    assert sorted(loads) == [1, 2], "the first process has loaded in two sessions"
+
+
+def test_a_promised_evaluation_has_its_rows(demo, tmp_path):
+    run = Run(tmp_path / "run")
+    write_json(run / "run.json", {"stages": {"evaluate": {"parameters": demo.run.stage("evaluate").parameters}}})
+    config = demo.run.training_config()
+    for promise, rows in ((None, 0), (make_promise(test_rows=4), 4)):
+        write_json(run / "train/config.json", config | ({"promise": promise} if promise else {}))
+        assert EvaluationSettings.of_run(run).max_rows == rows
 
 
 def test_two_processes_compute_every_row_once(run, resumed):

@@ -8,6 +8,7 @@ from helpers.calibrate import plan_session
 from helpers.planning.calibration import FILE, keep_calibration, read_calibrations
 from helpers.planning.config import configure_training
 from helpers.planning.plan import plan_run
+from helpers.platforms.errors import Refused
 from helpers.runs.checkpoints import fingerprint_differences, make_fingerprint
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_json, write_text
@@ -36,18 +37,17 @@ def run(tmp_path, monkeypatch):
 
 def test_the_first_sessions_plan_is_that_of_its_gpu(run, monkeypatch, capsys):
     parts = fake_measuring(monkeypatch, times=2.0)
-    before = plan_run(run, flagship())
-    plan = plan_session(run, flagship())
+    _, before = plan_run(run, flagship())
+    _, plan = plan_session(run, flagship())
     assert [part for part, _ in parts] == ["rates", "base", "training", "replies"]
-    assert plan == plan_run(run, flagship()) != before
+    assert plan == plan_run(run, flagship())[1] != before
     assert plan.hours["train"] == pytest.approx(before.hours["train"] / 2, rel=0.02)
     assert plan.speed_from.startswith(f"{FILE}, {T4}, 2")
 
 
 def test_hours_as_measured_stand_beside_those_before(run, monkeypatch, capsys):
     fake_measuring(monkeypatch, times=2.0)
-    before = plan_run(run, flagship())
-    plan = plan_session(run, flagship())
+    (_, before), (_, plan) = plan_run(run, flagship()), plan_session(run, flagship())
     hours = [f"{each.hours['total']:.2f} hours by {each.speed_from}" for each in (plan, before)]
     printed = capsys.readouterr().out
     assert f"Estimated for the run: {hours[0]} (measured in 0 seconds); {hours[1]}." in printed
@@ -117,6 +117,21 @@ def test_a_gpu_that_torch_cannot_use_changes_no_plan(run, monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert "not measured, there is no GPU" in printed
     assert "Estimated for the run" not in printed
+
+
+def test_a_promise_of_hours_is_kept_by_the_measured_speed(run, monkeypatch):
+    promised = flagship("train.session.total_hours=8")
+    by_constants, _ = plan_run(run, promised)
+    fake_measuring(monkeypatch, times=1.5)
+    config, plan = plan_session(run, promised)
+    assert config.promise.speed_from == plan.speed_from
+    assert config.promise.epochs > by_constants.promise.epochs
+
+
+def test_a_promise_that_this_gpu_cannot_keep_is_refused(run, monkeypatch):
+    fake_measuring(monkeypatch, times=0.05)
+    with pytest.raises(Refused, match="held-out rows. Promise .* hours or more"):
+        plan_session(run, flagship("train.session.total_hours=4"))
 
 
 def test_what_the_libraries_print_is_not_shown(run, monkeypatch, capsys):

@@ -79,7 +79,7 @@ def test_a_trained_demo_has_the_parameters_of_its_plan(demo):
 
 
 def test_the_plan_in_metrics_is_the_plan_of_the_run(demo):
-    plan = plan_run(demo.run, resolve_config(demo.run))
+    _, plan = plan_run(demo.run, resolve_config(demo.run))
     assert read_json(demo.run / "train/metrics.json")["plan"] == asdict(plan)
 
 

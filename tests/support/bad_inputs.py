@@ -72,6 +72,7 @@ def setting_cases():
         "export.gguf_types": ["[q9]"],
         "shared.seed": ["-1", "4294967296", "2026-13-45", "2026-11-29"],
         "shared.session.hours": ["-1", ".inf"],
+        "shared.session.total_hours": ["-1", ".nan", "long"],
         "shared.session.keep": ["0"],
         "shared.run_name": ["x"],
         "train.outputs": ["elsewhere"],

@@ -67,6 +67,6 @@ def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says="", usable=Tru
 
     monkeypatch.setattr("helpers.calibrate.measure_apart", measure)
     monkeypatch.setattr("helpers.calibrate.write_rate", lambda folder: 50e6)
-    for room in ("calibrate", "planning.calibration"):
+    for room in ("calibrate", "planning.calibration", "planning.plan"):
         monkeypatch.setattr(f"helpers.{room}.gpu_names", lambda: [T4] * gpus)
     return parts

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 
 import pytest
 from adapters import ADAPTER, adapter_difference, log_entries
-from configs import SMALL_STEPS
+from configs import SMALL_STEPS, make_promise
 
 from helpers.platforms.environment import package_versions
-from helpers.runs.checkpoints import checkpoint_folders, step_of, verify_checkpoint
+from helpers.runs.checkpoints import checkpoint_folders, seal_checkpoint, step_of, verify_checkpoint
 from helpers.runs.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import RECORDS
 from helpers.runs.session import SessionClock
+from helpers.training.inputs import Progress
 from helpers.training.loop import run_training
 
 DROPOUT = {"r": 4, "lora_dropout": 0.1, "target_modules": "all-linear"}
@@ -54,6 +55,28 @@ def test_a_resumed_run_is_bit_for_bit_the_uninterrupted(stops, make, stop_at, tr
     assert sessions[-1].reason == "finished"
 
 
+def test_a_promised_training_resumes_with_its_rows_and_epochs(make, stop_at):
+    settings = {"sft": SMALL_STEPS, "num_train_epochs": 1.5, "promise": make_promise()}
+    uninterrupted, run = make("whole", **settings), make("parts", **settings)
+    expected = run_training(uninterrupted)
+    stop_at(2)
+    assert run_training(run)["status"] == "paused"
+    metrics = run_training(run)
+    assert adapter_difference(uninterrupted, run) == 0
+    assert metrics["optimizer_steps"] == expected["optimizer_steps"] == 5  # of 3 rows each, 9 in an epoch
+    assert metrics["epochs"] == pytest.approx(5 / 3)
+
+
+def test_the_parts_of_a_trainings_time_are_of_all_sessions(paused):
+    before = read_json(paused / "train/checkpoints/checkpoint-5/progress.json")
+    metrics = run_training(paused)
+    seconds, events = metrics["seconds"], metrics["events"]
+    assert events == {"validations": 0, "checkpoints": 6}, "of steps 2, 4 and 5, then of 6, and twice of 8"
+    assert sum(seconds.values()) == pytest.approx(3600 * metrics["hours"])
+    assert seconds["load"] > before["load_seconds"] > 0
+    assert seconds["checkpoints"] > before["save_seconds"] > 0
+
+
 @pytest.mark.parametrize(
     ("sft", "steps"),
     [
@@ -84,7 +107,7 @@ def test_a_run_killed_after_its_last_step_trains_no_more(sft, steps, make, train
     at_once = run_training(run)
     assert trained_steps == list(range(1, steps + 1))
     assert resumed_outcome == outcome(run)
-    for name in at_once.keys() - {"hours", "tokens_per_second", "val_share_of_time", "sessions"}:
+    for name in at_once.keys() - {"hours", "tokens_per_second", "val_share_of_time", "sessions", "seconds", "events"}:
         assert resumed[name] == at_once[name], name
 
 
@@ -188,7 +211,11 @@ def test_a_checkpoint_of_the_earlier_version_is_resumed(paused, trained_steps):
         assert list(manifest) == ["format", "step", "written", "fingerprint", "files"]
         assert list(manifest["fingerprint"]) == ["run", "settings", "data", "versions"]
         progress = read_json(folder / "progress.json")
-        assert list(progress) == ["counts", "limit", "loss_sum", "seconds", "eval_seconds", "log"]
+        assert list(progress) == [*Progress.model_fields]
+        earlier = ("counts", "limit", "loss_sum", "seconds", "eval_seconds", "log")
+        write_json(folder / "progress.json", {name: progress[name] for name in earlier})
+        (folder / "manifest.json").unlink()
+        seal_checkpoint(folder, manifest["step"], manifest["fingerprint"])
         assert list(progress["counts"]) == ["useful", "computed", "arithmetic", "micro_batches"]
     run_training(paused)
     assert trained_steps == [6, 7, 8]

@@ -1,6 +1,7 @@
 """Rows as optimizer steps."""
 
-from configs import make_config
+import pytest
+from configs import make_config, make_promise
 from datasets import Dataset
 
 from helpers.models.chat import IGNORED
@@ -9,16 +10,19 @@ from helpers.training.inputs import read_inputs
 from helpers.training.steps import StepDataset
 
 
-def test_the_validation_slice_is_chosen_by_the_seed(make):
-    run = make("slice", eval_rows=3)
+@pytest.mark.parametrize(
+    ("part", "changes"), [("val", {"eval_rows": 3}), ("train", {"promise": make_promise(train_rows=3)})]
+)
+def test_a_sample_of_rows_is_chosen_by_the_seed(part, changes, make):
+    run = make("slice", **changes)
     slices = []
     for seed in (1, 1, 2):
         write_json(run / "train/config.json", {**run.training_config(), "seed": seed})
-        slices.append([row["id"] for row in read_inputs(run).rows["val"]])
+        slices.append([row["id"] for row in read_inputs(run).rows[part]])
     assert len(slices[0]) == 3
     assert slices[0] == slices[1]
     assert slices[0] != slices[2]
-    head = [row["id"] for row in read_jsonl(run / "data/val.jsonl")[:3]]
+    head = [row["id"] for row in read_jsonl(run / f"data/{part}.jsonl")[:3]]
     assert set(slices[0]) != set(head) != set(slices[2]), "the head of the file: its order says something of its rows"
 
 

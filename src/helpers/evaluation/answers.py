@@ -24,9 +24,10 @@ from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
+from helpers.planning.config import TrainingConfig
 from helpers.platforms.errors import Paused
 from helpers.platforms.processes import launch_processes
-from helpers.runs.files import read_json, read_jsonl, write_json, write_text
+from helpers.runs.files import append_journal, read_journal, read_json, read_jsonl, write_json, write_text
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, session_start
 
@@ -56,6 +57,14 @@ class EvaluationSettings(BaseModel, frozen=True):
         check_encoder(self.encoder)
         check_benchmarks(self.benchmarks)
         return self
+
+    @classmethod
+    def of_run(cls, run: Run) -> "EvaluationSettings":
+        """Returns the parameters of a run's stage, with no more rows than its promise of hours leaves."""
+        parameters = dict(run.stage("evaluate").parameters)
+        if promise := TrainingConfig.of_run(run).promise:
+            parameters["max_rows"] = promise.test_rows
+        return cls(**parameters)
 
     @property
     def resampling(self) -> dict[str, Any]:
@@ -151,7 +160,10 @@ def answer_share(
 
     Without `load` nothing is computed: Paused is raised for what the other processes had no time for.
     """
+    began, work = time.perf_counter(), run / "evaluate" / "work"
     rows, model = select_test_rows(run, settings.max_rows, settings.seed), LoadedModel(run, load)
+    if load:
+        append_journal(work / f"load-{rank}.jsonl", {"seconds": time.perf_counter() - began})
     conversations = [row["messages"][:-1] for row in rows if "messages" in row]
     prompts = [row["messages"] for row in select_fixed_prompts(rows, settings.max_prompts)]
     decoding = settings.model_dump(include={"max_new_tokens", "batch_size", "temperature", "top_p", "seed"})
@@ -173,10 +185,21 @@ def answer_share(
     for side in ("tuned", "base"):
         with model.side(side):
             for kind, task in tasks.items():
-                keep = run / "evaluate" / "work" / f"{side}_{kind}.jsonl"
+                keep = work / f"{side}_{kind}.jsonl"
                 what = f"{side} {kind}"
                 results[side][kind] = task(model.network, model.tokenizer, keep=keep, what=what, **share)
     return {side: Answers(**kinds) for side, kinds in results.items()}
+
+
+def sum_seconds(run: Run) -> dict[str, float]:
+    """Returns the seconds of the answers over all sessions and processes: of each kind, both models together, and of
+    loading (`load`). Those of work that was kept by an earlier version are not there."""
+    seconds: dict[str, float] = {}
+    for journal in (run / "evaluate" / "work").glob("*-*.jsonl"):
+        kind = journal.stem.rpartition("-")[0].partition("_")[2] or "load"
+        own = sum(entry.get("seconds", 0.0) for entry in read_journal(journal, repair=False))
+        seconds[kind] = seconds.get(kind, 0.0) + own
+    return seconds
 
 
 def end_with(parent: int) -> None:

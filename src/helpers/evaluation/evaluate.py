@@ -12,6 +12,7 @@ from helpers.evaluation.answers import (
     select_fixed_prompts,
     select_probes,
     select_test_rows,
+    sum_seconds,
 )
 from helpers.evaluation.benchmarks import compare_benchmarks
 from helpers.evaluation.comparison import (
@@ -207,6 +208,8 @@ def finish_evaluation(
     seconds = {side: sum(reply["seconds"] for reply in own.replies) for side, own in answers.items()}
     metrics = {
         "replies_per_second": {side: len(replies[side]) / spent for side, spent in seconds.items() if spent},
+        "seconds": sum_seconds(run),
+        "processes": len({*(run / "evaluate" / "work").glob("load-*.jsonl")}),
         "n": len(answers["base"].likelihood),
         "decoding": settings.describe_decoding(),
         "max_new_tokens": settings.max_new_tokens,

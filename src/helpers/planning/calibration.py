@@ -131,6 +131,11 @@ def is_calibrated(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
     return bool(gpus) and f"{FILE}, {gpus[0]}, " in str(plan.get("speed_from", ""))
 
 
+def is_plan_for(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
+    """Returns whether a plan's hours are those of these GPUs: T4s, or what it was calibrated on."""
+    return bool(gpus) and (all("T4" in name for name in gpus) or is_calibrated(plan, gpus))
+
+
 def measured_speed(
     calibration: Calibration, model: MeasuredModel, shape: Shape, config: TrainingConfig, source: str
 ) -> Speed:

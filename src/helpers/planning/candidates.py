@@ -14,7 +14,7 @@ from helpers.models.loading import load_tokenizer
 from helpers.planning.lengths import find_corpus, keep_lengths, spread_lengths
 from helpers.planning.plan import plan_preset
 from helpers.platforms.downloads import is_hub_name
-from helpers.platforms.errors import describe_error
+from helpers.platforms.errors import Refused, describe_error
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, resolve_settings
@@ -120,7 +120,7 @@ def describe_model(
         lengths, source = (counted, own) if own else scale_lengths(data["dataset"], rates["tokens_per_character"])
         lengths, over = sorted(lengths), sum(length > data["max_length"] for length in lengths)
         plan = plan_preset(settings, run, gpu_gib, session_hours, known=(keep_lengths(lengths, data), source))
-    except ValueError as error:
+    except (ValueError, Refused) as error:
         return Candidate(name, licence, gated, str(error), **rates)
     costs: dict[str, Any] = {
         key: getattr(plan, key) for key in ("tokens_per_epoch", "total_parameters", "peak_memory_gib", "sessions")

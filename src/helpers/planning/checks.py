@@ -9,9 +9,10 @@ from typing import Any
 import yaml
 
 from helpers.models.families import count_parameters, model_shape, name_16bit, ungated_twin
-from helpers.planning.config import TrainingConfig, configure_training, fit_gpus
+from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
 from helpers.planning.memory import GIB, T4_GIB, weight_bytes
 from helpers.planning.plan import plan_preset
+from helpers.planning.promise import describe_promise
 from helpers.platforms import probe
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused
@@ -112,7 +113,10 @@ def check_machine(stages: Iterable[str], settings: Settings, run: Run, from_star
             problems.append(f"{error} {facts.click('gpu')}. --force starts the training again.")
     if problems:
         raise Refused("\n".join(problems))
-    return f"{note}. {compare_estimates(settings, run, fitted)}".strip() if fitted and note else ""
+    lines = [f"{note}.", compare_estimates(settings, run, fitted)] if fitted and note else []
+    if "train" in stages and "prepare_data" in settings:  # not in a notebook, which reads its rows next
+        lines.append(note_promise(settings, run, fitted.num_gpus if fitted else 0, from_start))
+    return " ".join(filter(None, lines))
 
 
 def find_needs(stages: list[str], settings: Settings) -> Needs:
@@ -249,15 +253,29 @@ def describe_disk_problem(models: dict[str, dict[str, Any]], facts: MachineFacts
 
 
 def compare_estimates(settings: Settings, run: Run, fitted: TrainingConfig) -> str:
-    """Returns the estimated hours with a fitted configuration and as planned, "" where nothing is known of the data."""
-    batches = fitted.sft["gradient_accumulation_steps"]
-    sft = {**settings["train"]["sft"], "gradient_accumulation_steps": batches}
-    train = {**settings["train"], "num_gpus": fitted.num_gpus, "sft": sft}
+    """Returns the estimated hours with a fitted configuration and as planned, "" where nothing is known of the data,
+    and for a run with a promise of hours."""
+    if fitted.session.get("total_hours"):
+        return ""
     try:
-        now = plan_preset({**settings, "train": train}, run, min(gpu_gib(), default=T4_GIB))
+        now = plan_preset(settings, run, min(gpu_gib(), default=T4_GIB), gpus=fitted.num_gpus)
         planned = plan_preset(settings, run)
     except ValueError:
         return ""
     sessions = f"{now.sessions} session{'s' * (now.sessions > 1)} of 12 hours"
     hours = f"{now.hours['total']:.1f} hours, {sessions}, in place of {planned.hours['total']:.1f}"
     return f"Estimated by {now.speed_from}: {hours}."
+
+
+def note_promise(settings: Settings, run: Run, gpus: int = 0, anew: bool = False) -> str:
+    """Returns what a run gives up to end in the hours it was promised in, "" without such a promise.
+
+    `gpus` and `anew` are as in `plan_preset`. Raises Refused where even the least does not fit.
+    """
+    if not settings["train"]["session"]["total_hours"]:
+        return ""
+    try:
+        plan = plan_preset(settings, run, min(gpu_gib(), default=T4_GIB), gpus=gpus, anew=anew)
+    except ValueError as error:
+        return f"02_train decides what is given up for session.total_hours, once it can be estimated: {error}"
+    return describe_promise(Promise(**plan.promise or {}))

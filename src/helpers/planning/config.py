@@ -11,6 +11,22 @@ from helpers.runs.record import Run
 RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
 
 
+class Promise(BaseModel, frozen=True):
+    """What was picked so that a run ends inside the hours it was promised in; rows and epochs are of `all_…`."""
+
+    hours: float  # for the whole run
+    spent: float  # of them, before the training
+    reserve: float  # of them, for what is not estimated
+    estimated: float  # hours of what is picked
+    speed_from: str  # whose speed that is by
+    epochs: float
+    train_rows: int  # a sample by seed
+    test_rows: int
+    all_epochs: float
+    all_train_rows: int
+    all_test_rows: int
+
+
 class TrainingConfig(BaseModel, frozen=True, extra="allow"):
     """What train/config.json holds: the parameters of 02_train, with their units there, and what the data decide."""
 
@@ -32,6 +48,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="allow"):
     base_model_path: str = ""  # folder or name that loads the base model on this machine; not kept in config.json
     pause_at: int = 0  # the step of a search's rung at which training pauses, 0: none
     part_of: str = ""  # the way from the run's folder to the run whose file `stop` ends this one, for a candidate
+    promise: Promise | None = None  # of hours; its epochs are num_train_epochs
     limit: int = 0  # tokens of a micro-batch to begin with, as after memory ran out, 0: max_tokens
 
     @classmethod

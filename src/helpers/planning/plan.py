@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from helpers.planning.batches import (
     schedule_steps,
     uses_checkpointing,
 )
-from helpers.planning.calibration import find_speed
-from helpers.planning.config import TrainingConfig, configure_training
-from helpers.planning.hours import estimate_hours
+from helpers.planning.calibration import find_speed, is_plan_for
+from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
+from helpers.planning.hours import count_events, estimate_answering, estimate_hours
 from helpers.planning.lengths import PlannedRows, row_lengths, spread_lengths
 from helpers.planning.memory import T4_GIB, check_memory
+from helpers.planning.promise import describe_promise, keep_promise, promised_rows, with_promise
+from helpers.planning.speed import seconds_of
 from helpers.platforms.machine import gpu_gib as gpu_memory
+from helpers.platforms.machine import gpu_names
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, default_settings
 
@@ -45,10 +49,15 @@ class Plan:
     peak_memory_gib: float | None  # None for the embedded model
     tokens_per_second: float
     hours: dict[str, float]  # train, validate, evaluate, checkpoints, total
+    events: dict[str, float]  # validations, checkpoints, micro_batches over all ranks, gpus that answer
+    micro_batch_seconds: float  # that one takes whatever its tokens
+    replies_per_second: float  # of a GPU, every reply to the cap
+    writing_share: float  # of the evaluation's hours, beside scoring
     evaluation_share: float  # of the hours
     speed_from: str  # whose speed the hours are by
     sessions: int
     lengths_from: str
+    promise: dict[str, Any] | None  # what is given up to end in promised hours, as planning.config.Promise has it
 
 
 def plan_preset(
@@ -57,15 +66,20 @@ def plan_preset(
     gpu_gib: float = T4_GIB,
     session_hours: float = 12.0,
     gpu: str = "",
+    gpus: int = 0,
+    anew: bool = False,
     known: tuple[list[int], str] | None = None,
 ) -> Plan:
-    """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for GPUs of `gpu_gib` with the
-    speed of `gpu`, "" for the one that is here.
+    """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for `gpus` GPUs of `gpu_gib`
+    (0: as many as are asked for) with the speed of `gpu`, "" for the one that is here.
 
     `known` are the rows' tokens, ascending, and where they are from; None: as `row_lengths` tells them.
-    Raises ValueError when the run cannot fit, with the setting that would, and as `configure_training` does.
+    Raises ValueError when the run cannot fit, with the setting that would, as `configure_training` and `fit_gpus` do,
+    and Refused as `keep_promise` does, which also says what `anew` means.
     """
     config, data = configure_training(settings["train"]), settings["prepare_data"]
+    if gpus:
+        config, _ = fit_gpus(config, gpus, 0)
     lengths, source = known or row_lengths(data, run)
     shuffled = random.Random(config.seed).sample(lengths, len(lengths))
     train = shuffled[: round(len(shuffled) * data["train_share"])]
@@ -74,22 +88,28 @@ def plan_preset(
         raise ValueError(f"{data['dataset']!r} leaves no row to train on: {rows}. Raise train_share or max_length.")
     val = round(len(shuffled) * data["val_share"])
     rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
+    config = keep_promise(run, config, rows, settings["evaluate"], anew, gpu)
     return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run, gpu)
 
 
-def plan_run(run: Run, config: TrainingConfig) -> Plan:
-    """Returns the plan of a run whose data are prepared, for the GPUs of this machine, a T4 where there is none.
+def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
+    """Returns the configuration of a run whose data are prepared, with what keeps its promise of hours, and its plan,
+    for the GPUs of this machine, a T4 where there is none.
 
-    Raises ValueError when it cannot fit, with the setting that would.
+    Raises ValueError when it cannot fit, with the setting that would, and Refused as `keep_promise` does.
     """
     data = run.metrics("prepare_data")
     evaluation = default_settings("evaluate") | run.record().settings.get("evaluate", {})
     gpus = gpu_memory()
-    config = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
     lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     random.Random(config.seed).shuffle(lengths)
     rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
-    return make_plan(config, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run)
+    planned = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
+    planned = keep_promise(run, planned, rows, evaluation)
+    plan = make_plan(planned, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run)
+    if plan.promise and not is_plan_for(asdict(plan), gpu_names()):
+        print(f"This machine is another than the estimate is for ({plan.speed_from}): the hours may be others.")
+    return with_promise(config, planned.promise), plan
 
 
 def make_plan(
@@ -104,13 +124,16 @@ def make_plan(
     """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `run` and its folder may hold a
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
+    if promise := config.promise:
+        rows, evaluation = promised_rows(promise, rows, evaluation)
     schedule = schedule_steps(rows.train, config, world)
     sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
     count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
     peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
     speed = find_speed(config, run, gpu)
     hours = estimate_hours(config, speed, rows, schedule, evaluation)
-    warmup = config.sft["warmup_steps"]
+    warmup, answering = config.sft["warmup_steps"], estimate_answering(config, speed, rows, evaluation)
+    batches = sum(len(share) for step in islice(chain.from_iterable(schedule), steps) for share in step)
     return Plan(
         trainable_parameters=count["trainable"],
         total_parameters=count["base"] + count["trainable"],
@@ -126,10 +149,15 @@ def make_plan(
         peak_memory_gib=peak,
         tokens_per_second=round(useful * steps / len(schedule[0]) / (hours["train"] * 3600), 1),
         hours={name: round(value, 3) for name, value in hours.items()},
+        events={**count_events(config, schedule), "micro_batches": batches, "gpus": answering.gpus},
+        micro_batch_seconds=seconds_of(speed.training, 0),
+        replies_per_second=round(answering.replies / answering.written, 3),
+        writing_share=answering.written / (answering.written + answering.read),
         evaluation_share=(hours["evaluate"] + hours["validate"]) / hours["total"],
         speed_from=speed.source,
         sessions=max(1, math.ceil(hours["total"] / session_hours)),
         lengths_from=rows.source,
+        promise=config.promise.model_dump() if config.promise else None,
     )
 
 
@@ -150,4 +178,5 @@ def plan_table(plan: Plan) -> dict[str, str]:
     times = {name: describe_hours(hours) for name, hours in plan.hours.items()}
     share = plan.trainable_parameters / plan.total_parameters
     facts = asdict(plan) | {"times": times, "peak": peak, "trainable_share": share}
-    return {label: text.format(**facts) for label, text in texts.items()}
+    table = {label: text.format(**facts) for label, text in texts.items()}
+    return table | ({"promise": describe_promise(Promise(**plan.promise))} if plan.promise else {})

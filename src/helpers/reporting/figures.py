@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.evaluation.comparison import Score
-from helpers.reporting.results import session_times
 from helpers.reporting.tables import LABELS, SPECS
 from helpers.reporting.words import Words
 from helpers.runs.files import write_bytes
-from helpers.runs.record import Session
+from helpers.runs.run_json import Session, session_times
 from helpers.runs.stages import STAGES
 
 if TYPE_CHECKING:

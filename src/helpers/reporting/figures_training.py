@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
-from helpers.planning.calibration import is_calibrated
+from helpers.planning.calibration import is_plan_for
 from helpers.reporting.figures import BLACK, BLUE, GREEN, LOSS_AXIS, create_axes
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
 from helpers.runs.record import Session
@@ -150,17 +150,14 @@ def _describe_course(begin: float, best: float, end: float, before: float) -> st
     return "still improving when it stopped" if before - end > small else "no longer improving when it stopped"
 
 
-def is_plan_for(plan: Mapping[str, Any], gpus: Sequence[str]) -> bool:
-    """Returns whether a plan's hours are those of these GPUs: T4s, or what it was calibrated on."""
-    return bool(gpus) and (all("T4" in name for name in gpus) or is_calibrated(plan, gpus))
-
-
 def compare_plan(plan: Mapping[str, Any], metrics: Mapping[str, Any], gpus: Sequence[str]) -> list[dict[str, Any]]:
     """Returns what was planned beside what was measured: `what`, `planned`, `measured` as texts, and their `ratio`.
 
     What one of the two does not know has no ratio. Where it is for other `gpus`, what depends on them is left out.
     """
     planned = {**plan, "hours": plan["hours"]["train"]} if plan else {}
+    if "seconds" in metrics:  # of the steps alone, as planned; an earlier version measured the whole training
+        metrics = {**metrics, "hours": metrics["seconds"]["train"] / 3600}
     rows = []
     for name, (label, template) in PLANNED.items():
         if name in OF_T4S and not is_plan_for(plan, gpus):

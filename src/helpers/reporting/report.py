@@ -1,21 +1,21 @@
 """The one page of a run, from whatever files it has."""
 
-from collections import defaultdict
 from typing import Any
 
 from helpers.evaluation.comparison import Comparison
 from helpers.planning.calibration import is_calibrated
 from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
+from helpers.reporting.estimates import describe_estimates, estimate_facts, plan_rows
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.render import write_page
-from helpers.reporting.results import Results, read_results, stage_hours
+from helpers.reporting.results import Results, read_results
 from helpers.reporting.shapes import TokenFacts
 from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
 from helpers.runs.command import resume_command
 from helpers.runs.record import Run, StageRecord
-from helpers.runs.run_json import FORCED
+from helpers.runs.run_json import FORCED, stage_hours
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
@@ -34,6 +34,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
         "samples": len(content["samples"]),
         "bytes": len(html.encode()),
         "hours": stage_hours(results.sessions),
+        "estimates": estimate_facts(results),
         **rating_facts(results),
         **({"verdict": judge_run(results).verdict} if results.scores else {}),  # people counted in
     }
@@ -75,6 +76,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "has_gpu": has_gpu(results),
         "is_calibrated": has_gpu(results)
         and is_calibrated(results.metrics.get("train", {}).get("plan", {}), results.record.stages["train"].gpu),
+        "causes": describe_estimates(results, words),
         "fixed": fixed_replies(results, words),
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
@@ -120,7 +122,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
     data, training, evaluation, speed = (
         results.metrics.get(stage, {}) for stage in ("prepare_data", "train", "evaluate", "infer")
     )
-    prompts, hours = evaluation.get("prompts", {}), stage_hours(results.sessions)
+    prompts = evaluation.get("prompts", {})
     groups = {name: evaluation.get(name, []) for name in ("topics", "lengths")}
     return {
         "stages": stage_rows(results, words),
@@ -137,7 +139,7 @@ def report_tables(results: Results, words: Words) -> dict[str, list[dict[str, st
         **rating_tables(results),
         "speed": tables.metric_rows(speed),
         "search": search_rows(results.trials) if "tune" in results.metrics else [],
-        "plan": plan_rows(training, hours.get("evaluate"), has_gpu(results), words) if "plan" in training else [],
+        "plan": plan_rows(results, words),
         "training": tables.metric_rows(training, hours=words.duration(training.get("hours"))),
         "cleaning": tables.build_table("cleaning", data.get("funnel", [])),
         "rows": tables.metric_rows(data, **row_facts(data, words)),
@@ -189,20 +191,6 @@ def row_facts(data: dict[str, Any], words: Words) -> dict[str, str]:
 def has_gpu(results: Results) -> bool:
     """Returns whether the training ran on a GPU: only then can it be held against a plan for T4s."""
     return "train" in results.record.stages and bool(results.record.stages["train"].gpu)
-
-
-def plan_rows(training: dict, evaluation_hours: float | None, gpu: bool, words: Words) -> list[dict[str, str]]:
-    """Returns the plan in train/metrics.json beside what was measured, as rows of text; without a GPU, what depends on
-    one is left out."""
-    hours = training["plan"]["hours"]
-    sides = {"planned": training["plan"] | {"hours": hours["train"]}, "actual": training}
-    spent = {"planned": hours["evaluate"], "actual": evaluation_hours}
-    for side, facts in sides.items():
-        times = {"time": words.duration(facts.get("hours")), "evaluation_time": words.duration(spent[side])}
-        sides[side] = facts | times
-    known = {name: value for name, value in sides["planned"].items() if value is not None}
-    rows = tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": sides["actual"]})
-    return [row for row in rows if gpu or row["what"] not in tables.SPECS["of the GPU"]]
 
 
 def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:

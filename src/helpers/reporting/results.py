@@ -1,7 +1,6 @@
 """What a run's files hold, read once: the data that tables, figures and pages are made of."""
 
 import csv
-import datetime
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from helpers.reporting import shapes
 from helpers.runs.damage import MEND, reading
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
+from helpers.runs.run_json import session_times
 from helpers.runs.stages import STAGES, other_seeds
 
 JUDGE_SCORE = "language model's mark for empathy"  # as a score of its own, held against people
@@ -250,19 +250,3 @@ def _read_glosses(path: Path) -> tuple[dict[str, dict[str, str]], str]:
     except ValueError as error:
         return {}, f"{path.name}: {error}"
     return {row["id"]: row for row in reversed(rows)}, ""
-
-
-def session_times(session: Session) -> tuple[datetime.datetime, datetime.datetime | None]:
-    """Returns a session's start and end; None for the end of one that was killed or is running."""
-    start = datetime.datetime.fromisoformat(session.started)
-    return start, None if session.ended in (None, "unknown") else datetime.datetime.fromisoformat(session.ended)
-
-
-def stage_hours(sessions: list[Session]) -> dict[str, float]:
-    """Returns the hours of each stage over its sessions, of those whose end is known."""
-    hours: dict[str, float] = {}
-    for session in sessions:
-        start, end = session_times(session)
-        if end:
-            hours[session.stage] = hours.get(session.stage, 0.0) + (end - start).total_seconds() / 3600
-    return hours

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from helpers.evaluation.comparison import Comparison
 from helpers.evaluation.verdict import Verdict
+from helpers.planning.config import Promise
 
 
 class Facts(BaseModel):
@@ -55,10 +56,24 @@ class PlannedHours(Facts):
     evaluate: float
 
 
+class PromiseFacts(Promise, frozen=True, strict=True):
+    """What was picked so that a run ends in promised hours."""
+
+
 class PlanFacts(Facts):
     """The plan in train/metrics.json."""
 
     hours: PlannedHours
+    promise: PromiseFacts | None = None
+    events: dict[str, float] = {}
+    micro_batch_seconds: float = 0.0
+    world_size: int = 1
+    useful_token_fraction: float | None = None
+    arithmetic_per_useful_token: float | None = None
+    tokens_per_second: float | None = None
+    replies_per_second: float | None = None
+    writing_share: float = 1.0
+    peak_memory_gib: float | None = None
 
 
 class TrainingFacts(Facts):
@@ -72,6 +87,15 @@ class TrainingFacts(Facts):
     effective_batch: float
     epochs: float
     plan: PlanFacts | None = None
+    seconds: dict[str, float] = {}
+    events: dict[str, float] = {}
+    micro_batches: int = 0
+    micro_batch_limit: int | None = None
+    useful_token_fraction: float | None = None
+    arithmetic_per_useful_token: float | None = None
+    tokens_per_second: float | None = None
+    peak_memory_gib: float | None = None
+    hours: float = 0.0
 
 
 class GroupFacts(Comparison, extra="allow", frozen=True):
@@ -139,6 +163,8 @@ class EvaluationFacts(Comparison, extra="allow", frozen=True):
     benchmarks: BenchmarkFacts = BenchmarkFacts()
     judge: dict[str, Any] = {}  # words: ok - its name in the file
     replies_per_second: dict[str, float] = {}
+    seconds: dict[str, float] = {}
+    processes: int = 0
 
 
 class BestFacts(Facts):
@@ -175,6 +201,7 @@ class AnsweredRow(Facts):
     prompt: str
     reference: str
     reply: str
+    new_tokens: int = 0
 
 
 class Reply(Facts):

@@ -8,20 +8,23 @@ from helpers.runs.settings import expand_paths
 from helpers.runs.stages import EMBEDDED_CORPUS, other_seeds, stage_inputs
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
-EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": []}
+EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}}
 NEW_SETTINGS = ("max_probes", "gates")
 
 
 def result_settings(parameters: dict) -> dict:
-    """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last."""
-    return {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
+    """Returns the parameters that decide a stage's results: not where it is kept, nor how long a session may last, but
+    the hours that the whole run was promised in."""
+    decisive = {name: value for name, value in parameters.items() if name not in ("outputs", "run_name", "session")}
+    hours = parameters.get("session", {}).get("total_hours", 0.0)  # earlier versions promised nothing
+    return decisive | ({"session.total_hours": hours} if "session" in parameters else {})
 
 
 def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Returns one line for each setting that decides a stage's results and differs from what it was before."""
     before = {**EARLIER_SETTINGS, **{name: now.get(name) for name in NEW_SETTINGS}, **expand_paths(before)}
-    decisive = result_settings(now).items()
-    return [f"{stage}.{n} was {before.get(n)!r}, now {value!r}" for n, value in decisive if before.get(n) != value]
+    earlier, decisive = result_settings(before), result_settings(now).items()
+    return [f"{stage}.{n} was {earlier.get(n)!r}, now {value!r}" for n, value in decisive if earlier.get(n) != value]
 
 
 def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:

@@ -1,6 +1,8 @@
 """The content of run.json: which stages ran with which settings, and in which sessions."""
 
+import datetime
 import json
+from collections.abc import Iterable
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -16,6 +18,22 @@ class Session(BaseModel):
     ended: str | None = None  # "unknown" for a session that was killed
     to_step: int | None = Field(default=None, alias="to")
     reason: str = ""
+
+
+def session_times(session: Session) -> tuple[datetime.datetime, datetime.datetime | None]:
+    """Returns a session's start and end; None for the end of one that was killed or is running."""
+    start = datetime.datetime.fromisoformat(session.started)
+    return start, None if session.ended in (None, "unknown") else datetime.datetime.fromisoformat(session.ended)
+
+
+def stage_hours(sessions: Iterable[Session]) -> dict[str, float]:
+    """Returns the hours of each stage over its sessions, of those whose end is known."""
+    hours: dict[str, float] = {}
+    for session in sessions:
+        start, end = session_times(session)
+        if end:
+            hours[session.stage] = hours.get(session.stage, 0.0) + (end - start).total_seconds() / 3600
+    return hours
 
 
 FORCED = "forced"  # a stage's status: it is to run from its start, and what it has left counts no more

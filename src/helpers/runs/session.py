@@ -85,9 +85,9 @@ def compute_batches(
             raise Paused(f"{what} {len(results)} of {total}: {reason}. Run the same command again to continue.")
         began = boot_clock()
         results.update(zip(batch, batch_results := compute(batch), strict=True))
-        slowest = max(slowest, boot_clock() - began)
+        slowest = max(slowest, seconds := boot_clock() - began)
         if own:
-            append_journal(own, {"items": batch, "results": batch_results})
+            append_journal(own, {"items": batch, "results": batch_results, "seconds": seconds})
         report_progress(len(results), total, what)
     return [results.get(item) for item in range(total)]
 

@@ -27,6 +27,10 @@ class Progress(BaseModel):
     loss_sum: float = 0.0  # over the steps
     seconds: float = 0.0  # of training, in earlier sessions
     eval_seconds: float = 0.0
+    save_seconds: float = 0.0
+    load_seconds: float = 0.0  # up to a session's first step, downloads included; not in `seconds`
+    validations: int = 0
+    saves: int = 0
     log: list[dict[str, Any]] = []  # the lines of log.jsonl
 
 
@@ -54,6 +58,9 @@ def read_inputs(run: Run) -> TrainingInputs:
     """
     config = TrainingConfig.of_run(run)
     rows = {part: read_jsonl(run / file) for part, file in DATA.items()}
+    if (promise := config.promise) and promise.train_rows < len(rows["train"]):
+        by_seed = sorted(rows["train"], key=lambda row: shuffle_key(config.seed, row["id"]))
+        rows["train"] = by_seed[: promise.train_rows]
     if config.eval_rows:
         rows["val"] = sorted(rows["val"], key=lambda row: shuffle_key(config.seed, row["id"]))[: config.eval_rows]
     hashes = {file: file_sha256(run / file) for file in DATA.values()}

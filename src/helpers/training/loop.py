@@ -78,16 +78,17 @@ def run_training(run: Run, on_rung: OnRung | None = None, loaded: LoadedTraining
         f"attention: {trainer.model.config._attn_implementation}",
     )
     trainer.started = time.perf_counter()
+    trainer.progress.load_seconds += loaded.seconds + trainer.started - began
     with trainer.clock.listening():
         trainer.train(resume_from_checkpoint=str(inputs.checkpoint) if inputs.checkpoint else None)
     metrics: dict[str, Any]
     if trainer.pause_reason and not trainer.has_ended():
         metrics, reason = trainer.describe_pause(), trainer.pause_reason
     else:
-        start_seconds, reason = loaded.seconds + trainer.started - began, "finished"  # up to the first step
+        reason = "finished"
         metrics = {"status": reason, "backend": config.backend, "base_model": config.base_model, "dtype": loaded.dtype}
         metrics |= {"dtype_reason": loaded.dtype_reason, "trainable_parameters": trainable, "total_parameters": total}
-        metrics |= {**trainer.measure(start_seconds), "sessions": len(run.sessions("train"))}
+        metrics |= {**trainer.measure(), "sessions": len(run.sessions("train"))}
         if not process_rank():
             with write_folder(run / "train" / "adapter") as folder:
                 trainer.model.save_pretrained(str(folder))

@@ -57,6 +57,7 @@ class StepTrainer(SFTTrainer):
         self.nonfinite_steps = self.scaler_skips = 0  # in a row
         self.save_seconds, self.save_bytes = 0.0, 0  # of the last checkpoint
         self.seconds_left: float | None = None  # of training, by the steps of this session; None before it is known
+        self.save_began = self.started
         self.checkpointing: list[Any] = [
             module for module in self.model.modules() if hasattr(module, "gradient_checkpointing")
         ]
@@ -209,7 +210,7 @@ class StepTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Writes a checkpoint beside the others, seals it, puts it in place; a full disk costs this one only."""
-        began, root, step = time.perf_counter(), Path(self.args.output_dir), self.state.global_step
+        self.save_began, root, step = time.perf_counter(), Path(self.args.output_dir), self.state.global_step
         filled, counts = root / ".new" / f"checkpoint-{step}", self.total_counts()
         if self.args.process_index == 0:
             shutil.rmtree(filled.parent, ignore_errors=True)
@@ -237,13 +238,17 @@ class StepTrainer(SFTTrainer):
                 print(f"step {step}: no checkpoint: {problem}. Earlier ones are kept; training continues.", flush=True)
             shutil.rmtree(filled.parent, ignore_errors=True)
         self.accelerator.wait_for_everyone()
-        self.save_seconds = time.perf_counter() - began
+        self.save_seconds = time.perf_counter() - self.save_began
+        self.progress.save_seconds += self.save_seconds
+        self.progress.saves += 1
 
     def place_files(self, filled: Path, folder: Path, counts: Counter[str]) -> None:
         """Completes, seals and places a checkpoint that the library filled, and removes old ones. Raises OSError."""
         (filled / "training_args.bin").unlink(missing_ok=True)  # a pickle that nothing needs
         self.state.save_to_json(str(filled / "trainer_state.json"))
-        progress = self.progress.model_copy(update={"counts": counts, "seconds": self.seconds()})
+        saved = {"saves": self.progress.saves + 1, "seconds": self.seconds()}
+        saved["save_seconds"] = self.progress.save_seconds + time.perf_counter() - self.save_began
+        progress = self.progress.model_copy(update={"counts": counts, **saved})
         write_json(filled / "progress.json", progress.model_dump())
         seal_checkpoint(filled, self.state.global_step, self.fingerprint)
         place_checkpoint(filled, folder)
@@ -280,6 +285,7 @@ class StepTrainer(SFTTrainer):
         metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])}
         self.model.train()
         self.progress.eval_seconds += time.perf_counter() - began
+        self.progress.validations += 1
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -294,9 +300,12 @@ class StepTrainer(SFTTrainer):
         losses = [line["eval_loss"] for line in self.progress.log if "eval_loss" in line and line["step"] == step]
         return {**result, "val_loss": losses[-1]} if losses else result
 
-    def measure(self, start_seconds: float) -> dict[str, Any]:
-        """Validates a finished training; returns what it did and took, `start_seconds` before its steps included."""
-        counts, seconds, eval_seconds = self.total_counts(), self.seconds(), self.progress.eval_seconds
+    def measure(self) -> dict[str, Any]:
+        """Validates a finished training; returns what it did and took, over all its sessions."""
+        counts, seconds, done = self.total_counts(), self.seconds(), self.progress.model_copy()
+        spent = {"validate": done.eval_seconds, "checkpoints": done.save_seconds, "load": done.load_seconds}
+        spent["train"] = seconds - done.eval_seconds - done.save_seconds
+        eval_seconds = done.eval_seconds
         val_loss = self.evaluate()["eval_loss"]
         print_once(f"validation during training took {eval_seconds / seconds:.1%} of its time")
         peaks = [torch.cuda.max_memory_reserved(gpu) / 2**30 for gpu in range(torch.cuda.device_count())]
@@ -314,7 +323,9 @@ class StepTrainer(SFTTrainer):
             "arithmetic_per_useful_token": counts["arithmetic"] / CHECKPOINTED_PASSES / counts["useful"],
             "micro_batches": counts["micro_batches"],
             "micro_batch_limit": self.progress.limit or None,
-            "tokens_per_second": counts["useful"] / (seconds - eval_seconds),
+            "tokens_per_second": counts["useful"] / spent["train"],
             "peak_memory_gib": max(peaks, default=None),
-            "hours": (seconds + start_seconds) / 3600,
+            "hours": (seconds + done.load_seconds) / 3600,
+            "seconds": spent,
+            "events": {"validations": done.validations, "checkpoints": done.saves},
         }
