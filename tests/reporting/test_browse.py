@@ -8,7 +8,7 @@ import re
 
 import pandas
 import pytest
-from in_browser import check_in_browser
+from in_browser import WIDTHS_AND_LIGHTS, check_in_browser
 from page_text import PageText
 from tables import bengali_words, cleaned
 
@@ -297,8 +297,7 @@ def test_without_javascript_the_page_names_the_files(browser, path):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("light", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "light"), WIDTHS_AND_LIGHTS)
 def test_a_browser_finds_nothing_wrong_with_the_rows(browser, path, width, light):
     check_in_browser(browser, path, width, light, lambda page: page.wait_for_selector("#list h2"))
 
