@@ -71,12 +71,17 @@ def count_steps(config: TrainingConfig, schedule: Schedule) -> int:
 
 def split_largest(batches: list[MicroBatch], number: int, lengths: Sequence[int]) -> None:
     """Halves the largest micro-batches in place until there are `number`, or none has two rows."""
+    if len(batches) >= number:
+        return
+    sizes = [(len(batch) > 1, padded_tokens(batch, lengths)) for batch in batches]
     while len(batches) < number:
-        largest = max(range(len(batches)), key=lambda at: (len(batches[at]) > 1, padded_tokens(batches[at], lengths)))
+        largest = max(range(len(batches)), key=sizes.__getitem__)
         batch = batches[largest]
         if len(batch) == 1:
             return
-        batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        halves = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        batches[largest : largest + 1] = halves
+        sizes[largest : largest + 1] = [(len(half) > 1, padded_tokens(half, lengths)) for half in halves]
 
 
 def deal_step(batches: list[MicroBatch], lengths: Sequence[int], world: int) -> Step:
