@@ -19,7 +19,7 @@ compile = PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(1)" >.venv/import.
 STACK := matplotlib.pyplot, pandas, unsloth, trl, datasets, evaluate, optuna, papermill, nbconvert, jupytext, ipykernel
 STACK_DEV := gradio, openai, pytest_cov
 
-.PHONY: setup setup-dev demo test coverage test-slow test-platforms mutants check notebooks gallery lock clean
+.PHONY: setup setup-dev demo test coverage test-slow test-platforms mutants check quick-check types notebooks gallery lock clean
 
 # What a run needs.
 setup: .venv/.installed
@@ -67,7 +67,10 @@ test-platforms: setup-dev
 mutants: setup-dev
 	nice -n 10 $(BIN)/python tools/mutants.py $(ARGS)
 
-check: setup-dev
+check: quick-check types
+
+# All but the types, in less than half a minute.
+quick-check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -77,6 +80,8 @@ check: setup-dev
 	$(BIN)/python tools/check_tests.py
 	$(BIN)/python tools/check_secrets.py
 	$(BIN)/codespell
+
+types: setup-dev
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
 notebooks: setup-dev

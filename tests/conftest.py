@@ -1,5 +1,7 @@
 """What tests share: the suite run once on the embedded corpus, and rows and tokenizers made here."""
 
+import functools
+import gc
 import os
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from helpers.runs.settings import parameters_cell
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported: before any test module
 set_threads()
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # they share the cores, what they start too
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -29,6 +33,12 @@ def pytest_collection_modifyitems(items):
     """Puts one file that needs the demo first and the others last: while one process makes it, another has work."""
     first, *others = [*dict.fromkeys(item.path for item in items if "demo" in item.fixturenames), None]
     items.sort(key=lambda item: 0 if item.path == first else 2 if item.path in others else 1)
+
+
+def pytest_collection_finish():
+    """Leaves what is imported by now out of every later garbage collection: each training asks for some."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -157,12 +167,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", folder], check=True)
 
 
-@pytest.fixture
-def make(base, embedded_rows, tmp_path):
-    """Returns a function that writes a run's data and configuration and returns its folder."""
+@pytest.fixture(scope="session")
+def make_in(base, embedded_rows):
+    """Returns a function that writes a run's data and configuration into a folder and returns the run."""
 
-    def call(name, rows=24, sft=None, **changes):
-        run = Run(tmp_path / name)
+    def call(folder, name, rows=24, sft=None, **changes):
+        run = Run(folder / name)
         write_jsonl(run / "data/train.jsonl", embedded_rows[:rows])
         write_jsonl(run / "data/val.jsonl", embedded_rows[40:47])
         parameters = {name: value for name, (value, _) in parameters_cell("train").items()}
@@ -174,3 +184,9 @@ def make(base, embedded_rows, tmp_path):
         return run
 
     return call
+
+
+@pytest.fixture
+def make(make_in, tmp_path):
+    """Returns `make_in` of the test's own folder."""
+    return functools.partial(make_in, tmp_path)

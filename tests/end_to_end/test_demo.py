@@ -219,11 +219,3 @@ def test_one_stage_can_be_forced_again(demo, suite):
     assert forced.returncode == 0
     assert "report  starts (forced)" in forced.stdout
     assert "evaluate" not in forced.stdout
-
-
-def test_the_same_seed_gives_the_same_files(demo, suite, tmp_path):
-    arguments = ["--preset", "demo", "--stages", "prepare_data", "--run-name", "again", "--outputs", tmp_path]
-    done = suite(*arguments, "--set", f"shared.base_model={demo.run / 'data/model'}")
-    assert done.returncode == 0, done.output
-    again = json.loads((tmp_path / "again/data/metrics.json").read_text(encoding="utf-8"))
-    assert again["sha256"] == demo.run.metrics("prepare_data")["sha256"]

@@ -5,7 +5,7 @@ import io
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from in_browser import WIDTHS_AND_LIGHTS, find_violations
 
 from helpers.evaluation.raters import read_ratings, summarise_ratings
 from helpers.evaluation.sheet import (
@@ -90,8 +90,21 @@ def choose(row, prefers="tuned"):
     return 1 if tuned_is_first(row, SEED) == (prefers == "tuned") else 2
 
 
+def fill_pairs(page, count, choice=choose):
+    """Answers so many pairs from within the page, which takes a tenth of the time that a finger takes."""
+    for _ in range(count):
+        row = shown_pair(page).get_attribute("data-id")
+        answers = {field: choice(row) if field == "choice" else 3 for field in ANSWER_FIELDS}
+        shown_pair(page).evaluate(
+            """(pair, answers) => Object.entries(answers).forEach(([field, value]) =>
+                pair.querySelector(`label:has([data-field="${field}"][value="${value}"])`).click())""",
+            answers,
+        )
+        page.click("#next")
+
+
 def fill_pair(page, choice=choose, mark=lambda row, scale, place: 3):
-    """Answers the pair that is shown, and goes to the next one."""
+    """Answers the pair that is shown as a finger does, and goes to the next one."""
     row = shown_pair(page).get_attribute("data-id")
     for field in ANSWER_FIELDS:
         scale, _, place = field.partition("_")
@@ -110,8 +123,7 @@ def save(page, folder):
 @pytest.mark.browser
 def test_an_interrupted_sheet_resumes_at_its_row(phone, sheet):
     page = start(phone, sheet)
-    for _ in range(3):
-        fill_pair(page)
+    fill_pairs(page, 3)
     row = shown_pair(page).get_attribute("data-id")
     press(page, "choice", 0)
     press(page, "empathy_2", 4)
@@ -154,8 +166,7 @@ def test_a_resumed_sheet_is_saved_with_all_its_answers(phone, sheet, pairs, tmp_
 @pytest.mark.browser
 def test_whoever_presses_the_same_button_is_left_out(phone, sheet, pairs, tmp_path):
     page = start(phone, sheet, "তাড়া")
-    for _ in range(9):
-        fill_pair(page, choice=lambda row: 1)
+    fill_pairs(page, 9, choice=lambda row: 1)
     save(page, tmp_path / "ratings")
     ratings = read_ratings(tmp_path / "ratings", pairs, SEED)
     assert ratings.attention == [{"rater": "তাড়া", "failed": 2, "checks": 3, "left_out": True}]
@@ -196,8 +207,7 @@ def test_a_long_sheet_is_enough_after_one_sitting(phone, tmp_path):
     layout = write_sheet(tmp_path, make_pairs(12, length=20), SEED)
     assert layout.sitting < len(layout.pairs)
     page = start(phone, (tmp_path / "human_eval.html").as_uri())
-    for _ in range(layout.sitting):
-        fill_pair(page)
+    fill_pairs(page, layout.sitting)
     assert "যথেষ্ট" in page.text_content("#finish-title")
     page.click("#more")
     assert shown_pair(page).get_attribute("data-id") == layout.pairs[layout.sitting]["id"]
@@ -215,16 +225,14 @@ def test_no_target_on_a_phone_is_under_44_pixels(phone, sheet):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("width", [390, 1280])
-@pytest.mark.parametrize("light", ["light", "dark"])
+@pytest.mark.parametrize(("width", "light"), WIDTHS_AND_LIGHTS)
 def test_every_screen_of_the_sheet_is_accessible(browser, sheet, width, light):
     context = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=light)
     page = open_sheet(context, sheet)
     page.fill("#rater", "x")
     for button in ("#start", "#next", "#stop", None):
         assert page.evaluate("document.documentElement.scrollWidth") <= width, "the sheet scrolls sideways"
-        violations = [v for v in Axe().run(page).response["violations"] if v["impact"] in ("serious", "critical")]
-        assert [(v["id"], v["nodes"][0]["html"]) for v in violations] == [], f"before {button}"
+        assert find_violations(page) == [], f"before {button}"
         if button:
             page.click(button)
     context.close()

@@ -25,7 +25,7 @@ FETCH = "from helpers.platforms.downloads import fetch_model; fetch_model('owner
 def fetch(tmp_path):
     """Returns a function that runs code against a stand-in for the Hub, and gives what the process left and printed."""
 
-    def call(hub, code=None, weights=True, seconds=12.0, **environment):
+    def call(hub, code=None, weights=True, seconds=6.0, **environment):
         environment = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.address, "HF_HUB_OFFLINE": "0", **environment}
         command = [sys.executable, "-c", code or FETCH.format(weights=weights, seconds=seconds)]
         env = {**os.environ, **environment}
@@ -119,7 +119,7 @@ def test_with_the_hub_switched_off_nothing_is_asked(fetch):
 LOAD = """
 from helpers.models import loading
 from functools import partial
-loading.fetch_model = partial(loading.fetch_model, seconds=12.0)
+loading.fetch_model = partial(loading.fetch_model, seconds=6.0)
 tokenizer = loading.load_tokenizer("owner/llama")
 model = loading.load_base_model("owner/llama", False, "float32", {"": "cpu"})
 print(len(tokenizer), sum(weight.numel() for weight in model.parameters()))
@@ -142,7 +142,7 @@ def test_a_model_whose_download_stalls_is_loaded(fetch, base, tmp_path):
 READ = """
 from helpers.data import load
 from functools import partial
-load.fetch_files = partial(load.fetch_files, seconds=12.0)
+load.fetch_files = partial(load.fetch_files, seconds=6.0)
 print(load.load_hub_table("owner/corpus:first")[0].text.tolist())
 """
 CARD = """---

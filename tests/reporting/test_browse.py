@@ -8,7 +8,7 @@ import re
 
 import pandas
 import pytest
-from in_browser import check_in_browser
+from in_browser import WIDTHS_AND_LIGHTS, check_in_browser
 from page_text import PageText
 from tables import bengali_words, cleaned
 
@@ -37,15 +37,15 @@ def make_corpus(*rows):
     return corpus._replace(kept=kept.assign(group=groups[: len(kept)], part=parts[: len(kept)]))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def corpus():
     return make_corpus(*ROWS)
 
 
-@pytest.fixture
-def path(corpus, tmp_path):
+@pytest.fixture(scope="module")
+def path(corpus, tmp_path_factory):
     tokens = pandas.Series({row_id: 60 + 10 * place for place, row_id in enumerate(corpus.kept.id)})
-    return write_browse_page(tmp_path / "mine", corpus, tokens)
+    return write_browse_page(tmp_path_factory.mktemp("browse") / "mine", corpus, tokens)
 
 
 @pytest.fixture
@@ -54,6 +54,16 @@ def reader(page, path):
     page.goto(path.as_uri())
     page.wait_for_selector("#reader:not([hidden])")
     return page
+
+
+@pytest.fixture(scope="module")
+def searched(browser, path):
+    """Returns the page in a browser, for one search after another."""
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("#reader:not([hidden])")
+    yield page
+    page.close()
 
 
 def numbers(page):
@@ -200,9 +210,9 @@ def test_a_browser_reads_the_rows_without_a_network(reader, path):
         ("নেই এমন কথা", []),
     ],
 )
-def test_a_search_normalises_as_the_corpus_is(reader, query, expected):
-    assert search(reader, query) == expected
-    assert (reader.locator("#list mark").count() > 0) == bool(expected), "what was looked for is not marked"
+def test_a_search_normalises_as_the_corpus_is(searched, query, expected):
+    assert search(searched, query) == expected
+    assert (searched.locator("#list mark").count() > 0) == bool(expected), "what was looked for is not marked"
 
 
 @pytest.mark.browser
@@ -297,8 +307,7 @@ def test_without_javascript_the_page_names_the_files(browser, path):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("light", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "light"), WIDTHS_AND_LIGHTS)
 def test_a_browser_finds_nothing_wrong_with_the_rows(browser, path, width, light):
     check_in_browser(browser, path, width, light, lambda page: page.wait_for_selector("#list h2"))
 

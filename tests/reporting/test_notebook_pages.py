@@ -4,7 +4,7 @@ import base64
 
 import nbformat
 import pytest
-from in_browser import check_in_browser
+from in_browser import WIDTHS_AND_LIGHTS, check_in_browser
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_output
 from page_text import PageText
 
@@ -97,8 +97,7 @@ def test_every_picture_of_a_notebook_is_embedded(full_page):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("light", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "light"), WIDTHS_AND_LIGHTS)
 def test_a_browser_finds_nothing_wrong_on_a_notebooks_page(full_page, browser, width, light):
     check_in_browser(browser, full_page, width, light)
 
@@ -128,8 +127,7 @@ def test_a_picture_keeps_its_own_text_on_the_page(story):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("light", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "light"), WIDTHS_AND_LIGHTS)
 def test_a_browser_finds_nothing_wrong_in_what_cells_show(story, browser, width, light):
     check_in_browser(browser, story, width, light)
 

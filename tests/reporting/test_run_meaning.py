@@ -1,5 +1,6 @@
 """Similarity of meaning and public benchmarks on the page, in the comparison, and in runs without them."""
 
+import functools
 import shutil
 
 import numpy
@@ -26,7 +27,7 @@ ROW |= {"base_stderr": 0.0153, "tuned_stderr": 0.0149, "delta_stderr": 0.0214}
 BENCHMARKS = {"limit": 900, "tasks": [ROW], "skipped": [{"task": "xcopa_bn", "why": "KeyError: not registered"}]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def similarities():
     """Returns the comparison of two models whose similarities differ by far, each with its floor."""
     rng = numpy.random.default_rng(0)
@@ -39,9 +40,8 @@ def similarities():
     return compare_models(**sums, floors={"base": pools, "tuned": pools}, draws=100, seed=0)
 
 
-@pytest.fixture
-def measured(run, similarities):
-    """Writes an evaluation with both into the copy of the run, and returns that."""
+def measure(run, similarities):
+    """Writes an evaluation with both into a run, and returns that."""
     metrics = run.metrics("evaluate")
     for side, own in similarities.model_dump().items():
         metrics[side] |= own
@@ -49,35 +49,53 @@ def measured(run, similarities):
     return run
 
 
+@pytest.fixture
+def measured(run, similarities):
+    return measure(run, similarities)
+
+
 def read_page(run, language="en"):
     write_report(run, 2, language)
     return PageText(run / "report/index.html")
 
 
+@pytest.fixture(scope="module")
+def measured_page(copied, similarities, tmp_path_factory):
+    """Returns a function that gives such a run's folder and its page in a language, written once."""
+
+    @functools.cache
+    def call(language):
+        run = measure(copied(tmp_path_factory.mktemp(language)), similarities)
+        return run.folder, read_page(run, language)
+
+    return call
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_page_shows_what_both_scores_measure(measured, language):
-    page, words = read_page(measured, language), Words(language)
+def test_the_page_shows_what_both_scores_measure(measured_page, language):
+    (_, page), words = measured_page(language), Words(language)
     for label in ("similarity to the reference", "similarity to the question"):
         assert words.name(label) in page.text
     assert words.say("page.meaning", **FACTS) in page.text
     assert words.of("aim", "neither") in page.text
 
 
-def test_the_page_says_what_the_similarity_does_not_mean(measured):
-    text = read_page(measured).text
+def test_the_page_says_what_the_similarity_does_not_mean(measured_page):
+    text = measured_page("en")[1].text
     assert "It measures the topic rather than empathy, and a reply that copies the question scores high" in text
     assert "Of 1,200 different texts 7 were cut at 512 tokens." in text
     assert "neither higher nor lower is better" in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_number_of_them_is_in_a_file(measured, language):
-    assert unknown_numbers(read_page(measured, language), measured.folder) == []
+def test_every_number_of_them_is_in_a_file(measured_page, language):
+    folder, page = measured_page(language)
+    assert unknown_numbers(page, folder) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_page_shows_what_makes_a_benchmark_comparable(measured, language):
-    page, words = read_page(measured, language), Words(language)
+def test_the_page_shows_what_makes_a_benchmark_comparable(measured_page, language):
+    (_, page), words = measured_page(language), Words(language)
     assert words.say("page.benchmarks_about", version="0.4.13") in page.text
     assert words.say("page.benchmarks_limit", limit=900) in page.text
     assert words.cell("tuned − base", "-0.0289", True) in page.text

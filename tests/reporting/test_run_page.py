@@ -32,26 +32,30 @@ def read_page(run, language="en"):
     return PageText(run / "report/index.html")
 
 
+def page_of(run):
+    """Returns the page that a run has."""
+    return PageText(run / "report/index.html")
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_number_on_the_page_is_in_a_file_of_the_run(run, language):
-    write_json(run / "report/metrics.json", write_report(run, 6, language))
-    page = PageText(run / "report/index.html")
+def test_every_number_on_the_page_is_in_a_file_of_the_run(shown, language):
+    page = page_of(shown(language))
     assert len([word for line in page.lines for word in re.findall(r"\d+\.\d+", line)]) > 150
-    assert unknown_numbers(page, run.folder) == []
+    assert unknown_numbers(page, shown(language).folder) == []
 
 
-def test_a_number_that_no_file_holds_is_noticed(run):
-    write_report(run, 6)
-    html = (run / "report/index.html").read_text("utf-8")
+def test_a_number_that_no_file_holds_is_noticed(shown, tmp_path):
+    run, html = shown("en"), page_of(shown("en")).html
     value = run.metrics("evaluate")["tuned"]["perplexity"]["value"]
     assert f"{value:.2f}" in html
-    (run / "report/index.html").write_text(html.replace(f"{value:.2f}", "299.98"), "utf-8")
-    assert "299.98" in unknown_numbers(PageText(run / "report/index.html"), run.folder), "the walk finds nothing"
+    (tmp_path / "index.html").write_text(html.replace(f"{value:.2f}", "299.98"), "utf-8")
+    assert "299.98" in unknown_numbers(PageText(tmp_path / "index.html"), run.folder), "the walk finds nothing"
 
 
-@pytest.fixture
-def hostile_pages(run):
+@pytest.fixture(scope="module")
+def hostile_pages(copied, tmp_path_factory):
     """Returns the pages of a run whose texts all try to act: its own, its comparison, a notebook's."""
+    run = copied(tmp_path_factory.mktemp("hostile"))
     for name in ("base", "tuned"):
         rows = read_jsonl(run / f"evaluate/{name}.jsonl")
         rows = [{**row, "prompt": HOSTILE, "reply": HOSTILE, "reference": HOSTILE, "topic": HOSTILE} for row in rows]
@@ -122,17 +126,16 @@ def stop_at(run, stage, **facts):
     return read_page(run).text
 
 
-def test_the_verdict_comes_first_then_pictures_then_tables(run):
-    text = read_page(run).text
-    places = [
-        text.index(part) for part in (summarise_run(read_results(run), Words()).decision, "Pictures", "Base against")
-    ]
+def test_the_verdict_comes_first_then_pictures_then_tables(shown):
+    text = page_of(shown("en")).text
+    decision = summarise_run(read_results(shown("en")), Words()).decision
+    places = [text.index(part) for part in (decision, "Pictures", "Base against")]
     assert places == sorted(places)
     assert places[0] < 100
 
 
-def test_the_note_on_the_embedded_model_follows_the_verdict(run):
-    html = read_page(run).html
+def test_the_note_on_the_embedded_model_follows_the_verdict(shown):
+    html = page_of(shown("en")).html
     order = [
         html.index(part) for part in ('<div class="verdict', "The embedded model is a small Llama", 'class="lead"')
     ]
@@ -151,17 +154,17 @@ def test_the_page_counts_the_different_replies_and_the_cut_ones(run):
     assert page.html.count('lang="en">cut at the limit<') == 3, "a cut reply is not marked"
 
 
-def test_the_scores_show_the_interval_above_the_floor(run):
-    chrf = run.metrics("evaluate")["tuned"]["chrf"]
-    assert f"{chrf['low']:.2f} to {chrf['high']:.2f} {chrf['floor']:.2f}" in read_page(run).text
+def test_the_scores_show_the_interval_above_the_floor(shown):
+    chrf = shown("en").metrics("evaluate")["tuned"]["chrf"]
+    assert f"{chrf['low']:.2f} to {chrf['high']:.2f} {chrf['floor']:.2f}" in page_of(shown("en")).text
 
 
-def test_a_mailed_page_says_which_links_stay_behind(run):
-    assert "These pages open only inside the run's folder." in read_page(run).text
+def test_a_mailed_page_says_which_links_stay_behind(shown):
+    assert "These pages open only inside the run's folder." in page_of(shown("en")).text
 
 
-def test_every_term_of_a_table_is_explained_once(run):
-    html = read_page(run).html
+def test_every_term_of_a_table_is_explained_once(shown):
+    html = page_of(shown("en")).html
     targets = re.findall(r'popovertarget="([^"]+)"', html)
     explained = re.findall(r'<p popover id="([^"]+)"', html)
     assert "term-floor" in explained
@@ -169,8 +172,8 @@ def test_every_term_of_a_table_is_explained_once(run):
     assert set(targets) == set(explained)
 
 
-def test_a_page_in_bengali_leaves_no_english_heading(run):
-    page = read_page(run, "bn")
+def test_a_page_in_bengali_leaves_no_english_heading(shown):
+    page = page_of(shown("bn"))
     assert page.html.startswith('<!doctype html>\n<html lang="bn">')
     headings = re.findall(r"<h[23]>([^<]*)</h[23]>", page.html)
     assert len(headings) > 10
@@ -189,21 +192,22 @@ def test_a_planned_time_of_nearly_nothing_is_not_0_hours(run):
     assert "0.00 hours" not in text
 
 
-def test_a_plan_for_t4s_is_not_held_against_a_cpu(run):
-    text = read_page(run).text
+def test_a_plan_for_t4s_is_not_held_against_a_cpu(shown):
+    text = page_of(shown("en")).text
     assert "This run had no GPU" in text
     assert "time of evaluation" not in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_value_is_shown_as_a_machine_writes_it(run, language):
-    html = re.sub(r"(?s)<style.*?</style>|<pre.*?</pre>|<[^>]+>", "|", read_page(run, language).html)
+def test_no_value_is_shown_as_a_machine_writes_it(shown, language):
+    training = shown(language).metrics("train")
+    html = re.sub(r"(?s)<style.*?</style>|<pre.*?</pre>|<[^>]+>", "|", page_of(shown(language)).html)
     assert not re.search(r"\{&#39;|\[\{|T\d\d:\d\d|\+00:00|no, another", html)
-    assert f"{run.metrics('train')['total_parameters']:,}".translate(DIGITS[language]) in html
+    assert f"{training['total_parameters']:,}".translate(DIGITS[language]) in html
 
 
-def test_a_page_in_bengali_leaves_no_english_sentence(run):
-    page = read_page(run, "bn")
+def test_a_page_in_bengali_leaves_no_english_sentence(shown):
+    page = page_of(shown("bn"))
     names = r"\b(?:Noto|Sans|Bengali|Llama|LoRA|GPU|CPU|SHA|UTC|BLEU|ROUGE|sacreBLEU|Space|temperature|top)\b"
     lines = [re.sub(names, "", line) for line in page.lines if re.search("[\u0980-\u09fe]", line)]
     assert [line for line in lines if re.search(r"[A-Za-z]{3,} [A-Za-z]{2,} [A-Za-z]{2,}", line)] == []
@@ -211,14 +215,14 @@ def test_a_page_in_bengali_leaves_no_english_sentence(run):
     assert "foreign crisis number" not in page.text
 
 
-def test_a_heading_stands_once(run):
-    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", read_page(run).html)
+def test_a_heading_stands_once(shown):
+    headings = re.findall(r"<h[23]>([^<]*)</h[23]>", page_of(shown("en")).html)
     assert len(headings) == len(set(headings))
 
 
-def test_the_two_losses_are_explained_beside_each_other(run):
-    training = run.metrics("train")
-    text = read_page(run).text
+def test_the_two_losses_are_explained_beside_each_other(shown):
+    training = shown("en").metrics("train")
+    text = page_of(shown("en")).text
     losses = f"Training loss {training['train_loss']:.2f}, validation loss {training['val_loss']:.2f}. They are not"
     assert text.count(losses) == 2, "below the curves, and above the table"
 
@@ -290,10 +294,9 @@ BROKEN_WORDS = """() => [...document.querySelectorAll('.stacked td')].flatMap(ce
 
 @pytest.mark.browser
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_no_heading_on_a_phone_is_broken_within_a_word(run, browser, language):
-    write_report(run, 6, language)
+def test_no_heading_on_a_phone_is_broken_within_a_word(shown, browser, language):
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto((run / "report/index.html").as_uri())
+    page.goto((shown(language) / "report/index.html").as_uri())
     page.evaluate("document.fonts.ready")
     assert page.locator(".stacked td").count() > 20
     assert page.evaluate(BROKEN_WORDS) == []
@@ -313,10 +316,9 @@ def test_a_long_title_wraps_on_a_phone(run, browser):
 
 
 @pytest.mark.browser
-def test_a_phone_shows_every_column_of_the_scores(run, browser):
-    write_report(run, 6)
+def test_a_phone_shows_every_column_of_the_scores(shown, browser):
     page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.goto((run / "report/index.html").as_uri())
+    page.goto((shown("en") / "report/index.html").as_uri())
     scores = page.locator("table.stacked", has=page.get_by_text("floor", exact=True)).first  # not the table of gates
     cells = scores.locator("tbody tr").first.locator("td")
     assert cells.count() == 11
@@ -330,11 +332,10 @@ def test_a_phone_shows_every_column_of_the_scores(run, browser):
 
 
 @pytest.mark.browser
-def test_a_term_opens_by_tap_and_by_keyboard(run, browser):
-    write_report(run, 6)
+def test_a_term_opens_by_tap_and_by_keyboard(shown, browser):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     page = context.new_page()
-    page.goto((run / "report/index.html").as_uri())
+    page.goto((shown("en") / "report/index.html").as_uri())
     term, meaning = page.locator("[popovertarget=term-chrf]").first, page.locator("#term-chrf")
     page.locator("[popovertarget=term-floor]").first.tap()  # of a heading
     assert page.locator("#term-floor").is_visible()

@@ -21,6 +21,11 @@ LIKELIHOODS = ("perplexity", "bits_per_char", "token_accuracy")
 def read_page(run):
     """Writes a run's page anew, and returns its HTML."""
     write_report(run, 6)
+    return page_of(run)
+
+
+def page_of(run):
+    """Returns the page that a run has."""
     return (run / "report/index.html").read_text("utf-8")
 
 
@@ -58,34 +63,37 @@ def verdicts(page):
     return {name: (kind, verdict) for name, kind, verdict in cells}
 
 
-@pytest.fixture
-def worse(run):
-    """Writes the evaluation of a base model that repeats the references; returns its metrics."""
-    return score_replies(run, lambda row: row["reference"], lambda row: "কী জানি, বলতে পারছি না।")
+@pytest.fixture(scope="module")
+def worse(copied, tmp_path_factory):
+    """Returns the metrics and the page of a run whose base model repeats the references."""
+    run = copied(tmp_path_factory.mktemp("worse"))
+    metrics = score_replies(run, lambda row: row["reference"], lambda row: "কী জানি, বলতে পারছি না।")
+    return metrics, read_page(run)
 
 
-def test_a_worse_tuned_model_is_reported_as_worse_in_words(run, worse):
-    assert worse["tuned"]["chrf"]["value"] < worse["base"]["chrf"]["value"] == 100
-    page = read_page(run)
+def test_a_worse_tuned_model_is_reported_as_worse_in_words(worse):
+    metrics, page = worse
+    assert metrics["tuned"]["chrf"]["value"] < metrics["base"]["chrf"]["value"] == 100
     assert "worse, not better" in page
     assert "Worse than the base model; and with so few rows it cannot be told whether it answers" in page
     assert "of the reference answers rose" in page
 
 
-def test_a_worse_score_has_the_colour_of_worse(run, worse):
-    page = read_page(run)
-    shown = verdicts(page)
+def test_a_worse_score_has_the_colour_of_worse(worse):
+    _, page = worse
+    table = verdicts(page)
     for name in ("chrF++", "ROUGE-L", "BLEU (intl)", "perplexity of the answers", "token accuracy"):
-        assert shown[name] == ("worse", "worse"), f"{name}: {shown[name]}"
+        assert table[name] == ("worse", "worse"), f"{name}: {table[name]}"
     good, bad = (re.search(rf"--{name}: (#[0-9a-f]+)", page).group(1) for name in ("good", "bad"))
     assert good != bad
     assert ".worse { color: var(--bad)" in page
     assert ".better { color: var(--good)" in page
 
 
-def test_a_worse_topic_is_shown_by_its_name(run, worse):
-    assert all(group["delta"]["chrf"]["value"] < 0 for group in worse["topics"])
-    assert "বন্ধুত্ব" in read_page(run)
+def test_a_worse_topic_is_shown_by_its_name(worse):
+    metrics, page = worse
+    assert all(group["delta"]["chrf"]["value"] < 0 for group in metrics["topics"])
+    assert "বন্ধুত্ব" in page
 
 
 def test_a_copy_of_the_reference_is_better_everywhere(run):
@@ -108,14 +116,15 @@ def test_shuffled_references_as_replies_are_at_the_floor(run):
     assert verdicts(read_page(run))["chrF++"][1] == "at the floor"
 
 
-def test_the_rows_that_lost_most_are_shown_with_what_they_lost(run):
+def test_the_rows_that_lost_most_are_shown_with_what_they_lost(shown):
+    run = shown("en")
     samples = read_results(run).samples(6, 3)
     scores = pandas.read_csv(run / "evaluate/scores.csv").set_index("id")
     change = scores.tuned_chrf - scores.base_chrf
     seeded = {sample.id for sample in samples[:6]}
     rest = [row["id"] for row in read_jsonl(run / "evaluate/base.jsonl") if row["id"] not in seeded]
     assert [sample.id for sample in samples[6:]] == list(change[rest].sort_values(kind="stable").index[:3])
-    page = read_page(run)
+    page = page_of(run)
     assert len(re.findall(r"among those that (?:lost most|gained least): chrF\+\+ [-+]", page)) == 3
 
 
@@ -128,10 +137,11 @@ def test_a_question_takes_one_place_among_the_samples(run):
     assert len({sample.prompt for sample in samples}) == 6
 
 
-def test_a_row_that_gained_is_not_called_a_loss(run):
+def test_a_row_that_gained_is_not_called_a_loss(shown):
+    run = shown("en")
     samples = read_results(run).samples(6, 3)[6:]
     assert [sample.why for sample in samples] == ["lost" if sample.change < 0 else "gained" for sample in samples]
-    page = read_page(run)
+    page = page_of(run)
     assert not re.search(r"lost most: chrF\+\+ \+", page)
     assert not re.search(r"gained least: chrF\+\+ -[1-9]", page)
 
@@ -165,9 +175,10 @@ def rated(run):
     return run
 
 
-def test_a_run_without_ratings_shows_none(run):
+def test_a_run_without_ratings_shows_none(shown):
+    run = shown("en")
     assert read_results(run).ratings == {}
-    assert "Krippendorff" not in read_page(run)
+    assert "Krippendorff" not in page_of(run)
 
 
 def test_the_ratings_that_people_send_back_are_on_the_page(rated):

@@ -89,7 +89,7 @@ class Kaggle:
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        threading.Thread(target=self.http.serve_forever, args=(0.02,), daemon=True).start()
         self.real = kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD]
         kaggle_env._env_to_endpoint[kaggle_env.KaggleEnv.PROD] = self.address
         return self

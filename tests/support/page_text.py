@@ -1,6 +1,8 @@
 """Reads an HTML page as a reader sees it, and finds the numbers on it that no file of the run holds."""
 
+import bisect
 import csv
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -89,7 +91,7 @@ def numbers_of(folder):
     ):  # counts that a page makes of rows: different replies, and those that were cut
         rows = read_jsonl(path)
         values += [len({row.get("reply") for row in rows}), sum(bool(row.get("hit_cap")) for row in rows)]
-    numbers = {float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)}
     return sorted(numbers), "\n".join(visible_text(v) for v in values if isinstance(v, str))
 
 
@@ -107,10 +109,13 @@ def unknown_numbers(page, folder):
             slack = 0.5 * 10.0**-digits * 1.001 if "e" not in shown else abs(value) * 0.05
             if shown.lstrip("+-") in PROSE or shown in texts:
                 continue
-            if not any(
-                abs(number * scale - value) <= (slack if digits or abs(value) > 999 else 1e-9)
-                for number in known
-                for scale in (1, 100, *([UNITS[unit]] if unit in UNITS else []))
-            ):
+            slack = slack if digits or abs(value) > 999 else 1e-9
+            if not any(is_near(known, value, slack, scale) for scale in (1, 100, UNITS.get(unit, 1))):
                 unknown.append(shown)
     return unknown
+
+
+def is_near(known, value, slack, scale):
+    """Returns whether one of the sorted numbers, times the scale, is within the slack of a value."""
+    place = bisect.bisect_left(known, value / scale)
+    return any(abs(number * scale - value) <= slack for number in known[max(0, place - 1) : place + 1])

@@ -4,6 +4,7 @@ import base64
 import io
 import sys
 import tarfile
+from functools import lru_cache
 from pathlib import Path
 
 from helpers.kaggle.job import Job
@@ -17,6 +18,7 @@ from helpers.runs.record import Run
 
 SUITE = ("src/helpers", "notebooks", *REQUIREMENTS, LOCK, "pyproject.toml")
 LINE = 4000  # characters of the packed suite in a line of the notebook: short ones would add an eighth to Kaggle's 1 MB
+PLACE = "the packed suite"  # where it goes in the notebook's code
 LISTING = "files.json"  # a session's last file: size and SHA-256 of all others of the run
 
 
@@ -32,13 +34,19 @@ def suite_files() -> dict[str, Path]:
 
 def pack_suite() -> bytes:
     """Returns the suite as a tar.xz, the same for the same files. Raises Refused outside a checkout."""
-    content = io.BytesIO()
-    with tarfile.open(fileobj=content, mode="w:xz") as tar:
-        for name, path in suite_files().items():
+    return pack_files(tuple((name, path.read_bytes()) for name, path in suite_files().items()))
+
+
+@lru_cache(maxsize=1)  # the sessions of a chain take the same
+def pack_files(files: tuple[tuple[str, bytes], ...]) -> bytes:
+    """Returns files as a tar.xz."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        for name, content in files:
             entry = tarfile.TarInfo(name)
-            entry.size = path.stat().st_size
-            tar.addfile(entry, io.BytesIO(path.read_bytes()))
-    return content.getvalue()
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()
 
 
 def session_notebook(job: Job, number: int, hours: float) -> str:
@@ -53,8 +61,10 @@ def session_notebook(job: Job, number: int, hours: float) -> str:
     arguments = [*job.arguments, *(["--set", f"shared.session.hours={hours:.2f}"] if hours else [])]
     packed = base64.b64encode(pack_suite()).decode()
     suite = "".join(f"{packed[place : place + LINE]}\n" for place in range(0, len(packed), LINE))
-    source = jinja2.Template(template).render(run_name=job.run.name, number=number, arguments=arguments, suite=suite)
+    source = jinja2.Template(template).render(run_name=job.run.name, number=number, arguments=arguments, suite=PLACE)
     notebook = jupytext.reads(source, fmt="py:percent")
+    code = notebook.cells[1]
+    code.source = code.source.replace(PLACE, suite)  # only now: jupytext would read so long a text for seconds
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     for place, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{place}"  # else random: the same session would have another text every time

@@ -32,4 +32,4 @@ def reply_sizes(prompts: Sequence[int], new_tokens: int) -> list[int]:
 
 def padded_tokens(batch: Sequence[int], lengths: Sequence[int]) -> int:
     """Returns the tokens that a micro-batch computes, pads included: rows × the longest."""
-    return len(batch) * max(lengths[row] for row in batch)
+    return len(batch) * max(map(lengths.__getitem__, batch))

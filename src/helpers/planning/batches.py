@@ -5,6 +5,7 @@ import random
 from collections.abc import Sequence
 from functools import partial
 from itertools import chain
+from operator import itemgetter
 
 from helpers.models.batching import cut_batches, padded_tokens
 from helpers.planning.config import TrainingConfig
@@ -70,12 +71,17 @@ def count_steps(config: TrainingConfig, schedule: Schedule) -> int:
 
 def split_largest(batches: list[MicroBatch], number: int, lengths: Sequence[int]) -> None:
     """Halves the largest micro-batches in place until there are `number`, or none has two rows."""
+    if len(batches) >= number:
+        return
+    sizes = [(len(batch) > 1, padded_tokens(batch, lengths)) for batch in batches]
     while len(batches) < number:
-        largest = max(range(len(batches)), key=lambda at: (len(batches[at]) > 1, padded_tokens(batches[at], lengths)))
+        largest = max(range(len(batches)), key=sizes.__getitem__)
         batch = batches[largest]
         if len(batch) == 1:
             return
-        batches[largest : largest + 1] = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        halves = [batch[: len(batch) // 2], batch[len(batch) // 2 :]]
+        batches[largest : largest + 1] = halves
+        sizes[largest : largest + 1] = [(len(half) > 1, padded_tokens(half, lengths)) for half in halves]
 
 
 def deal_step(batches: list[MicroBatch], lengths: Sequence[int], world: int) -> Step:
@@ -83,22 +89,22 @@ def deal_step(batches: list[MicroBatch], lengths: Sequence[int], world: int) -> 
     if world == 1:
         return [batches]
     split_largest(batches, -(-len(batches) // world) * world, lengths)
-    tokens = partial(padded_tokens, lengths=lengths)
-    by_size = sorted(batches, key=tokens, reverse=True)
-    shares = [by_size[rank::world] for rank in range(world)]
+    sized = sorted(((padded_tokens(batch, lengths), batch) for batch in batches), key=itemgetter(0), reverse=True)
+    shares = [sized[rank::world] for rank in range(world)]
     while True:
-        loads = [sum(map(tokens, share)) for share in shares]
+        loads = [sum(tokens for tokens, _ in share) for share in shares]
         heavy, light = shares[loads.index(max(loads))], shares[loads.index(min(loads))]
         gap = max(loads) - min(loads)
         swaps = [
-            (abs(gap - 2 * (tokens(more) - tokens(less))), i, j)
-            for i, more in enumerate(heavy)
-            for j, less in enumerate(light)
+            (abs(gap - 2 * (more - less)), i, j)
+            for i, (more, _) in enumerate(heavy)
+            for j, (less, _) in enumerate(light)
         ]
         new_gap, i, j = min(swaps, default=(gap, 0, 0))
         if new_gap >= gap:
-            return [sorted(share, key=tokens, reverse=True) for share in shares]
+            break
         heavy[i], light[j] = light[j], heavy[i]
+    return [[batch for _, batch in sorted(share, key=itemgetter(0), reverse=True)] for share in shares]
 
 
 def uses_checkpointing(tokens: int, config: TrainingConfig, limit: int = 0) -> bool:

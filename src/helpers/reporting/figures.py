@@ -53,13 +53,19 @@ def create_axes(*grid: int, **layout: Any) -> tuple["Figure", Any]:
 
 def save_figure(figure: "Figure", folder: Path, name: str, close: bool = True) -> bytes:
     """Writes a figure as name.png and name.svg into a folder and returns the SVG; a closed one no notebook shows."""
-    files = {"png": io.BytesIO(), "svg": io.BytesIO()}
-    if layout := figure.get_layout_engine():  # once: savefig would do it again for every file
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    files, shown = {"png": io.BytesIO(), "svg": io.BytesIO()}, (figure.canvas, figure.dpi)
+    if layout := figure.get_layout_engine():  # once: savefig would do it again for every file, and draw twice for it
         layout.execute(figure)
         figure.set_layout_engine("none")
+    figure.dpi = load_pyplot().rcParams["savefig.dpi"]
+    FigureCanvasAgg(figure).print_png(files["png"])
+    FigureCanvasSVG(figure).print_svg(files["svg"], metadata={"Date": None})
     for kind, file in files.items():
-        figure.savefig(file, format=kind, metadata={"Date": None} if kind == "svg" else None)
         write_bytes(folder / f"{name}.{kind}", file.getvalue())
+    figure.canvas, figure.dpi = shown
     if close:
         load_pyplot().close(figure)
     return files["svg"].getvalue()

@@ -149,6 +149,7 @@ def _nested_model(stage: str, name: str, default: dict) -> Any:
     return create_model(name, __config__=STRICT, **fields) if fields else dict
 
 
+@cache
 def stage_model(stage: str) -> type[BaseModel]:
     """Returns the pydantic model of a stage's parameters cell: names, types, ranges; nothing else is allowed."""
     fields: dict[str, Any] = {}
