@@ -125,7 +125,7 @@ def test_a_promise_of_hours_is_kept_by_the_measured_speed(run, monkeypatch):
     fake_measuring(monkeypatch, times=1.5)
     config, plan = plan_session(run, promised)
     assert config.promise.speed_from == plan.speed_from
-    assert config.promise.epochs > by_constants.promise.epochs
+    assert config.promise.train_rows > by_constants.promise.train_rows
 
 
 def test_a_promise_that_this_gpu_cannot_keep_is_refused(run, monkeypatch):
