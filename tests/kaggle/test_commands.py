@@ -308,7 +308,7 @@ def notebook():
 
 def test_a_sessions_notebook_holds_the_whole_suite(notebook):
     tree = ast.parse("".join(json.loads(notebook)["cells"][1]["source"]))
-    packed = base64.b64decode(ast.literal_eval(tree.body[0].value))
+    packed = base64.b85decode(ast.literal_eval(tree.body[0].value).replace("\n", ""))
     with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
         names = tar.getnames()
         for name in names:

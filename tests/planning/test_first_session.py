@@ -131,7 +131,7 @@ def test_a_promise_of_hours_is_kept_by_the_measured_speed(run, monkeypatch):
 def test_a_promise_that_this_gpu_cannot_keep_is_refused(run, monkeypatch):
     fake_measuring(monkeypatch, times=0.05)
     with pytest.raises(Refused, match="held-out rows. Promise .* hours or more"):
-        plan_session(run, flagship("train.session.total_hours=4"))
+        plan_session(run, flagship("train.session.total_hours=6"))
 
 
 def test_what_the_libraries_print_is_not_shown(run, monkeypatch, capsys):
