@@ -90,7 +90,7 @@ def test_hours_for_not_even_the_least_are_refused(tmp_path, capsys):
     assert main(["run", *arguments, "--hours", "0.3", "--dry-run"]) == 2
     error = capsys.readouterr().err
     assert "session.total_hours is 0.3: 0.25 of them are kept in reserve, and the least takes an estimated 0." in error
-    assert "1 epochs of 1,000 training rows, 500 held-out rows" in error
+    assert "hours by a T4's constants: 1 epoch of 1,000 training rows, 500 held-out rows" in error
     enough = re.search(r"Promise ([\d.]+) hours or more", error)[1]
     assert main(["plan", *arguments, "--hours", enough]) == 0
     assert not list(tmp_path.iterdir())
