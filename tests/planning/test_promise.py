@@ -96,6 +96,16 @@ def test_hours_for_not_even_the_least_are_refused(tmp_path, capsys):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("gib", "kept"), [([], False), ([15.0], True)])
+def test_on_a_cpu_the_hours_are_no_promise(gib, kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.planning.checks.gpu_gib", lambda: gib)
+    arguments = ["--preset", "demo", "--outputs", str(tmp_path), "--hours", "0.1", "--dry-run"]
+    assert main(["run", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "# Promised to end inside 0.1 hours" in printed
+    assert ("a CPU is slower than the estimate: the hours may not be kept." in printed) is not kept
+
+
 @pytest.mark.parametrize(("command", "options"), [("plan", []), ("run", ["--dry-run"])])
 def test_what_is_given_up_is_said_before_anything_starts(command, options, tmp_path, capsys):
     small = ["--set", "prepare_data.max_rows=6000", "--hours", "1.2"]

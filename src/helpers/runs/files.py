@@ -47,9 +47,7 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-MEND_JSON = (
-    "Run the command that made it again: what can be made from it is made anew, and every checkpoint is kept."
-)
+MEND_JSON = "Run the command that made it again: what can be made from it is made anew, and every checkpoint is kept."
 
 
 def read_json(path: Path, mend: str = MEND_JSON) -> Any:
