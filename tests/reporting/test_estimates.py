@@ -231,4 +231,11 @@ def test_the_page_of_a_gpu_has_ratios_and_causes(run, language):
         > 3
     )
     assert {"en": "ratio", "bn": "অনুপাত"}[language] in page.text
+    table = (
+        (run / "report/index.html")
+        .read_text("utf-8")
+        .partition(f"<h3>{Words(language).say('page.plan')}</h3>")[2]
+        .partition("</table>")[0]
+    )
+    assert set(re.findall(r'<td[^>]* class="([^"]*)"[^>]*>[0-9০-৯]', table)) == {"n"}  # aligned as its column
     assert unknown_numbers(page, run.folder) == []
