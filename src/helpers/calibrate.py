@@ -23,6 +23,7 @@ from helpers.planning.calibration import (
     find_model,
     keep_calibration,
     model_settings,
+    read_calibrations,
     run_calibrations,
 )
 from helpers.planning.config import TrainingConfig
@@ -107,9 +108,11 @@ def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], Non
     """Measures this machine with `config`'s model, keeps it in the folder of runs, and returns it.
 
     Without a GPU only what a CPU has is measured, and nothing is kept: plans are for GPUs. `report` takes lines. All
-    that uses the GPU runs in processes of its own, and leaves nothing on it. Raises RuntimeError when one fails.
+    that uses the GPU runs in processes of its own, and leaves nothing on it. Raises RuntimeError when one fails,
+    Refused for a damaged calibration there.
     """
     began = time.monotonic()
+    read_calibrations(outputs)  # a damaged file is refused before minutes of measuring, not after
     export_secrets()
     with tempfile.TemporaryDirectory(prefix="calibrate-") as name:
         folder = Path(name)

@@ -116,8 +116,25 @@ def test_a_damaged_calibration_is_refused_by_its_field(tmp_path):
     with pytest.raises(Refused, match=r"calibration.json: products is 'fast'.*Remove it"):
         find_speed(training_config(), Run(tmp_path / "x"))
     file.write_text("{")
-    with pytest.raises(Refused, match="calibration.json is not valid JSON"):
+    with pytest.raises(Refused, match=r"calibration.json is not valid JSON.*Remove it"):
         find_speed(training_config(), Run(tmp_path / "x"))
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("field", ["products", "disk", "mirror"])
+def test_a_rate_that_no_gpu_has_is_refused(tmp_path, field, value):
+    damaged = calibration().model_dump() | {field: value}
+    (tmp_path / FILE).write_text(json.dumps({T4: damaged}))
+    with pytest.raises(Refused, match=rf"calibration.json: {field} is .*Remove it"):
+        find_speed(training_config(), Run(tmp_path / "x"))
+
+
+def test_a_damaged_calibration_is_refused_before_measuring(tmp_path, monkeypatch):
+    parts = fake_measuring(monkeypatch)
+    (tmp_path / FILE).write_text("{")
+    with pytest.raises(Refused, match="Remove it"):
+        calibrate(training_config(), tmp_path, print)
+    assert parts == []
 
 
 def test_a_line_is_straight_between_its_points_and_beyond():

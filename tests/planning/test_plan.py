@@ -1,6 +1,7 @@
 """What a run will cost, before it starts."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -133,6 +134,14 @@ def test_validations_and_checkpoints_take_hours_as_often_as_due(tmp_path):
 )
 def test_a_short_estimate_is_not_0_hours(hours, text):
     assert describe_hours(hours) == text
+
+
+@pytest.mark.parametrize(("hours", "options", "length"), [(0, [], 12), (2, [], 2), (2, ["--session-hours", "6"], 6)])
+def test_sessions_are_as_long_as_the_settings_say(hours, options, length, tmp_path, capsys):
+    sets = ["--set", f"shared.session.hours={hours}"]
+    assert main(["plan", "--preset", "kaggle-t4x2", "--outputs", str(tmp_path), *sets, *options, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["sessions"] == math.ceil(plan["hours"]["total"] / length)
 
 
 def test_the_table_has_the_plan_in_words(tmp_path):

@@ -90,10 +90,20 @@ def test_hours_for_not_even_the_least_are_refused(tmp_path, capsys):
     assert main(["run", *arguments, "--hours", "0.3", "--dry-run"]) == 2
     error = capsys.readouterr().err
     assert "session.total_hours is 0.3: 0.25 of them are kept in reserve, and the least takes an estimated 0." in error
-    assert "1 epochs of 1,000 training rows, 500 held-out rows" in error
+    assert "hours by a T4's constants: 1 epoch of 1,000 training rows, 500 held-out rows" in error
     enough = re.search(r"Promise ([\d.]+) hours or more", error)[1]
     assert main(["plan", *arguments, "--hours", enough]) == 0
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("gib", "kept"), [([], False), ([15.0], True)])
+def test_on_a_cpu_the_hours_are_no_promise(gib, kept, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("helpers.planning.checks.gpu_gib", lambda: gib)
+    arguments = ["--preset", "demo", "--outputs", str(tmp_path), "--hours", "0.1", "--dry-run"]
+    assert main(["run", *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "# Promised to end inside 0.1 hours" in printed
+    assert ("a CPU is slower than the estimate: the hours may not be kept." in printed) is not kept
 
 
 @pytest.mark.parametrize(("command", "options"), [("plan", []), ("run", ["--dry-run"])])

@@ -106,7 +106,10 @@ PLANTED = [  # what is planted in the run's records, in which line it shows, and
     (slower(40000), {}, (STEPS, TOKENS), "gpu"),
     (slower(40000), {"gpu": "NVIDIA L4"}, (STEPS, TOKENS), "other_gpu"),
     ({"train.seconds.validate": 3600, "train.events.validations": 30}, {}, ("time of validation",), "validations"),
-    ({"train.seconds.validate": 3600}, {}, ("time of validation",), "gpu"),
+    ({"train.seconds.validate": 3600}, {}, ("time of validation",), "unknown"),
+    ({**slower(40000), "train.seconds.validate": 3600}, {}, ("time of validation",), "gpu"),
+    ({**slower(16000), "train.seconds.validate": 3600}, {}, ("time of validation",), "unknown"),
+    ({"train.seconds.validate": 10800, "train.hours": 10.2}, {}, ("time in all",), "part"),
     ({"train.seconds.checkpoints": 3600, "train.events.checkpoints": 160}, {}, ("time of checkpoints",), "checkpoints"),
     ({"train.seconds.checkpoints": 3600}, {}, ("time of checkpoints",), "disk"),
     ({}, {"evaluation_hours": 1.2, "new_tokens": 100}, (EVALUATED,), "replies"),
@@ -168,6 +171,15 @@ def test_all_hours_are_off_by_the_gpu_of_the_stage_that_is():
     assert (total["what"], total["cause"], total["rate"]) == ("time in all", "gpu", pytest.approx(2.5 / 7))
 
 
+def test_a_gpu_as_fast_as_planned_is_not_blamed():
+    results = make_results({"train.seconds.validate": 10800, "train.hours": 10.2})
+    assert describe_estimates(results, Words()) == [
+        "time of validation: 30.00 times the estimate. Nothing that was recorded explains half of the difference.",
+        "time in all: 1.31 times the estimate. Likeliest cause: the time of validation, which was 2.90 hours off its "
+        "estimate.",
+    ]
+
+
 def test_resumes_are_counted_where_loading_is_the_cause():
     results = make_results({"evaluate.seconds.load": 7200}, evaluation_hours=3.4, loads=2)
     assert "(sessions: 2)" in describe_estimates(results, Words())[-1]
@@ -219,4 +231,11 @@ def test_the_page_of_a_gpu_has_ratios_and_causes(run, language):
         > 3
     )
     assert {"en": "ratio", "bn": "অনুপাত"}[language] in page.text
+    table = (
+        (run / "report/index.html")
+        .read_text("utf-8")
+        .partition(f"<h3>{Words(language).say('page.plan')}</h3>")[2]
+        .partition("</table>")[0]
+    )
+    assert set(re.findall(r'<td[^>]* class="([^"]*)"[^>]*>[0-9০-৯]', table)) == {"n"}  # aligned as its column
     assert unknown_numbers(page, run.folder) == []

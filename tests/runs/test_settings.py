@@ -31,6 +31,7 @@ def resolved(*sets, preset="demo", tiny=False):
     [
         ("train.learning_rat=1e-4", "train.learning_rat is not a setting. Did you mean 'learning_rate'?"),
         ("trian.seed=1", "no stage 'trian'. Did you mean 'train'?"),
+        ("session.total_hours=6", "no stage 'session'. Did you mean 'shared.session'?"),
         ("train.seed=abc", "train.seed is 'abc' (str): expected int"),
         ("train.load_in_4bit=1", "train.load_in_4bit is 1 (int): expected bool"),
         ("train.max_tokens=true", "train.max_tokens is True (bool): expected int"),

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from helpers.models.families import Shape, count_parameters, model_shape, target_modules
 from helpers.planning.config import TrainingConfig
@@ -15,16 +15,20 @@ from helpers.runs.files import read_json, write_json
 from helpers.runs.record import Run
 
 FILE = "calibration.json"  # in the folder of all runs
+MEND = "Remove it: plans are by a T4's constants until `python -m helpers calibrate --preset NAME` measures anew."
 PLANNED_GPU = "Tesla T4"  # where there is none
 LAYER_KEYS = "hidden_size intermediate_size num_attention_heads num_key_value_heads vocab_size"
+
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Point(BaseModel, frozen=True):
     """Seconds of one pass for `number` tokens, or rows: of one decoder layer, and of all besides the layers."""
 
-    number: float
-    layer: float
-    rest: float
+    number: Rate
+    layer: Seconds
+    rest: Seconds
 
 
 class MeasuredModel(BaseModel, frozen=True):
@@ -35,7 +39,7 @@ class MeasuredModel(BaseModel, frozen=True):
     training: Point  # of one micro-batch, its share of the optimizer's work included
     forward: list[Point]
     decode_step: list[Point]  # by rows, none of which has tokens before
-    cached_token: float  # seconds of one layer in such a step, per token before
+    cached_token: Seconds  # seconds of one layer in such a step, per token before
 
 
 class Calibration(BaseModel, frozen=True):
@@ -44,12 +48,12 @@ class Calibration(BaseModel, frozen=True):
     date: str  # ISO 8601 in UTC
     gpus: int
     versions: dict[str, str]
-    products: float
-    copies: float  # read and written
-    disk: float
-    mirror: float | None = None
-    downloads: float | None = None  # from the Hugging Face Hub, by one connection
-    all_reduce: float | None = None  # of the message that each GPU sends
+    products: Rate
+    copies: Rate  # read and written
+    disk: Rate
+    mirror: Rate | None = None
+    downloads: Rate | None = None  # from the Hugging Face Hub, by one connection
+    all_reduce: Rate | None = None  # of the message that each GPU sends
     seconds: float | None = None  # that measuring took
     models: list[MeasuredModel] = []
 
@@ -60,8 +64,8 @@ def read_calibrations(outputs: Path) -> dict[str, Calibration]:
     file = outputs / FILE
     if not file.is_file():
         return {}
-    with reading(file, "Remove it, and measure anew: python -m helpers calibrate."):
-        return {gpu: Calibration.model_validate(each) for gpu, each in read_json(file).items()}
+    with reading(file, MEND):
+        return {gpu: Calibration.model_validate(each) for gpu, each in read_json(file, MEND).items()}
 
 
 def run_calibrations(run: Run) -> dict[str, Calibration]:

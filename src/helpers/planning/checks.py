@@ -278,4 +278,6 @@ def note_promise(settings: Settings, run: Run, gpus: int = 0, anew: bool = False
         plan = plan_preset(settings, run, min(gpu_gib(), default=T4_GIB), gpus=gpus, anew=anew)
     except ValueError as error:
         return f"02_train decides what is given up for session.total_hours, once it can be estimated: {error}"
-    return describe_promise(Promise(**plan.promise or {}))
+    on_cpu = settings["train"]["base_model"] == "embedded" and not gpu_gib()
+    slower = " No GPU is here, and a CPU is slower than the estimate: the hours may not be kept." if on_cpu else ""
+    return describe_promise(Promise(**plan.promise or {})) + slower

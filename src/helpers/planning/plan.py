@@ -28,6 +28,7 @@ from helpers.planning.speed import seconds_of
 from helpers.platforms.machine import gpu_gib as gpu_memory
 from helpers.platforms.machine import gpu_names
 from helpers.runs.record import Run
+from helpers.runs.session import SESSION_HOURS
 from helpers.runs.settings import Settings, default_settings
 
 
@@ -64,14 +65,15 @@ def plan_preset(
     settings: Settings,
     run: Run,
     gpu_gib: float = T4_GIB,
-    session_hours: float = 12.0,
+    session_hours: float = 0.0,
     gpu: str = "",
     gpus: int = 0,
     anew: bool = False,
     known: tuple[list[int], str] | None = None,
 ) -> Plan:
     """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for `gpus` GPUs of `gpu_gib`
-    (0: as many as are asked for) with the speed of `gpu`, "" for the one that is here.
+    (0: as many as are asked for) with the speed of `gpu`, "" for the one that is here, in sessions of `session_hours`
+    (0: of session.hours, a platform's limit where that is 0).
 
     `known` are the rows' tokens, ascending, and where they are from; None: as `row_lengths` tells them.
     Raises ValueError when the run cannot fit, with the setting that would, as `configure_training` and `fit_gpus` do,
@@ -106,7 +108,7 @@ def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
     rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
     planned = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
     planned = keep_promise(run, planned, rows, evaluation)
-    plan = make_plan(planned, rows, evaluation, min(gpus, default=T4_GIB), 12.0, run)
+    plan = make_plan(planned, rows, evaluation, min(gpus, default=T4_GIB), 0.0, run)
     if plan.promise and not is_plan_for(asdict(plan), gpu_names()):
         print(f"This machine is another than the estimate is for ({plan.speed_from}): the hours may be others.")
     return with_promise(config, planned.promise), plan
@@ -124,6 +126,7 @@ def make_plan(
     """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `run` and its folder may hold a
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
+    limit = session_hours or config.session.get("hours") or SESSION_HOURS["kaggle"]
     if promise := config.promise:
         rows, evaluation = promised_rows(promise, rows, evaluation)
     schedule = schedule_steps(rows.train, config, world)
@@ -155,7 +158,7 @@ def make_plan(
         writing_share=answering.written / (answering.written + answering.read),
         evaluation_share=(hours["evaluate"] + hours["validate"]) / hours["total"],
         speed_from=speed.source,
-        sessions=max(1, math.ceil(hours["total"] / session_hours)),
+        sessions=max(1, math.ceil(hours["total"] / limit)),
         lengths_from=rows.source,
         promise=config.promise.model_dump() if config.promise else None,
     )

@@ -131,7 +131,8 @@ def _describe_refusal(least: Promise, max_steps: int) -> str:
     taken = least.spent + least.estimated
     needed = math.ceil(100 * max(taken / (1 - RESERVE), taken + least.reserve)) / 100
     spent = f", {least.spent:.2f} are spent" if least.spent else ""
-    length = f"{max_steps:,} steps (sft.max_steps)" if max_steps > 0 else f"{least.epochs:g} epochs"
+    epochs = f"{least.epochs:g} epoch{'s' * (least.epochs != 1)}"
+    length = f"{max_steps:,} steps (sft.max_steps)" if max_steps > 0 else epochs
     return (
         f"session.total_hours is {least.hours:g}: {least.reserve:.2f} of them are kept in reserve{spent}, and the "
         f"least takes an estimated {least.estimated:.2f} hours by {least.speed_from}: {length} of {least.train_rows:,} "

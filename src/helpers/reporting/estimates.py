@@ -228,12 +228,28 @@ def _time_lines(run: Measured) -> list[Line]:
         rate = planned / actual if planned and actual else 0.0
         residual = run.gpu_cause("evaluate" if name == "evaluate" else "train", rate)
         residual = Cause("disk", facts={"rate": rate}) if name == "checkpoints" else residual
-        if name == "total" and seconds:  # that of the part which differs most
-            gap = seconds[1] - seconds[0]
-            residual = max(lines, key=lambda line: line.difference * gap).residual
+        if name == "validate" and not _is_as_far_off(rate, lines[0].ratio):  # the same GPU, in the same stage
+            residual = UNKNOWN
+        if name == "total" and seconds:
+            residual = _residual_of_all(lines, seconds[1] - seconds[0])
         hours = (None if value is None else value / 3600 for value in (planned, actual))
         lines.append(Line(what, *hours, seconds=seconds, causes=causes[name], residual=residual))
     return lines
+
+
+def _is_as_far_off(rate: float, steps: float | None) -> bool:
+    """Returns whether steps that took `steps` times their estimate are outside the tolerance to the same side as a
+    validation at `rate`, so that both may be the GPU's."""
+    return steps is not None and abs(steps - 1) > TOLERANCE and (steps > 1) == (rate < 1)
+
+
+def _residual_of_all(lines: list[Line], gap: float) -> Cause:
+    """Returns the residual of the part that differs most; that part itself where its cause is not known, and it makes
+    half of the difference in all."""
+    most = max(lines, key=lambda line: line.difference * gap)
+    if most.residual != UNKNOWN or not gap or most.difference / gap < EXPLAINED:
+        return most.residual
+    return _timed("part", abs(most.difference), line=most.what)
 
 
 def estimate_facts(results: Results) -> list[dict[str, Any]]:
@@ -251,6 +267,8 @@ def describe_estimates(results: Results, words: Words) -> list[str]:
     sentences = []
     for facts in [facts for facts in estimate_facts(results) if "cause" in facts]:
         shown = facts | {name: words.share(facts[name]) for name in ("rate", "part") if name in facts}
+        if "line" in facts:
+            shown["line"] = words.name(facts["line"])
         if "seconds" in facts:
             shown["time"] = words.duration(facts["seconds"] / 3600)
         parts = [words.say("page.off_by", what=words.name(facts["what"]), ratio=facts["ratio"])]

@@ -47,15 +47,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads one JSON file. Raises ValueError with its name where it is damaged."""
+MEND_JSON = "Run the command that made it again: what can be made from it is made anew, and every checkpoint is kept."
+
+
+def read_json(path: Path, mend: str = MEND_JSON) -> Any:
+    """Reads one JSON file. Raises ValueError with its name, and what mends it, where it is damaged."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested without end
-        raise ValueError(
-            f"{path} is not valid JSON ({error}). Run the command that made it again: what can be made from it is made "
-            f"anew, and every checkpoint is kept."
-        ) from error
+        raise ValueError(f"{path} is not valid JSON ({error}). {mend}") from error
 
 
 def take_separator_line(text: str) -> tuple[str, str]:

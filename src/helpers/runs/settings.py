@@ -230,7 +230,8 @@ def layer_settings(settings: Settings, added: dict, where: str, from_text: bool 
     cells = {stage: parameters_cell(stage) for stage in STAGES}
     for section, values in added.items():
         if section not in {"shared", *STAGES}:
-            raise Refused(f"{where}: no stage {section!r}.{suggest_name(str(section), ['shared', *STAGES])}")
+            shared = f" Did you mean 'shared.{section}'?" if any(section in cell for cell in cells.values()) else ""
+            raise Refused(f"{where}: no stage {section!r}.{shared or suggest_name(str(section), ['shared', *STAGES])}")
         if not isinstance(values, dict):
             raise Refused(f"{where}: {section} is {values!r}: expected settings below it, as name: value.")
         stages = [section] if section in STAGES else list(STAGES)
