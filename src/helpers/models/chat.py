@@ -183,8 +183,9 @@ def split_into_pieces(tokenizer: Tokenizer, example: dict[str, list[int]]) -> li
     trained = [label != IGNORED for label in example["labels"]]
     for place, token in enumerate(example["input_ids"]):
         pending.append(token)
-        text = tokenizer.decode([*before, *pending], skip_special_tokens=False)
-        text = text.removeprefix(tokenizer.decode(before, skip_special_tokens=False))
+        text, shown = (tokenizer.decode(ids, skip_special_tokens=False) for ids in ([*before, *pending], before))
+        whole = text.startswith(shown)  # not where the labels begin inside a letter
+        text = text.removeprefix(shown) if whole else tokenizer.decode(pending, skip_special_tokens=False)
         ends = place + 1 == len(trained) or trained[place + 1] != trained[place]
         if text.endswith("\ufffd") and not ends:
             continue
