@@ -84,7 +84,7 @@ def test_the_fewest_hours_come_first(models, tmp_path, capsys):
     assert [bool(each["problem"]) for each in candidates] == [False] * 3 + [True] * 2
     problems = {each["base_model"].split("/")[-1]: each["problem"] for each in candidates}
     assert "model_type 'phi3'" in problems["odd"]
-    assert "not in the cache, and HF_HUB_OFFLINE is set" in problems["nothing"]
+    assert "has to be downloaded, and HF_HUB_OFFLINE is set" in problems["nothing"]
     own = next(each for each in candidates if each["base_model"] == str(models["Qwen 3"]))
     assert (own["licence"], own["gated"], own["total_parameters"] // 10**7) == ("apache-2.0", "no", 405)
 
@@ -126,6 +126,17 @@ def test_a_model_of_the_hub_needs_no_weights(models, tmp_path):
     assert only["problem"] == ""
     assert any(path.endswith("config.json") for path in asked)
     assert not any(path.endswith(".safetensors") for path in asked)
+
+
+def test_a_gated_model_is_told_with_the_way_to_its_files(models, tmp_path):
+    files = {file.name: file.read_bytes() for file in models["Qwen 3"].iterdir()}
+    with Hub({"someone/gated": files}, gated={"someone/gated"}) as hub:
+        done = ask_hub(hub.address, tmp_path, "someone/gated", "someone/missing", "--json")
+        address = hub.address
+    assert done.returncode == 0, done.stderr
+    gated, missing = json.loads(done.stdout)
+    assert f"is gated. Accept its terms at {address}/someone/gated" in gated["problem"]
+    assert f"is not at {address}, or it is private" in missing["problem"]
 
 
 def test_the_table_has_a_line_per_model(models, tmp_path, capsys):
@@ -191,13 +202,8 @@ def test_every_turn_of_a_conversation_is_counted(models, tmp_path, capsys):
     sets = ["--json", "--set", f"prepare_data.dataset={tmp_path / 'own.jsonl'}"]
     (only,) = json.loads(compare(capsys, tmp_path, models["Qwen 3"], *sets).out)
     tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(models["Qwen 3"]))
-    system = [
-        {
-            "role": "system",
-            "content": resolve_settings("kaggle-t4x2", "", "outputs", [], False)["prepare_data"]["system_prompt"],
-        }
-    ]
-    row = {"id": "1", "messages": [*system, *turns]}
+    data = resolve_settings("kaggle-t4x2", "", "outputs", [], False)["prepare_data"]
+    row = {"id": "1", "messages": [{"role": "system", "content": data["system_prompt"]}, *turns]}
     assert only["tokens_per_epoch"] == 8 * len(encode_row(tokenizer, row)["input_ids"])
 
 

@@ -15,12 +15,15 @@ from helpers.models.chat import answers_of, count_tokens
 from helpers.models.embedded import locate_base_model
 from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
+from helpers.planning.checks import MachineFacts, describe_download_problem
 from helpers.planning.lengths import find_corpus, keep_lengths, spread_lengths
 from helpers.planning.plan import plan_preset
-from helpers.platforms.downloads import is_cached, is_hub_name
+from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
-from helpers.platforms.probe import can_connect
+from helpers.platforms.machine import platform
+from helpers.platforms.probe import ask_model, can_connect
 from helpers.platforms.scrub import scrub
+from helpers.platforms.secrets import export_secrets
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, resolve_settings
@@ -76,6 +79,7 @@ def compare_models(
     cannot be read.
     """
     preset, run_name, outputs, sets, tiny = call
+    export_secrets()
     settings = {
         name: resolve_settings(preset, run_name, outputs, [*sets, f"shared.base_model={name}"], tiny) for name in names
     }
@@ -161,20 +165,13 @@ def scale_lengths(dataset: str, tokens_per_character: float) -> tuple[list[int],
 
 def find_absence(name: str) -> str:
     """Returns why the files of a base model cannot be had, "" where they are here or may be downloaded."""
-    from huggingface_hub import constants
-
     if name == "embedded" or Path(name).is_dir():
         return ""
     if not is_hub_name(name):
         return "it is neither a folder here nor a name of the Hub, owner/name."
-    if is_cached(name, weights=False):
-        return ""
-    ways = "or attach the model and pass its folder."
-    if constants.HF_HUB_OFFLINE:
-        return f"it is not in the cache, and HF_HUB_OFFLINE is set. Unset it, {ways}"
-    if not can_connect(constants.ENDPOINT):
-        return f"it is not in the cache, and {constants.ENDPOINT} cannot be reached. Switch the internet on, {ways}"
-    return ""
+    return describe_download_problem(
+        "tokenizer", name, ask_model(name, weights=False), MachineFacts(platform(), [], {})
+    )
 
 
 def find_unusable(name: str) -> str:
@@ -206,7 +203,7 @@ def read_card(name: str) -> tuple[str, str, str]:
             return "?", "?", f"{constants.ENDPOINT} cannot be reached"
         info = HfApi().model_info(name, timeout=CARD_SECONDS)
     except (OSError, ValueError, HTTPError) as error:
-        return "?", "?", describe_error(error)
+        return "?", "?", f"{name}: {describe_error(error)}"
     data = info.card_data.to_dict() if info.card_data else {}
     return str(data.get("license_name") or data.get("license") or "not stated"), "yes" if info.gated else "no", ""
 
