@@ -9,7 +9,7 @@ from helpers.evaluation.benchmarks import check_benchmarks
 from helpers.evaluation.encoder import check_encoder
 from helpers.models.families import count_parameters, model_shape
 from helpers.planning.config import configure_training
-from helpers.platforms.downloads import is_hub_name
+from helpers.platforms.downloads import check_tokenizer_files, is_hub_name
 from helpers.platforms.errors import Refused
 from helpers.runs.settings import Settings
 from helpers.search.candidates import draw_points, rung_steps
@@ -61,11 +61,12 @@ def check_search(search: dict[str, Any]) -> None:
 
 
 def check_training(train: dict[str, Any]) -> None:
-    """Checks the settings of 02_train. Raises ValueError."""
+    """Checks the settings of 02_train. Raises ValueError and FileNotFoundError."""
     configure_training(train)
     base = train["base_model"]
     if base == "embedded" or is_hub_name(base) or Path(base).is_dir():
         count_parameters(model_shape(base), train["lora"])
+        check_tokenizer_files(base)
 
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:

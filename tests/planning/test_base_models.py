@@ -14,9 +14,12 @@ from transformers import AutoTokenizer
 from helpers.__main__ import main
 from helpers.data.load import load_table
 from helpers.language.bengali import split_words
+from helpers.models.chat import encode_row, prepare_tokenizer
 from helpers.models.families import count_parameters, model_shape
+from helpers.planning.candidates import Candidate, describe_comparison
 from helpers.planning.lengths import CORPORA
 from helpers.runs.files import write_json
+from helpers.runs.settings import resolve_settings
 from helpers.runs.stages import EMBEDDED_CORPUS
 
 ROWS = 2000  # of a corpus
@@ -62,6 +65,14 @@ def compare(capsys, folder, *options, preset="kaggle-t4x2", code=0):
     return capsys.readouterr()
 
 
+def ask_hub(address, folder, *options):
+    """Returns the finished process of `plan --base-model` with the Hub at an address and an empty cache."""
+    command = [sys.executable, "-m", "helpers", "plan", "--preset", "kaggle-t4x2", "--outputs", str(folder)]
+    command += ["--set", f"prepare_data.max_rows={ROWS}", "--base-model", *map(str, options)]
+    variables = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": address, "HF_HOME": str(folder / "hf")}
+    return subprocess.run(command, env=variables, capture_output=True, text=True)
+
+
 def test_the_fewest_hours_come_first(models, tmp_path, capsys):
     write_json(tmp_path / "odd" / "config.json", {"model_type": "phi3", "hidden_size": 8})
     AutoTokenizer.from_pretrained(models["Qwen 3"]).save_pretrained(tmp_path / "odd")
@@ -73,7 +84,7 @@ def test_the_fewest_hours_come_first(models, tmp_path, capsys):
     assert [bool(each["problem"]) for each in candidates] == [False] * 3 + [True] * 2
     problems = {each["base_model"].split("/")[-1]: each["problem"] for each in candidates}
     assert "model_type 'phi3'" in problems["odd"]
-    assert "could not be loaded" in problems["nothing"]
+    assert "has to be downloaded, and HF_HUB_OFFLINE is set" in problems["nothing"]
     own = next(each for each in candidates if each["base_model"] == str(models["Qwen 3"]))
     assert (own["licence"], own["gated"], own["total_parameters"] // 10**7) == ("apache-2.0", "no", 405)
 
@@ -98,7 +109,7 @@ def test_published_lengths_are_told_for_another_tokenizer(models, tmp_path, caps
     first = json.loads(compare(capsys, tmp_path, *models.values(), "--json").out)[0]
     known = next(corpus for corpus in CORPORA if "tokens_per_character" in corpus)
     share = first["tokens_per_character"] / known["tokens_per_character"]
-    assert f"text times {share:.2f}, by the embedded corpus" in first["lengths_from"]
+    assert f"of the embedded corpus, {known['tokens_per_character']} there" in first["lengths_from"]
     llama = 218 - known["template"]
     rows = ROWS * 0.8  # of the training part
     assert first["tokens_per_epoch"] == pytest.approx(rows * (known["template"] + 1.3 * llama * share), rel=0.2)
@@ -107,14 +118,7 @@ def test_published_lengths_are_told_for_another_tokenizer(models, tmp_path, caps
 def test_a_model_of_the_hub_needs_no_weights(models, tmp_path):
     files = {file.name: file.read_bytes() for file in models["Qwen 3"].iterdir()} | {"model.safetensors": b"0" * 1000}
     with Hub({"someone/model-4B": files}) as hub:
-        command = [sys.executable, "-m", "helpers", "plan", "--preset", "kaggle-t4x2", "--outputs", str(tmp_path)]
-        variables = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.address, "HF_HOME": str(tmp_path / "hf")}
-        done = subprocess.run(
-            [*command, "--set", f"prepare_data.max_rows={ROWS}", "--base-model", "someone/model-4B", "--json"],
-            env=variables,
-            capture_output=True,
-            text=True,
-        )
+        done = ask_hub(hub.address, tmp_path, "someone/model-4B", "--json")
         asked = hub.downloads()
     assert done.returncode == 0, done.stderr
     (only,) = json.loads(done.stdout)
@@ -124,11 +128,83 @@ def test_a_model_of_the_hub_needs_no_weights(models, tmp_path):
     assert not any(path.endswith(".safetensors") for path in asked)
 
 
+def test_a_gated_model_is_told_with_the_way_to_its_files(models, tmp_path):
+    files = {file.name: file.read_bytes() for file in models["Qwen 3"].iterdir()}
+    with Hub({"someone/gated": files}, gated={"someone/gated"}) as hub:
+        done = ask_hub(hub.address, tmp_path, "someone/gated", "someone/missing", "--json")
+        address = hub.address
+    assert done.returncode == 0, done.stderr
+    gated, missing = json.loads(done.stdout)
+    assert f"is gated. Accept its terms at {address}/someone/gated" in gated["problem"]
+    assert f"is not at {address}, or it is private" in missing["problem"]
+
+
 def test_the_table_has_a_line_per_model(models, tmp_path, capsys):
     lines = compare(capsys, tmp_path, *models.values()).out.splitlines()
     assert lines[0].startswith("base model")
     assert all(any(str(folder) in line for line in lines[1:4]) for folder in models.values())
-    assert lines[4].startswith("lengths: published lengths")
+    assert lines[4].startswith("GiB: the peak per GPU")
+    assert lines[5].startswith("lengths: published lengths")
+    assert len(lines) == 6
+
+
+def test_the_table_fits_a_hundred_and_twenty_columns():
+    name = "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"
+    costs = {"hours": 10.5, "sessions": 2, "peak_memory_gib": 12.3, "tokens_per_word": 8.25, "rows_over_length": 1234}
+    model = Candidate(name, "apache-2.0", "yes", tokens_per_epoch=12_345_678, **costs)
+    assert len(describe_comparison([model]).splitlines()[1]) <= 120
+
+
+QUANTIZED = {**SHAPES["Qwen 3"], "quantization_config": {"quant_method": "awq", "bits": 4}}
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ("[1]", "expected an object, got [1]"),
+        ('{"model_type": "llama", "hidd', "is damaged: Unterminated string"),
+        (json.dumps({**SHAPES["Qwen 3"], "num_attention_heads": 0}), "its num_attention_heads is 0"),
+        (json.dumps({**SHAPES["Qwen 3"], "vocab_size": "many"}), "Field 'vocab_size' expected int"),
+        (json.dumps(QUANTIZED), "its weights are quantized by awq"),
+    ],
+)
+def test_a_model_of_no_use_is_told_beside_the_others(models, tmp_path, capsys, config, reason):
+    build_tokenizer(FAMILIES["Qwen 3"], ["ক খ"]).save_pretrained(tmp_path / "odd")
+    (tmp_path / "odd" / "config.json").write_text(config, encoding="utf-8")
+    good, odd = json.loads(compare(capsys, tmp_path, models["Qwen 3"], tmp_path / "odd", "--json").out)
+    assert good["hours"] > 0
+    assert reason in odd["problem"]
+    sets = f"shared.base_model={tmp_path / 'odd'}"
+    assert main(["run", "--preset", "colab-t4", "--outputs", str(tmp_path), "--dry-run", "--set", sets]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path, capsys):
+    write_json(tmp_path / "bare" / "config.json", SHAPES["Qwen 3"])
+    (only,) = json.loads(compare(capsys, tmp_path, tmp_path / "bare", "--json").out)
+    assert "has no tokenizer" in only["problem"]
+    sets = f"shared.base_model={tmp_path / 'bare'}"
+    assert main(["run", "--preset", "colab-t4", "--outputs", str(tmp_path), "--dry-run", "--set", sets]) == 2
+    assert "has no tokenizer" in capsys.readouterr().err
+
+
+def test_a_hub_that_cannot_be_reached_is_told_once(models, tmp_path):
+    done = ask_hub("http://127.0.0.1:9", tmp_path, models["Qwen 3"], "a/one", "a/two")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[1].split()[1] != "–"
+    assert sum(line.startswith("licence and gate not known: http://127.0.0.1:9 cannot") for line in lines) == 1
+
+
+def test_every_turn_of_a_conversation_is_counted(models, tmp_path, capsys):
+    turns = [{"role": role, "content": "ভালো আছি"} for role in ("user", "assistant") * 2]
+    (tmp_path / "own.jsonl").write_text((json.dumps({"messages": turns}) + "\n") * 10, encoding="utf-8")
+    sets = ["--json", "--set", f"prepare_data.dataset={tmp_path / 'own.jsonl'}"]
+    (only,) = json.loads(compare(capsys, tmp_path, models["Qwen 3"], *sets).out)
+    tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(models["Qwen 3"]))
+    data = resolve_settings("kaggle-t4x2", "", "outputs", [], False)["prepare_data"]
+    row = {"id": "1", "messages": [{"role": "system", "content": data["system_prompt"]}, *turns]}
+    assert only["tokens_per_epoch"] == 8 * len(encode_row(tokenizer, row)["input_ids"])
 
 
 def test_models_are_compared_in_one_preset(models, tmp_path, capsys):

@@ -5,8 +5,16 @@ import re
 import threading
 
 import pytest
+from model_families import FAMILIES, build_tokenizer
 
-from helpers.models.chat import IGNORED, TokenPiece, decode_labels, encode_row, split_into_pieces
+from helpers.models.chat import (
+    IGNORED,
+    TokenPiece,
+    decode_labels,
+    encode_row,
+    prepare_tokenizer,
+    split_into_pieces,
+)
 from helpers.reporting import live
 from helpers.reporting.live import NOTHING, PLOT_SECONDS, LiveView, show_progress
 from helpers.reporting.notebook_parts import (
@@ -44,6 +52,14 @@ def test_the_pieces_are_the_whole_example(tokenizer, examples):
         pieces = split_into_pieces(tokenizer, example)
         assert "".join(piece.text for piece in pieces) == tokenizer.decode(example["input_ids"])
         assert sum(piece.tokens for piece in pieces) == len(example["input_ids"])
+
+
+def test_sentencepiece_keeps_the_spaces_between_words(embedded_rows):
+    texts = [message["content"] for row in embedded_rows for message in row["messages"]]
+    tokenizer = prepare_tokenizer(build_tokenizer(FAMILIES["Mistral"], texts))
+    example = encode_row(tokenizer, embedded_rows[0])
+    pieces = split_into_pieces(tokenizer, example)
+    assert "".join(piece.text for piece in pieces) == tokenizer.decode(example["input_ids"])
 
 
 class Bytes:

@@ -179,15 +179,18 @@ def split_into_pieces(tokenizer: Tokenizer, example: dict[str, list[int]]) -> li
     """
     pieces: list[TokenPiece] = []
     pending: list[int] = []
+    before: list[int] = []  # the piece before: alone, a token of sentencepiece's would lose the space it begins with
     trained = [label != IGNORED for label in example["labels"]]
     for place, token in enumerate(example["input_ids"]):
         pending.append(token)
-        text = tokenizer.decode(pending, skip_special_tokens=False)
+        text, shown = (tokenizer.decode(ids, skip_special_tokens=False) for ids in ([*before, *pending], before))
+        whole = text.startswith(shown)  # not where the labels begin inside a letter
+        text = text.removeprefix(shown) if whole else tokenizer.decode(pending, skip_special_tokens=False)
         ends = place + 1 == len(trained) or trained[place + 1] != trained[place]
         if text.endswith("\ufffd") and not ends:
             continue
         piece = TokenPiece(text, trained[place], len(pending))
-        pending = []
+        before, pending = pending, []
         if pieces and pieces[-1].trained == piece.trained and _share_letter(pieces[-1].text, text):
             last = pieces.pop()
             piece = TokenPiece(last.text + text, piece.trained, last.tokens + piece.tokens)

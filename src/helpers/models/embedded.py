@@ -49,7 +49,10 @@ def locate_base_model(base_model: str, run: Run) -> str:
     if base_model != "embedded":
         return base_model
     if not (run / "data" / "model" / "config.json").is_file():
-        raise ValueError("base_model is 'embedded', but the data were prepared for another. Set shared.base_model.")
+        raise ValueError(
+            "base_model is 'embedded', and the run's data were not prepared for it: 01_prepare_data makes that model. "
+            "Set shared.base_model, and run prepare_data."
+        )
     return str(run / "data" / "model")
 
 

@@ -1,5 +1,6 @@
 """The families of base models (families.yaml): special tokens, chat template, shapes, parameters. Needs no torch."""
 
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
@@ -10,7 +11,6 @@ import yaml
 
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import describe_error
-from helpers.runs.files import read_json
 
 Shape = dict[str, Any]  # of a model, as in its own config.json
 
@@ -41,7 +41,14 @@ ESTIMATED = {
     "gemma3_text",
     "smollm3",
 }  # transformers' model_type
-REQUIRED = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"}
+REQUIRED = {  # numbers
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    "vocab_size",
+}
+
+
+class DamagedModel(ValueError):
+    """A base model whose config.json no library could read."""
 
 
 def name_16bit(base_model: str) -> str:
@@ -58,13 +65,15 @@ def model_shape(base_model: str) -> Shape:
     """Returns the shape of a base model, as in its config.json: a folder's own, that of a known model's name, or the
     Hub's, of which only that file is downloaded.
 
-    Raises ValueError for a name whose config.json cannot be had, and for a model whose layers are not those of
-    `linear_layers`, for which nothing can be estimated.
+    Raises DamagedModel for a damaged config.json, and ValueError for a name whose config.json cannot be had, for one
+    whose layers are not those of `linear_layers`, and for weights that `_read_shape` refuses.
     """
     if (Path(base_model) / "config.json").is_file():
-        return _complete(base_model, read_json(Path(base_model) / "config.json"))
+        return _read_shape(base_model, Path(base_model) / "config.json")
     if base_model == "embedded":
         return SHAPES["embedded"]
+    if Path(base_model).is_dir():
+        raise ValueError(f"the folder {base_model!r} has no config.json: expected the files of a whole model.")
     for family in FAMILIES.values():
         if match := re.search(family.pattern, base_model):
             return family.shapes[match.group(1).upper()]
@@ -85,11 +94,33 @@ def _hub_shape(name: str) -> Shape:
         reason = reason or f"{constants.ENDPOINT} cannot be reached" * (not can_connect(constants.ENDPOINT))
     try:
         if not reason:
-            return _complete(name, read_json(Path(cached or hf_hub_download(name, "config.json"))))
+            return _read_shape(name, Path(cached or hf_hub_download(name, "config.json")))
     except OSError as error:  # the Hub's own errors are among them
         reason = describe_error(error)
     known = "Expected a folder with a config.json, a model of the Hub, or Llama 3.1 8B, 3.2 3B or 1B"
     raise ValueError(f"the shape of {name!r} is not known: {reason}. {known}.")
+
+
+def _read_shape(name: str, file: Path) -> Shape:
+    """Returns the shape that a model's config.json tells. Raises DamagedModel, and ValueError for weights of a
+    quantization that no adapter is trained on here, and as `_complete` does."""
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise DamagedModel(f"the config.json of {name!r} is damaged: {error}.") from error
+    if not isinstance(config, dict):
+        raise DamagedModel(f"the config.json of {name!r} is damaged: expected an object, got {config!r:.40}.")
+    method = (config.get("quantization_config") or {}).get("quant_method") or "bitsandbytes"
+    if method != "bitsandbytes":
+        raise ValueError(
+            f"{name!r} cannot be used: its weights are quantized by {method}. Expected 16-bit weights, which "
+            f"load_in_4bit quantizes, or a copy in 4-bit by bitsandbytes."
+        )
+    shape = _complete(name, config)
+    for key in sorted(REQUIRED):
+        if not isinstance(shape.get(key), int) or shape[key] < 1:
+            raise DamagedModel(f"the config.json of {name!r} is damaged: its {key} is {shape.get(key)!r}.")
+    return shape
 
 
 def _complete(name: str, config: dict[str, Any]) -> Shape:
@@ -97,10 +128,13 @@ def _complete(name: str, config: dict[str, Any]) -> Shape:
     ValueError for an architecture of other layers."""
     if config.get("model_type", "llama") == "llama" and config.keys() >= REQUIRED:
         return config
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     try:
         text = AutoConfig.for_model(**config).get_text_config()
+    except StrictDataclassError as error:
+        raise DamagedModel(f"the config.json of {name!r} is damaged: {' '.join(str(error).split())}.") from error
     except (KeyError, ValueError, TypeError) as error:
         kind = config.get("model_type")
         raise ValueError(

@@ -8,7 +8,7 @@ from typing import Any
 
 from helpers.models.attention import use_capped_attention, use_grouped_attention
 from helpers.models.chat import Tokenizer, prepare_tokenizer
-from helpers.platforms.downloads import fetch_model
+from helpers.platforms.downloads import check_tokenizer_files, fetch_model
 from helpers.platforms.errors import describe_error
 
 BACKENDS = ("unsloth", "peft")
@@ -37,6 +37,7 @@ def load_tokenizer(base_model: str) -> Tokenizer:
     """
     from transformers import AutoTokenizer
 
+    check_tokenizer_files(base_model)
     with _explain_load_errors(base_model):
         fetch_model(base_model, weights=False)
         return prepare_tokenizer(AutoTokenizer.from_pretrained(base_model))

@@ -6,15 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from httpx import HTTPError
+
 from helpers.data.load import load_table
+from helpers.data.rows import data_rows
 from helpers.language.bengali import split_words
-from helpers.models.chat import count_tokens
+from helpers.models.chat import answers_of, count_tokens
 from helpers.models.embedded import locate_base_model
+from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
+from helpers.planning.checks import MachineFacts, describe_download_problem
 from helpers.planning.lengths import find_corpus, keep_lengths, spread_lengths
 from helpers.planning.plan import plan_preset
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
+from helpers.platforms.machine import platform
+from helpers.platforms.probe import ask_model, can_connect
+from helpers.platforms.scrub import scrub
+from helpers.platforms.secrets import export_secrets
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, resolve_settings
@@ -24,14 +33,17 @@ COLUMNS = {
     "base model": "{base_model}",
     "hours": "{hours:.1f}",
     "sessions": "{sessions}",
-    "GiB per GPU": "{peak_memory_gib:.1f}",
-    "tokens per word": "{tokens_per_word:.2f}",
-    "per character": "{tokens_per_character:.3f}",
+    "GiB": "{peak_memory_gib:.1f}",
+    "per word": "{tokens_per_word:.2f}",
     "per epoch": "{tokens_per_epoch:,}",
-    "rows too long": "{rows_over_length:,}",
+    "too long": "{rows_over_length:,}",
     "licence": "{licence}",
     "gated": "{gated}",
 }
+LEGEND = (
+    "GiB: the peak per GPU. Tokens per word: of what people and assistant write; per epoch: with the chat template. "
+    "Too long: rows over shared.max_length, which are dropped."
+)
 PARTS = ("data/train.jsonl", "data/val.jsonl", "data/test.jsonl")
 
 Rows = list[dict[str, Any]]
@@ -44,6 +56,7 @@ class Candidate:
     base_model: str
     licence: str  # as its model card states it
     gated: str
+    card_problem: str = ""  # why licence and gate are not known
     problem: str = ""  # why it has no plan
     tokens_per_character: float | None = None  # of what people and assistant write
     tokens_per_word: float | None = None
@@ -66,6 +79,7 @@ def compare_models(
     cannot be read.
     """
     preset, run_name, outputs, sets, tiny = call
+    export_secrets()
     settings = {
         name: resolve_settings(preset, run_name, outputs, [*sets, f"shared.base_model={name}"], tiny) for name in names
     }
@@ -83,13 +97,9 @@ def read_rows(data: dict[str, Any], run: Run) -> tuple[Rows, str]:
         return [row for part in PARTS for row in read_jsonl(run / part)], str(run / "data")
     here = data["dataset"] if data["dataset"] == "embedded" or Path(data["dataset"]).is_file() else ""
     table, source = load_table(here or "embedded", data["dataset_format"] if here else "auto")
-    system = [{"role": "system", "content": data["system_prompt"]}] if data["system_prompt"] else []
-    rows: Rows = []
-    for number, row in enumerate(table.to_dict("records")):
-        turns = [{"role": "user", "content": row["question"]}, {"role": "assistant", "content": row["answer"]}]
-        text = {"text": row["answer"]} if row.get("plain") else {"messages": [*system, *turns]}
-        rows.append({"id": str(number), **text})
-    return rows, source.source if here else ""
+    table = table.assign(id=[*map(str, range(len(table)))], group="")
+    rows = [row for row in data_rows(table, data["system_prompt"], "") if "text" in row or answers_of(row)]
+    return rows, f"{source.source}, before cleaning" if here else ""
 
 
 def texts_of(rows: Rows) -> Iterable[str]:
@@ -103,12 +113,15 @@ def describe_model(
     name: str, settings: Settings, run: Run, rows: Rows, own: str, gpu_gib: float, session_hours: float
 ) -> Candidate:
     """Returns one base model's costs; `own` says where `rows` are from, "" for rows of another data set."""
-    licence, gated = read_card(name)
+    card, unusable = read_card(name), ""
     try:
+        if problem := find_absence(name):
+            raise ValueError(problem)
+        unusable = find_unusable(name)
         tokenizer = load_tokenizer(locate_base_model(name, run))
         counted = count_tokens(tokenizer, rows)
-    except (OSError, ValueError) as error:
-        return Candidate(name, licence, gated, str(error) if isinstance(error, ValueError) else describe_error(error))
+    except (OSError, ValueError, HTTPError) as error:
+        return Candidate(name, *card, unusable or scrub(" ".join(str(error).split())))
     texts = [*texts_of(rows)]
     tokens = sum(map(len, tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]))
     rates: dict[str, Any] = {
@@ -121,7 +134,7 @@ def describe_model(
         lengths, over = sorted(lengths), sum(length > data["max_length"] for length in lengths)
         plan = plan_preset(settings, run, gpu_gib, session_hours, known=(keep_lengths(lengths, data), source))
     except (ValueError, Refused) as error:
-        return Candidate(name, licence, gated, str(error), **rates)
+        return Candidate(name, *card, str(error), **rates)
     costs: dict[str, Any] = {
         key: getattr(plan, key) for key in ("tokens_per_epoch", "total_parameters", "peak_memory_gib", "sessions")
     }
@@ -130,7 +143,7 @@ def describe_model(
         "lengths_from": plan.lengths_from,
         "speed_from": plan.speed_from,
     }
-    return Candidate(name, licence, gated, rows_over_length=over, **rates, **costs, **about)
+    return Candidate(name, *card, rows_over_length=over, **rates, **costs, **about)
 
 
 def scale_lengths(dataset: str, tokens_per_character: float) -> tuple[list[int], str]:
@@ -144,29 +157,55 @@ def scale_lengths(dataset: str, tokens_per_character: float) -> tuple[list[int],
     )
     if "tokens_per_character" not in known:
         return lengths, f"{source}, the same for every tokenizer"
-    share = tokens_per_character / known["tokens_per_character"]
+    known_rate = known["tokens_per_character"]
+    share = tokens_per_character / known_rate
     scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    return scaled, f"{source}; text times {share:.2f}, by the embedded corpus"
+    return scaled, f"{source}; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
 
 
-def read_card(name: str) -> tuple[str, str]:
-    """Returns the licence that a model card states, and whether its files have to be asked for, in words."""
+def find_absence(name: str) -> str:
+    """Returns why the files of a base model cannot be had, "" where they are here or may be downloaded."""
+    if name == "embedded" or Path(name).is_dir():
+        return ""
+    if not is_hub_name(name):
+        return "it is neither a folder here nor a name of the Hub, owner/name."
+    return describe_download_problem(
+        "tokenizer", name, ask_model(name, weights=False), MachineFacts(platform(), [], {})
+    )
+
+
+def find_unusable(name: str) -> str:
+    """Returns why a base model's config.json gives no estimate, "" where it does. Raises DamagedModel."""
+    try:
+        model_shape(name)
+    except DamagedModel:
+        raise
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def read_card(name: str) -> tuple[str, str, str]:
+    """Returns the licence that a model card states, whether its files have to be asked for, in words, and why either is
+    not known."""
     from huggingface_hub import HfApi, ModelCard, constants
 
     if name == "embedded":
-        return "CC0-1.0", "no"
+        return "CC0-1.0", "no", ""
     try:
         if not is_hub_name(name):
             file = Path(name) / "README.md"
             data = ModelCard.load(file).data.to_dict() if file.is_file() else {}
-            return str(data.get("license") or "not stated"), "no"
+            return str(data.get("license") or "not stated"), "no", ""
         if constants.HF_HUB_OFFLINE:
-            return "not asked: HF_HUB_OFFLINE is set", "not asked"
+            return "?", "?", "HF_HUB_OFFLINE is set"
+        if not can_connect(constants.ENDPOINT):
+            return "?", "?", f"{constants.ENDPOINT} cannot be reached"
         info = HfApi().model_info(name, timeout=CARD_SECONDS)
-    except (OSError, ValueError) as error:
-        return f"not known: {describe_error(error)}", "not known"
+    except (OSError, ValueError, HTTPError) as error:
+        return "?", "?", f"{name}: {describe_error(error)}"
     data = info.card_data.to_dict() if info.card_data else {}
-    return str(data.get("license_name") or data.get("license") or "not stated"), "yes" if info.gated else "no"
+    return str(data.get("license_name") or data.get("license") or "not stated"), "yes" if info.gated else "no", ""
 
 
 def describe_comparison(candidates: list[Candidate]) -> str:
@@ -180,5 +219,9 @@ def describe_comparison(candidates: list[Candidate]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     problems = [f"{each.base_model}: {each.problem}" for each in candidates if each.problem]
-    sources = {f"lengths: {each.lengths_from}. Speed: {each.speed_from}.": 0 for each in candidates if each.hours}
-    return "\n".join([*table, *problems, *sources])
+    cards = {f"licence and gate not known: {each.card_problem}." for each in candidates if each.card_problem}
+    sources = {
+        f"lengths: {each.lengths_from}. Speed: {each.speed_from}.": 0 for each in candidates if each.lengths_from
+    }
+    legend = [LEGEND] if any(each.tokens_per_word for each in candidates) else []
+    return "\n".join([*table, *problems, *sorted(cards), *legend, *sources])

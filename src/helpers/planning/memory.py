@@ -90,7 +90,8 @@ def check_memory(config: TrainingConfig, shape: dict, sizes: set[int], longest: 
     memory = estimate_memory(config, shape, sizes)
     if memory.peak > gpu_gib - SPARE_GIB:
         budget = largest_token_budget(config, shape, longest, gpu_gib)
-        way = f"train.max_tokens={budget} would fit" if budget else "a smaller base_model or load_in_4bit would help"
+        smaller = "a smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"
+        way = f"train.max_tokens={budget} would fit" if budget else smaller
         raise ValueError(
             f"estimated peak {memory.peak:.1f} GiB per GPU (weights {memory.weights:.1f}, adapter "
             f"{memory.adapter:.1f}, activations {memory.activations:.1f}); a GPU has {gpu_gib:.2f} GiB, {SPARE_GIB} of "

@@ -12,6 +12,7 @@ from helpers.platforms.secrets import export_secrets
 
 STALL_SECONDS = 120.0  # without a byte that arrives
 TOKENIZER_FILES = ["*.json", "*.jinja", "*.model", "*.txt"]  # names; they hold the configuration too
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json")  # any, of a tokenizer
 WEIGHT_FILES = ["model*.safetensors"]  # as transformers loads them: no original/*.pth, no GGUF
 
 
@@ -63,6 +64,14 @@ def fetch_files(repository: str, kind: str, files: list[str], seconds: float = S
 def is_hub_name(name: str) -> bool:
     """Returns whether a base model is one of the Hub, "owner/name", and no folder here."""
     return bool(re.fullmatch(r"[\w.-]+/[\w.-]+", name)) and not Path(name).exists()
+
+
+def check_tokenizer_files(base_model: str) -> None:
+    """Raises FileNotFoundError for a folder without a tokenizer, from which transformers would make an empty one."""
+    folder = Path(base_model)
+    if folder.is_dir() and not any((folder / name).is_file() for name in VOCABULARIES):
+        files = ", ".join(VOCABULARIES)
+        raise FileNotFoundError(f"the folder {base_model!r} has no tokenizer: expected one of {files}.")
 
 
 def is_cached(repository: str, weights: bool) -> bool:
