@@ -52,6 +52,13 @@ def test_a_number_that_no_file_holds_is_noticed(shown, tmp_path):
     assert "299.98" in unknown_numbers(PageText(tmp_path / "index.html"), run.folder), "the walk finds nothing"
 
 
+@pytest.mark.parametrize(("speed", "unknown"), [(265.04, []), (264.9, ["265"])])
+def test_a_speed_shown_to_four_digits_is_known(tmp_path, speed, unknown):
+    write_json(tmp_path / "infer/metrics.json", {"tokens_per_second": speed})
+    (tmp_path / "index.html").write_text("<p>tokens/s</p><p>265</p>", "utf-8")
+    assert unknown_numbers(PageText(tmp_path / "index.html"), tmp_path) == unknown
+
+
 @pytest.fixture(scope="module")
 def hostile_pages(copied, tmp_path_factory):
     """Returns the pages of a run whose texts all try to act: its own, its comparison, a notebook's."""

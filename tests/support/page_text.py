@@ -109,7 +109,8 @@ def unknown_numbers(page, folder):
             slack = 0.5 * 10.0**-digits * 1.001 if "e" not in shown else abs(value) * 0.05
             if shown.lstrip("+-") in PROSE or shown in texts:
                 continue
-            slack = slack if digits or abs(value) > 999 else 1e-9
+            if not digits and abs(value) <= 999:  # 265.04 to four digits reads "265"
+                slack = 0.5 * 10.0 ** (len(shown.lstrip("+-")) - 4) * 1.001
             if not any(is_near(known, value, slack, scale) for scale in (1, 100, UNITS.get(unit, 1))):
                 unknown.append(shown)
     return unknown
