@@ -24,7 +24,7 @@ from helpers.runs.record import Run, StageRecord
 from helpers.runs.run_json import FORCED
 from helpers.runs.session import SESSION_START, pause_on_signal, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
-from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
+from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, TRAINING_STAGES, stage_inputs
 from helpers.runs.versions import changes_since_last_session, record_image
 
 
@@ -255,11 +255,11 @@ def run_stage(run: Run, stage: str, settings: Settings, from_start: bool) -> int
     if from_start:
         for name in ("checkpoints", "work"):
             shutil.rmtree(run / STAGES[stage][1] / name, ignore_errors=True)
-        if stage == "train":
-            remove_mirrored_checkpoints(run, session)
+        if stage in TRAINING_STAGES:
+            remove_mirrored_checkpoints(run, stage, session)
     began = time.monotonic()
     # training mirrors itself, so that the copy is complete before its session ends
-    with contextlib.nullcontext() if stage == "train" else mirrored(run, session):
+    with contextlib.nullcontext() if stage in TRAINING_STAGES else mirrored(run, session):
         record = execute_stage(run, stage, settings[stage])
     print(f"[{run.name}] {stage}  {record.status} in {elapsed_since(began)}", flush=True)
     if record.status == "paused":

@@ -7,6 +7,8 @@ import pytest
 
 from helpers.runs import checkpoints
 from helpers.runs.checkpoints import (
+    archive_name,
+    archived_steps,
     begun_processes,
     check_disk_space,
     checkpoint_folders,
@@ -190,7 +192,7 @@ def test_a_disk_that_cannot_be_read_is_a_reason(seal, monkeypatch):
     [
         ("checkpoint-0", 0),
         ("run/checkpoint-12", 12),
-        ("checkpoint-7.tar", 7),
+        ("checkpoint-7.tar", -1),
         ("checkpoint-", -1),
         ("checkpoint-3.tmp", -1),
         ("a-checkpoint-3", -1),
@@ -199,6 +201,13 @@ def test_a_disk_that_cannot_be_read_is_a_reason(seal, monkeypatch):
 )
 def test_the_step_stands_in_the_name(name, step):
     assert step_of(name) == step
+
+
+def test_archives_are_told_apart_by_stage():
+    names = ["run.tar", "checkpoint-9.tar", "checkpoint-10.tar", "prefer-checkpoint-4.tar", "checkpoint-x.tar"]
+    assert archived_steps(names, "train") == [9, 10]
+    assert archived_steps(names, "prefer") == [4]
+    assert {archive_name("train", 9), archive_name("prefer", 4)} <= {*names}
 
 
 def test_checkpoints_come_in_the_order_of_their_steps(seal, tmp_path):

@@ -32,7 +32,8 @@ def test_ranks_share_a_step_with_the_targets_of_all_its_rows():
         "labels": [[IGNORED] * 3 + [1] * (n - 3) for n in (4, 6, 8, 10)],
     }
     config = make_config(sft={"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2})
-    items = [StepDataset(Dataset.from_dict(rows), config, rank, world=2)[0] for rank in (0, 1)]
+    sizes = (4, 6, 8, 10), (1, 3, 5, 7)
+    items = [StepDataset(Dataset.from_dict(rows), *sizes, config, rank, world=2)[0] for rank in (0, 1)]
     assert sorted(row for item in items for batch in item["micro_batches"] for row in batch) == [0, 1, 2, 3]
     assert [item["targets"] for item in items] == [1 + 3 + 5 + 7] * 2
 
@@ -40,7 +41,8 @@ def test_ranks_share_a_step_with_the_targets_of_all_its_rows():
 def test_a_new_data_set_has_the_rows_of_the_first_epoch():
     rows = {"input_ids": [[1] * n for n in range(2, 10)], "labels": [[1] * n for n in range(2, 10)]}
     config = make_config(num_train_epochs=3.0, sft={"per_device_train_batch_size": 1})
-    steps = StepDataset(Dataset.from_dict(rows), config, rank=0, world=1)
+    sizes = (range(2, 10), range(2, 10))
+    steps = StepDataset(Dataset.from_dict(rows), *sizes, config, rank=0, world=1)
     begun = [steps[step] for step in range(len(steps))]
     epochs = []
     for epoch in range(3):

@@ -1,6 +1,7 @@
 """How likely a model finds given answers."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from helpers.models.batching import LOGITS_CHUNK_TOKENS, cut_batches
@@ -41,6 +42,23 @@ def score_likelihood(
         return results
 
     return compute_batches(cut_batches(by_length, lengths, batch_size, max_tokens), score_rows, **keeping)
+
+
+def score_replies(
+    model: Any, tokenizer: Tokenizer, sequences: Sequence[tuple[list[int], list[int]]], max_tokens: int
+) -> list[float]:
+    """Returns the log-probability of each reply after its prompt, in nats, both given as token ids: computed as in
+    `score_likelihood`, at most `max_tokens` tokens at a time."""
+    collate, lengths = make_collator(tokenizer), [len(prompt) + len(reply) for prompt, reply in sequences]
+    by_length = sorted(range(len(sequences)), key=lengths.__getitem__)
+
+    def score(places: list[int]) -> list[float]:
+        rows = [sequences[place] for place in places]
+        examples = [{"input_ids": p + reply, "labels": [IGNORED] * len(p) + reply} for p, reply in rows]
+        nll, _, owner = score_tokens(model, collate(examples))
+        return [-float(nll[owner == row].sum()) for row in range(len(rows))]
+
+    return compute_batches(cut_batches(by_length, lengths, max_tokens=max_tokens), score)
 
 
 def score_tokens(model: Any, batch: Any) -> tuple[Any, Any, Any]:

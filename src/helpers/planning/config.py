@@ -6,6 +6,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
+from helpers.runs.files import read_json
 from helpers.runs.record import Run
 
 RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
@@ -47,14 +48,15 @@ class TrainingConfig(BaseModel, frozen=True, extra="allow"):
     embedded_model: str = ""  # its name has a hash of all that the model was made of
     base_model_path: str = ""  # folder or name that loads the base model on this machine; not kept in config.json
     pause_at: int = 0  # the step of a search's rung at which training pauses, 0: none
+    stage: str = "train"  # whose folder and notebook it is of, "prefer" for one by preferences
     part_of: str = ""  # the way from the run's folder to the run whose file `stop` ends this one, for a candidate
     promise: Promise | None = None  # of hours; its epochs are num_train_epochs
     limit: int = 0  # tokens of a micro-batch to begin with, as after memory ran out, 0: max_tokens
 
     @classmethod
-    def of_run(cls, run: Run) -> "TrainingConfig":
-        """Reads train/config.json."""
-        return cls.model_validate(run.training_config())
+    def of_run(cls, run: Run, stage: str = "train") -> "TrainingConfig":
+        """Reads the config.json of a stage that trains."""
+        return cls.model_validate(read_json(run / stage / "config.json"))
 
     def to_json(self) -> dict[str, Any]:
         """Returns what config.json keeps, and a checkpoint's fingerprint is made of: what was set, without defaults."""

@@ -143,9 +143,21 @@ def verify_checkpoint(folder: Path) -> str:
 
 
 def step_of(folder: str | Path) -> int:
-    """Returns the step in the name of a checkpoint's folder or archive, -1 where there is none."""
-    match = re.fullmatch(r"checkpoint-(\d+)(?:\.tar)?", Path(folder).name)
+    """Returns the step in the name of a checkpoint's folder, -1 where there is none."""
+    match = re.fullmatch(r"checkpoint-(\d+)", Path(folder).name)
     return int(match.group(1)) if match else -1
+
+
+def archive_name(stage: str, step: int) -> str:
+    """Returns the name of a checkpoint's archive at a mirror; train's has no stage in it."""
+    return f"{'' if stage == 'train' else f'{stage}-'}checkpoint-{step}.tar"
+
+
+def archived_steps(names: Iterable[str], stage: str) -> list[int]:
+    """Returns the steps of a stage's checkpoints whose archives are among these names, ascending."""
+    before, _, after = archive_name(stage, 0).rpartition("0")
+    steps = [name.removeprefix(before).removesuffix(after) for name in names if name.startswith(before)]
+    return sorted(int(step) for step in steps if step.isdecimal())
 
 
 def checkpoint_folders(root: Path) -> list[Path]:

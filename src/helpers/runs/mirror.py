@@ -6,28 +6,39 @@ import tarfile
 import tempfile
 import threading
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from pathlib import Path
 
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import KAGGLE_FOLDER
 from helpers.runs.archives import FolderStore, Store, open_store, unpack_archive
-from helpers.runs.checkpoints import checkpoint_folders, place_checkpoint, step_of, verify_checkpoint
+from helpers.runs.checkpoints import (
+    archive_name,
+    archived_steps,
+    checkpoint_folders,
+    place_checkpoint,
+    step_of,
+    verify_checkpoint,
+)
 from helpers.runs.files import write_folder
 from helpers.runs.lock import RunLock, check_lease
 from helpers.runs.record import RECORDS, Run
 from helpers.runs.run_json import parse_record
+from helpers.runs.stages import TRAINING_STAGES
 
 KAGGLE_INPUT = KAGGLE_FOLDER / "input"
+
+CHECKPOINTS = tuple(f"{stage}/checkpoints" for stage in TRAINING_STAGES)  # folders of a run
 
 MIRROR_SECONDS = 60.0  # seconds between two looks at what is new
 
 
-def remove_mirrored_checkpoints(run: Run, session: dict) -> None:
-    """Removes a run's checkpoints from its mirror, because the run starts again."""
+def remove_mirrored_checkpoints(run: Run, stage: str, session: dict) -> None:
+    """Removes a stage's checkpoints from a run's mirror, because the stage starts again."""
     store = open_store(session["mirror"], run.name) if session["mirror"] else None
     if store:
-        for name in _by_step(store.names()):
-            store.remove(name)
+        for step in archived_steps(store.names(), stage):
+            store.remove(archive_name(stage, step))
 
 
 class Mirror(threading.Thread):
@@ -72,23 +83,27 @@ class Mirror(threading.Thread):
         Raises OSError, also when another holder has taken the run over at its mirror.
         """
         check_lease(self.store.lease())
-        kept = self.run_folder / "train" / "checkpoints"
-        archives = self.store.names()
-        for folder in checkpoint_folders(kept)[-self.keep :]:
-            name = f"{folder.name}.tar"
-            if name not in archives and not verify_checkpoint(folder):
-                self.store.put(folder, name)
-                archives.append(name)
-        for name in _by_step(archives)[: -self.keep]:
-            self.store.remove(name)
-        files = [path for path in self.run_folder.rglob("*") if path.is_file() and kept not in path.parents]
+        for stage in TRAINING_STAGES:
+            self.copy_checkpoints(stage)
+        kept = {self.run_folder / folder for folder in CHECKPOINTS}
+        files = [path for path in self.run_folder.rglob("*") if path.is_file() and not kept & {*path.parents}]
         stamp = {(path, path.stat().st_mtime_ns, path.stat().st_size) for path in files}
         if stamp != self.stamp:
-            self.store.put(self.run_folder, "run.tar", ("train/checkpoints", ".lock", "stop"))
+            self.store.put(self.run_folder, "run.tar", (*CHECKPOINTS, ".lock", "stop"))
             page = self.run_folder / "report" / "index.html"
             if page in [path for path, *_ in stamp - self.stamp]:
                 self.store.put_report(page)
             self.stamp = stamp
+
+    def copy_checkpoints(self, stage: str) -> None:
+        """Copies a stage's newest `keep` checkpoints that are not at the mirror, and removes older ones there."""
+        steps = archived_steps(self.store.names(), stage)
+        for folder in checkpoint_folders(self.run_folder / stage / "checkpoints")[-self.keep :]:
+            if (step := step_of(folder)) not in steps and not verify_checkpoint(folder):
+                self.store.put(folder, archive_name(stage, step))
+                steps.append(step)
+        for step in sorted(steps)[: -self.keep]:
+            self.store.remove(archive_name(stage, step))
 
 
 def mirrored(run: Run, session: dict) -> contextlib.AbstractContextManager[None]:
@@ -178,19 +193,22 @@ def restore_run(run: Run, mirror: str, force: bool = False) -> list[str]:
             if not force:
                 raise
             return [f"{error} --force replaces it."]
-        return lines + _restore_checkpoint(run, inputs, store, archives, Path(scratch))
+        for stage in TRAINING_STAGES:
+            lines += _restore_checkpoint(run, stage, inputs, store, archives, Path(scratch))
+        return lines
 
 
 def _restore_folder(run: Run, inputs: list[Path], store: Store | None, archives: list[str], scratch: Path) -> list[str]:
     """Copies the run from the source that got furthest: stages finished, then the newest checkpoint."""
     lines, sources = [], []
     for folder in inputs:
-        steps = map(step_of, checkpoint_folders(folder / "train/checkpoints"))
+        steps = [step_of(path) for part in CHECKPOINTS for path in checkpoint_folders(folder / part)]
         sources.append((_stages_finished(folder), max(steps, default=-1), str(folder), folder))
     if store and "run.tar" in archives:
         try:
             unpack_archive(store.get("run.tar", scratch), scratch / run.name)
-            step, folder = max(map(step_of, archives)), scratch / run.name
+            steps = [step for stage in TRAINING_STAGES for step in archived_steps(archives, stage)]
+            step, folder = max(steps, default=-1), scratch / run.name
             sources.append((_stages_finished(folder), step, str(store), folder))
         except (OSError, tarfile.TarError) as error:
             if not sources:
@@ -209,19 +227,21 @@ def _restore_folder(run: Run, inputs: list[Path], store: Store | None, archives:
 
 
 def _restore_checkpoint(
-    run: Run, inputs: list[Path], store: Store | None, archives: list[str], scratch: Path
+    run: Run, stage: str, inputs: list[Path], store: Store | None, archives: list[str], scratch: Path
 ) -> list[str]:
-    """Copies the newest valid checkpoint that is newer than those here."""
-    lines, kept = [], run / "train" / "checkpoints"
+    """Copies a stage's newest valid checkpoint that is newer than those here."""
+    lines, kept = [], run / stage / "checkpoints"
     here = max((step_of(path) for path in checkpoint_folders(kept) if not verify_checkpoint(path)), default=-1)
     own = _run_id(run.folder)
     inputs = [folder for folder in inputs if own is None or _run_id(folder) in (own, None)]  # no other run's
-    folders = [path for folder in inputs for path in checkpoint_folders(folder / "train/checkpoints")]
-    for source in sorted([*archives, *folders], key=step_of, reverse=True):
-        if step_of(source) <= here:
+    folders = [path for folder in inputs for path in checkpoint_folders(folder / stage / "checkpoints")]
+    sources: list[tuple[int, Path | str]] = [(step_of(path), path) for path in folders]
+    sources = [(step, archive_name(stage, step)) for step in archived_steps(archives, stage)] + sources
+    for step, source in sorted(sources, key=itemgetter(0), reverse=True):
+        if step <= here:
             break
         label = source if isinstance(source, Path) else f"{store}/{source}"
-        restored = kept / ".restored" / f"checkpoint-{step_of(source)}"
+        restored = kept / ".restored" / f"checkpoint-{step}"
         try:
             if isinstance(source, Path):
                 _copy(source, restored)
@@ -252,8 +272,3 @@ def _copy(source: Path, target: Path, ignore: Callable | None = None) -> None:
     shutil.copytree(source, target, ignore=ignore, copy_function=shutil.copyfile, dirs_exist_ok=True)
     for path in (target, *target.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-
-
-def _by_step(names: list[str]) -> list[str]:
-    """Returns the names of checkpoints' archives, the newest last."""
-    return sorted((name for name in names if step_of(name) >= 0), key=step_of)

@@ -20,7 +20,7 @@ from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
 from helpers.runs.run_json import FORCED, RunRecord, Session, StageRecord, parse_record
 from helpers.runs.settings import read_parameters
-from helpers.runs.stages import STAGE_INPUTS, STAGES, run_folder
+from helpers.runs.stages import STAGE_INPUTS, STAGES, TRAINING_STAGES, run_folder
 
 RECORDS = ("run.json", "run.copy.json")  # the record is kept twice
 
@@ -232,7 +232,7 @@ class Run:
             own = self / STAGES[stage][1]
             write_json(own / "metrics.json", metrics)
             self.note_stage(stage, status="finished", ended=utc_now())
-            if stage != "train":
+            if stage not in TRAINING_STAGES:
                 self.close_session(None, "finished")
             shutil.rmtree(own / "work", ignore_errors=True)
         self.unlock()
@@ -241,6 +241,7 @@ class Run:
 _LOCKS: dict[Path, RunLock] = {}  # run folder: the lock that this process holds
 READ_BY_OTHERS = {  # stage: files in its folder
     "train": ["config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
+    "prefer": ["config.json", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"],
     "tune": ["best.json"],
 }
 
@@ -324,5 +325,5 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
         gpu=gpu_names(),
         git_sha=git_sha(),
     )
-    if stage != "train":  # which notes its steps itself
+    if stage not in TRAINING_STAGES:
         run.open_session(stage, None)

@@ -10,6 +10,7 @@ STAGES = {  # stage: (notebook, folder)
     "prepare_data": ("01_prepare_data", "data"),
     "tune": ("tune", "tune"),
     "train": ("02_train", "train"),
+    "prefer": ("prefer", "prefer"),
     "evaluate": ("03_evaluate", "evaluate"),
     "infer": ("04_infer", "infer"),
     "report": ("05_report", "report"),
@@ -18,12 +19,15 @@ STAGES = {  # stage: (notebook, folder)
 
 EMBEDDED_CORPUS = Path(__file__).parents[1] / "data" / "embedded.csv"  # what prepare_data.dataset "embedded" means
 
+TRAINING_STAGES = ("train", "prefer")  # they note their own sessions and mirror themselves
+
 MAIN_STAGES = ("prepare_data", "train", "evaluate", "infer", "report")  # what a run does unless asked for more
 
 STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "prepare_data": [],
     "tune": ["data/train.jsonl", "data/val.jsonl"],
     "train": ["data/train.jsonl", "data/val.jsonl"],
+    "prefer": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
     "evaluate": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
     "infer": ["train/config.json", "train/adapter/adapter_model.safetensors"],
     "report": ["data/metrics.json", "train/metrics.json", "evaluate/metrics.json", "infer/metrics.json"],

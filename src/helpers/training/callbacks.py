@@ -11,7 +11,7 @@ from helpers.runs.record import Run
 from helpers.runs.session import report_progress
 from helpers.training.config import RUNG_REACHED, OnRung
 from helpers.training.rate import COMPARED_AFTER, watch_rate
-from helpers.training.trainer import StepTrainer
+from helpers.training.step_training import StepTraining
 
 
 class LogCallback(TrainerCallback):
@@ -21,8 +21,8 @@ class LogCallback(TrainerCallback):
     evaluation that is due there, so that nothing of it is lost to a kill. At a rung of a search `on_rung` decides.
     """
 
-    def __init__(self, trainer: StepTrainer, run: Run, on_rung: OnRung | None = None) -> None:
-        self.trainer, self.file, self.on_rung = trainer, run / "train" / "log.jsonl", on_rung
+    def __init__(self, trainer: StepTraining, run: Run, on_rung: OnRung | None = None) -> None:
+        self.trainer, self.file, self.on_rung = trainer, run / trainer.config.stage / "log.jsonl", on_rung
         self.rate, self.has_gpu = watch_rate(trainer, run), bool(gpu_names())
 
     def on_log(

@@ -36,7 +36,7 @@ def fit_to_machine(run: Run, config: TrainingConfig) -> TrainingConfig:
     import torch
 
     gpus = max(1, torch.cuda.device_count())
-    fitted, note = fit_gpus(config, gpus, begun_processes(run / "train" / "checkpoints", run.record().id))
+    fitted, note = fit_gpus(config, gpus, begun_processes(run / config.stage / "checkpoints", run.record().id))
     if note:
         print(note)
     return fitted

@@ -63,9 +63,15 @@ def read_inputs(run: Run) -> TrainingInputs:
         rows["train"] = by_seed[: promise.train_rows]
     if config.eval_rows:
         rows["val"] = sorted(rows["val"], key=lambda row: shuffle_key(config.seed, row["id"]))[: config.eval_rows]
-    hashes = {file: file_sha256(run / file) for file in DATA.values()}
+    return find_progress(run, config, rows, [*DATA.values()])
+
+
+def find_progress(run: Run, config: TrainingConfig, rows: dict[str, list[dict]], files: list[str]) -> TrainingInputs:
+    """Returns the inputs of a training by these rows, which the run's `files` decide, with what its newest valid
+    checkpoint keeps. Raises as `read_inputs`."""
+    hashes = {file: file_sha256(run / file) for file in files}
     fingerprint = make_fingerprint(run.id(), config.to_json(), hashes, process_count())
-    checkpoint, skipped = newest_checkpoint(run / "train" / "checkpoints", fingerprint)
+    checkpoint, skipped = newest_checkpoint(run / config.stage / "checkpoints", fingerprint)
     progress, notes = Progress(limit=config.limit), [f"skipped {line}" for line in skipped]
     if checkpoint:
         progress = Progress.model_validate(read_json(checkpoint / "progress.json"))

@@ -1,6 +1,7 @@
 """Starts a training: in this process, or one process per GPU through accelerate."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from helpers.runs.session import SESSION_START, session_start
 from helpers.training.config import OnRung, fit_to_machine
 from helpers.training.loop import LoadedTraining, load_training, run_training
 
-CONFIG = "train/config.json"
+Load = Callable[[Run], LoadedTraining]
 
 
 def load_here(run: Run, config: TrainingConfig) -> LoadedTraining | None:
@@ -25,22 +26,28 @@ def load_here(run: Run, config: TrainingConfig) -> LoadedTraining | None:
 
 
 def launch_training(
-    run: Run, config: TrainingConfig, on_rung: OnRung | None = None, loaded: LoadedTraining | None = None
+    run: Run,
+    config: TrainingConfig,
+    on_rung: OnRung | None = None,
+    loaded: LoadedTraining | None = None,
+    load: Load | None = None,
+    module: str = "helpers.training.launch",
 ) -> dict[str, Any]:
     """Trains and returns the metrics: here, or with `num_gpus` over one in one process per GPU (0 = all).
 
     `on_rung` decides at the rungs of a search; several processes pause at config.pause_at instead. `loaded` comes from
-    `load_here`. Raises ValueError as `fit_gpus` does, RuntimeError when a process fails.
+    `load_here`; what is not loaded yet is loaded by `load` (None: `load_training`), in several processes by that of
+    `module`, which each of them runs. Raises ValueError as `fit_gpus` does, RuntimeError when a process fails.
     """
-    config, result_file = write_config(run, config), run / "train" / "result.json"
+    config, result_file = write_config(run, config), run / config.stage / "result.json"
     result_file.unlink(missing_ok=True)
     processes = count_processes(config)
     with mirrored(run, config.session):
         if processes == 1:
-            return run_training(run, on_rung, loaded)
+            return run_training(run, on_rung, loaded, load)
         print(f"{processes} GPUs, one process each")
         start = {SESSION_START: str(session_start())}
-        code = launch_processes("helpers.training.launch", [str(run / CONFIG)], processes, **start)
+        code = launch_processes(module, [str(run / config.stage / "config.json")], processes, **start)
     if code:
         reason = read_json(result_file)["reason"] if result_file.is_file() else "see the log above"
         raise RuntimeError(f"training ended with exit code {code}: {reason}.")
@@ -48,10 +55,10 @@ def launch_training(
 
 
 def write_config(run: Run, config: TrainingConfig) -> TrainingConfig:
-    """Writes train/config.json for the GPUs of this machine, and returns what it holds."""
+    """Writes the stage's config.json for the GPUs of this machine, and returns what it holds."""
     config = fit_to_machine(run, config)
     run.id()  # made before several processes could each make one
-    write_json(run / CONFIG, config.to_json())
+    write_json(run / config.stage / "config.json", config.to_json())
     return config
 
 
@@ -62,20 +69,20 @@ def count_processes(config: TrainingConfig) -> int:
     return config.num_gpus or max(1, torch.cuda.device_count())
 
 
-def train_process(config_file: Path) -> None:
-    """One process of a launch: trains by train/config.json; the first writes the outcome to result.json."""
+def train_process(config_file: Path, load: Load | None = None) -> None:
+    """One process of a launch: trains by a stage's config.json; the first writes the outcome to result.json."""
     set_threads()
     run = Run(config_file.resolve().parents[1])
     run.join()
     result = {"status": "failed", "reason": "it was interrupted"}
     try:
-        result = run_training(run)
+        result = run_training(run, load=load)
     except Exception as error:
         result["reason"] = describe_error(error)
         raise
     finally:
         if not process_rank():
-            write_json(run / "train" / "result.json", result)
+            write_json(config_file.with_name("result.json"), result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from helpers.planning.hours import step_seconds
 from helpers.runs.record import Run
 
 if TYPE_CHECKING:
-    from helpers.training.trainer import StepTrainer
+    from helpers.training.step_training import StepTraining
 
 COMPARED_AFTER = 20  # steps of a session, before it is said how fast they were
 
@@ -61,7 +61,7 @@ class MeasuredRate:
         return f"{self.steps} steps took {measured / planned:.2f} times as long as planned ({seconds}); {left}."
 
 
-def watch_rate(trainer: StepTrainer, run: Run) -> MeasuredRate:
+def watch_rate(trainer: StepTraining, run: Run) -> MeasuredRate:
     """Returns the rate of a trainer's session, with the plan of its own steps by this GPU's speed."""
     steps, config = trainer.steps, trainer.config
     speed = find_speed(config, run)

@@ -1,8 +1,8 @@
 """Encoded rows as a data set of optimizer steps."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from helpers.models.chat import IGNORED
 from helpers.planning.batches import schedule_steps
 from helpers.planning.config import TrainingConfig
 
@@ -10,14 +10,24 @@ from helpers.planning.config import TrainingConfig
 class StepDataset:
     """A data set whose items are one rank's share of an optimizer step, as `micro_batches`.
 
-    An item's `targets` counts the tokens trained on in the step, over all ranks: the gradient is their mean.
+    `lengths` are the tokens that each row takes of a micro-batch, `targets` what it counts in a step: the tokens that
+    are trained on, or 1; `tokens` are the row's own, where it takes more. An item's `targets` is their sum over all
+    ranks: the gradient is the mean over so many.
     """
 
-    def __init__(self, train_set: Any, config: TrainingConfig, rank: int, world: int) -> None:
-        self.train_set, self.rank, self.epoch = train_set, rank, 0
-        self.lengths = [len(ids) for ids in train_set["input_ids"]]
-        self.targets = [sum(label != IGNORED for label in labels) for labels in train_set["labels"]]
-        self.schedule = schedule_steps(self.lengths, config, world)
+    def __init__(
+        self,
+        train_set: Any,
+        lengths: Sequence[int],
+        targets: Sequence[int],
+        config: TrainingConfig,
+        rank: int,
+        world: int,
+        tokens: Sequence[int] = (),
+    ) -> None:
+        self.train_set, self.lengths, self.targets, self.rank, self.epoch = train_set, lengths, targets, rank, 0
+        self.tokens = tokens or lengths
+        self.schedule = schedule_steps(lengths, config, world)
 
     def set_epoch(self, epoch: int) -> None:
         """Turns to the rows of an epoch, counted from 0."""
