@@ -1,0 +1,1 @@
+"""Notebook prefer: what people prefer becomes the next adapter."""
