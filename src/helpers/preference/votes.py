@@ -116,7 +116,8 @@ class _Words:
     def __init__(self, item: Preference) -> None:
         self.id, self.prompt_key = item.id, prompt_key(item.prompt)
         turns = " ".join(turn["content"] for turn in item.prompt if turn["role"] != "system")
-        self.prompt, self.chosen, self.rejected = (split_words(text) for text in (turns, item.chosen, item.rejected))
+        texts = (turns, item.chosen, item.rejected)
+        self.prompt, self.chosen, self.rejected = (split_words(text) or [text] for text in texts)
 
     def is_near(self, other: "_Words", near_duplicate: float) -> bool:
         """Returns whether prompts and replies of both are near-duplicates, or the same."""
