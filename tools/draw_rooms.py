@@ -14,7 +14,7 @@ HELPERS, DRAWING = ROOT / "src" / "helpers", ROOT / "docs" / "rooms.svg"
 FLOORS = [  # from the top; a room imports only rooms on lower floors, and those that an arrow shows
     ["__main__", "runner", "kaggle"],
     ["preflight", "calibrate", "options"],
-    ["training", "search", "evaluation", "inference", "sharing", "reporting"],
+    ["training", "search", "preference", "evaluation", "inference", "sharing", "reporting"],
     ["planning"],
     ["models"],
     ["data"],

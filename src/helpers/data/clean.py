@@ -220,12 +220,13 @@ def _repair_rows(table: pandas.DataFrame, rules: list[str]) -> tuple[pandas.Data
     table[texts.columns] = texts.map(normalise)
     if "messages" in table:
         table["messages"] = [
-            [{**turn, "content": _repair(turn["content"], rules)} for turn in turns] for turns in table.messages
+            [{**turn, "content": repair_text(turn["content"], rules)} for turn in turns] for turns in table.messages
         ]
     return table, funnel
 
 
-def _repair(text: str, rules: list[str]) -> str:
+def repair_text(text: str, rules: Iterable[str]) -> str:
+    """Returns a text repaired by these of the REPAIRS, and normalised."""
     return normalise(functools.reduce(lambda text, rule: REPAIRS[rule](text), rules, text))
 
 

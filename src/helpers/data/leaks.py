@@ -54,7 +54,7 @@ def find_leaks(
         "an adjacent row of the same topic": _find_neighbours(kept, dropped, longest),
     }
     for side, least in NEAR_WORDS.items() if near_duplicate else []:
-        searches[f"a near-duplicate {side}"] = _find_near_duplicates(list(kept[side]), wanted, near_duplicate, least)
+        searches[f"a near-duplicate {side}"] = find_near_duplicates(list(kept[side]), wanted, near_duplicate, least)
     leaked = {name: {reason: set() for reason in searches} for name in parts}
     for reason, search in searches.items():
         for place, others in search:
@@ -167,7 +167,7 @@ def _find_neighbours(kept: pandas.DataFrame, dropped: pandas.DataFrame, longest:
                 run.append(row)
 
 
-def _find_near_duplicates(texts: list[str], wanted: set[int], threshold: float, least: int) -> Twins:
+def find_near_duplicates(texts: list[str], wanted: set[int], threshold: float, least: int) -> Twins:
     """Yields each wanted row and those with a Jaccard similarity of at least the threshold: all are compared.
 
     For one row, the words that it shares with each other row are counted by going through the rows of each of its

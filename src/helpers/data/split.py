@@ -45,6 +45,12 @@ def split_groups(group_of_row: list[str], train_share: float, val_share: float, 
         problem = f"{rows} rows form {len(sizes)} groups: train, val and test need at least 3"
         hint = "adjacent rows of one topic, equal and near-duplicate texts are one group"
         raise ValueError(f"{problem} ({hint}). Add rows or topics, or raise prepare_data.near_duplicate.")
+    return fill_parts(group_of_row, shares, seed)
+
+
+def fill_parts(group_of_row: list[str], shares: dict[str, float], seed: int) -> list[str]:
+    """Returns the part of each row, as `split_groups` does; `shares` (0 to 1) are the parts', train's among them."""
+    sizes, rows = Counter(group_of_row), len(group_of_row)
     large = LARGE * min(shares.values()) * rows
     order = sorted(sizes, key=lambda group: (sizes[group] <= large, shuffle_key(seed, group)))
     parts, filled = {}, Counter()

@@ -30,7 +30,7 @@ def read_turns(value: Any) -> tuple[Turns, list[str]]:
     A cell may be a list or its text, as JSON or as Python writes it. The roles of a conversation that is dropped stay
     as they are.
     """
-    raw = _read_cell(value)
+    raw = read_cell(value)
     if not raw:
         return [], ["no conversation"]
     turns, rules = [], []
@@ -63,7 +63,7 @@ def has_empty_turn(turns: Turns) -> bool:
     return not all(turn["content"] for turn in turns)
 
 
-def _read_cell(value: Any) -> list[dict[str, Any]]:
+def read_cell(value: Any) -> list[dict[str, Any]]:
     """Returns a cell's turns as they are written; [] where it holds none."""
     if isinstance(value, str):
         for parse in (json.loads, ast.literal_eval):

@@ -1,0 +1,69 @@
+"""Where preferences come from: the chat page's thumbs, the ratings of the sheet, files."""
+
+import difflib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from helpers.data.load import SUFFIXES
+from helpers.data.turns import Turns
+from helpers.inference.generate import system_messages
+from helpers.preference.items import Dropped, Preference
+from helpers.preference.ratings import read_rated_pairs
+from helpers.preference.tables import read_file
+from helpers.preference.thumbs import read_thumbs
+from helpers.runs.record import Run
+
+NAMED = ("thumbs", "ratings")  # sources that are no file
+
+
+class Sources(NamedTuple):
+    """What the sources hold, as they have it."""
+
+    items: list[Preference]
+    dropped: list[Dropped]
+    facts: dict[str, Any]  # of the ratings: how many people, how many left out, which files were skipped
+
+
+def check_dataset(dataset: list[str]) -> None:
+    """Raises ValueError where `prefer.dataset` is no list of sources, each once."""
+    expected = f"expected a list of 'thumbs', 'ratings' and paths of {', '.join(SUFFIXES)} files"
+    if not isinstance(dataset, list) or not dataset:
+        raise ValueError(f"prefer.dataset is {dataset!r}: {expected}.")
+    for name in dataset:
+        if name not in NAMED and Path(str(name)).suffix.lower() not in SUFFIXES:
+            near = difflib.get_close_matches(str(name), NAMED, n=1)
+            hint = f" Is {near[0]!r} meant?" if near else ""
+            raise ValueError(f"prefer.dataset names {name!r}: {expected}.{hint}")
+    if twice := [name for name, count in Counter(dataset).items() if count > 1]:
+        raise ValueError(f"prefer.dataset names {twice[0]!r} twice: each vote would count twice. Name it once.")
+
+
+def read_sources(run: Run, dataset: list[str]) -> Sources:
+    """Reads every source. Raises FileNotFoundError for one that is not there, ValueError for one that cannot be read or
+    holds nothing, and for a run of plain texts, which answer nobody."""
+    check_dataset(dataset)
+    system, items, dropped, facts = _system_turns(run), [], [], {}
+    for name in dataset:
+        if name == "thumbs":
+            own = read_thumbs(run, system)
+        elif name == "ratings":
+            *own, facts["ratings"] = read_rated_pairs(run)
+        else:
+            own = read_file(name, system)
+        items += own[0]
+        dropped += own[1]
+    return Sources(items, dropped, facts)
+
+
+def _system_turns(run: Run) -> Turns:
+    """Returns the system prompt of the run's rows, [] where they have none."""
+    rows = run / "data" / "train.jsonl"
+    if not rows.is_file():
+        raise FileNotFoundError(f"{rows} is not there: finish 01_prepare_data of run {run.name} first.")
+    with open(rows, encoding="utf-8") as file:
+        if "messages" not in json.loads(file.readline()):
+            problem = f"run {run.name} is trained on plain text, and preferences are of replies"
+            raise ValueError(f"{problem}: expected conversations. Take prefer out of the stages.")
+    return system_messages(run)
