@@ -190,3 +190,39 @@ def make_in(base, embedded_rows):
 def make(make_in, tmp_path):
     """Returns `make_in` of the test's own folder."""
     return functools.partial(make_in, tmp_path)
+
+
+@pytest.fixture
+def trained_steps(monkeypatch):
+    """Returns the list of the optimizer steps that are trained from here on; the session's clock gets the step."""
+    from helpers.training.step_training import StepTraining
+
+    steps, real = [], StepTraining.training_step
+
+    def training_step(self, *args):
+        steps.append(self.state.global_step + 1)
+        self.clock.trainer_step = self.state.global_step + 1
+        return real(self, *args)
+
+    monkeypatch.setattr(StepTraining, "training_step", training_step)
+    return steps
+
+
+@pytest.fixture
+def stop_at(monkeypatch, trained_steps):
+    """Returns a function that makes the session's clock end the run after some steps, each once."""
+
+    from helpers.runs.session import SessionClock
+
+    def call(*steps):
+        left = list(steps)
+
+        def reason(self, save_seconds):
+            if left and self.trainer_step >= left[0]:
+                left.pop(0)
+                return "the test asked for it"
+            return ""
+
+        monkeypatch.setattr(SessionClock, "reason", reason)
+
+    return call

@@ -20,6 +20,7 @@ ELSEWHERE = re.compile(r"kaggle:[\w.-]+/[\w.-]+|hf:[\w.-]+(/[\w.-]+)?(:.+)?")  #
 def check_stages(stages: Iterable[str], settings: Settings) -> None:
     """Checks the settings of stages against each other. Raises Refused for the first that cannot work."""
     checks = {"prepare_data": check_data, "tune": check_search, "train": check_training, "evaluate": check_evaluation}
+    checks["prefer"] = check_preferences
     try:
         for stage in stages:
             if stage in checks:
@@ -67,6 +68,17 @@ def check_training(train: dict[str, Any]) -> None:
     if base == "embedded" or is_hub_name(base) or Path(base).is_dir():
         count_parameters(model_shape(base), train["lora"])
         check_tokenizer_files(base)
+
+
+def check_preferences(preferences: dict[str, Any]) -> None:
+    """Checks the settings of prefer. Raises ValueError and FileNotFoundError."""
+    from helpers.preference.config import check_settings
+    from helpers.preference.sources import NAMED, check_dataset
+
+    check_dataset(preferences["dataset"])
+    check_settings(preferences["trl"])
+    if missing := [name for name in preferences["dataset"] if name not in NAMED and not Path(name).is_file()]:
+        raise FileNotFoundError(f"prefer.dataset names {missing[0]!r}, which is not here: expected a file's path.")
 
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:

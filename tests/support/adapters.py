@@ -10,19 +10,19 @@ from helpers.runs.record import Run
 ADAPTER = Path("train/adapter/adapter_model.safetensors")
 
 
-def adapter_difference(first: Run, second: Run) -> float:
+def adapter_difference(first: Run, second: Run, file: Path = ADAPTER) -> float:
     """Returns the largest difference between two runs' adapters, relative to the largest weight of the first."""
-    adapter, other = load_file(first / ADAPTER), load_file(second / ADAPTER)
+    adapter, other = load_file(first / file), load_file(second / file)
     assert adapter.keys() == other.keys()
     largest = max(float(value.abs().max()) for name, value in adapter.items() if "lora_B" in name)
     assert largest > 0, "the adapter was not trained"
     return max(float((adapter[name] - other[name]).abs().max()) for name in adapter) / largest
 
 
-def log_entries(run: Run, *names: str) -> list[dict]:
+def log_entries(run: Run, *names: str, folder: str = "train") -> list[dict]:
     """Returns the entries of a run's log that have a training loss, with these names only."""
     return [
-        {name: entry.get(name) for name in names} for entry in read_jsonl(run / "train/log.jsonl") if "loss" in entry
+        {name: entry.get(name) for name in names} for entry in read_jsonl(run / folder / "log.jsonl") if "loss" in entry
     ]
 
 

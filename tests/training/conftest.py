@@ -10,39 +10,6 @@ from helpers.runs.checkpoints import verify_checkpoint
 from helpers.runs.record import Run
 from helpers.runs.session import SessionClock
 from helpers.training.loop import run_training
-from helpers.training.trainer import StepTrainer
-
-
-@pytest.fixture
-def trained_steps(monkeypatch):
-    """Returns the list of the optimizer steps that are trained from here on; the session's clock gets the step."""
-    steps, real = [], StepTrainer.training_step
-
-    def training_step(self, *args):
-        steps.append(self.state.global_step + 1)
-        self.clock.trainer_step = self.state.global_step + 1
-        return real(self, *args)
-
-    monkeypatch.setattr(StepTrainer, "training_step", training_step)
-    return steps
-
-
-@pytest.fixture
-def stop_at(monkeypatch, trained_steps):
-    """Returns a function that makes the session's clock end the run after some steps, each once."""
-
-    def call(*steps):
-        left = list(steps)
-
-        def reason(self, save_seconds):
-            if left and self.trainer_step >= left[0]:
-                left.pop(0)
-                return "the test asked for it"
-            return ""
-
-        monkeypatch.setattr(SessionClock, "reason", reason)
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from helpers.runs.settings import Settings, read_parameters
 from helpers.runs.stages import STAGES
 
 CLICKS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-LOADING_STAGES = {"tune", "train", "evaluate", "infer"}  # they compute with the base model
+LOADING_STAGES = {"tune", "train", "prefer", "evaluate", "infer"}  # they compute with the base model
 CPU_PARAMETERS = 200e6  # with more, an epoch of the published corpus takes a CPU of 100 GFLOP/s over a day
 
 

@@ -49,6 +49,7 @@ class TrainingConfig(BaseModel, frozen=True, extra="allow"):
     base_model_path: str = ""  # folder or name that loads the base model on this machine; not kept in config.json
     pause_at: int = 0  # the step of a search's rung at which training pauses, 0: none
     stage: str = "train"  # whose folder and notebook it is of, "prefer" for one by preferences
+    method: str = ""  # "dpo" or "kto", for one by preferences
     part_of: str = ""  # the way from the run's folder to the run whose file `stop` ends this one, for a candidate
     promise: Promise | None = None  # of hours; its epochs are num_train_epochs
     limit: int = 0  # tokens of a micro-batch to begin with, as after memory ran out, 0: max_tokens

@@ -6,10 +6,18 @@ from typing import Any
 
 import numpy
 
-from helpers.evaluation.resampling import draw_counts, percentile_ranks, sum_by_group
+from helpers.evaluation.resampling import draw_counts, percentile_ranks, share_interval, sum_by_group
 
 DRAWS = 2000
 Fractions = list[tuple[int, numpy.ndarray, numpy.ndarray]]  # sign, and each row's numerator and denominator
+
+
+def estimate_share(hits: numpy.ndarray, groups: Sequence[str]) -> dict[str, float]:
+    """Returns `value`, `low` and `high` of the share of hits (rows,), each 0 to 1: see `share_interval`."""
+    rows = numpy.stack([hits, numpy.ones(len(hits))], axis=1).astype(float)
+    own = sum_by_group(rows, groups)
+    low, high = share_interval(own[:, 0], own[:, 1], 95)
+    return {"value": float(hits.mean()), "low": low, "high": high}
 
 
 def estimate_fractions(fractions: Fractions, groups: Sequence[str], seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from helpers.data.sampling import shuffle_key
 from helpers.models.chat import Tokenizer, encode_prompt, encode_row
+from helpers.planning.config import TrainingConfig
 
 Example = dict[str, Any]
 REFERENCES = {  # whether an example is a pair: the library's names for what the reference finds of its two sequences
@@ -62,6 +63,13 @@ def encode_singles(tokenizer: Tokenizer, rows: list[dict[str, Any]], seed: int) 
         other = next((o for o in others if rows[o]["group"] != rows[place]["group"]), order[(turn + 1) % len(order)])
         examples[place]["other_ids"] = examples[other]["completion_ids"]
     return examples
+
+
+def encode_examples(tokenizer: Tokenizer, rows: list[dict[str, Any]], config: TrainingConfig) -> list[Example]:
+    """Returns the examples of rows as the configuration's method reads them: pairs for DPO, single replies for KTO."""
+    if config.method == "dpo":
+        return [encode_pair(tokenizer, row) for row in rows]
+    return encode_singles(tokenizer, split_pairs(rows), config.seed)
 
 
 def sequences_of(example: Example) -> tuple[tuple[list[int], list[int]], tuple[list[int], list[int]]]:

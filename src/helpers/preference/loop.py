@@ -6,7 +6,8 @@ from typing import Any
 
 from helpers.models.loading import load_for_training
 from helpers.planning.config import TrainingConfig
-from helpers.preference.examples import encode_pair, encode_singles, sequences_of, split_pairs
+from helpers.preference.examples import encode_examples
+from helpers.preference.plan import row_sizes
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.training.inputs import TrainingInputs, find_progress
@@ -52,11 +53,8 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> Any:
     from helpers.preference.trainer import DpoStepTrainer, KtoStepTrainer
 
     config, tokenizer = inputs.config, start_process(inputs.config)
-    if by_pairs := config.method == "dpo":
-        examples = {part: [encode_pair(tokenizer, row) for row in rows] for part, rows in inputs.rows.items()}
-    else:
-        singles = {part: split_pairs(rows) for part, rows in inputs.rows.items()}
-        examples = {part: encode_singles(tokenizer, rows, config.seed) for part, rows in singles.items()}
+    by_pairs = config.method == "dpo"
+    examples = {part: encode_examples(tokenizer, rows, config) for part, rows in inputs.rows.items()}
     model = load_for_training(config, dtype)
     take_weights(model, run / "train/adapter")
     train_set = Dataset.from_list(examples["train"])
@@ -64,11 +62,8 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> Any:
     if not by_pairs:  # KTOTrainer asks for both, since it would take a batch's next row for the reply to another prompt
         fixed |= {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
     arguments = training_arguments(run, config, dtype, DPOConfig if by_pairs else KTOConfig, **fixed)
-    own = [[sum(map(len, pair)) for pair in sequences_of(example)] for example in examples["train"]]
-    lengths, tokens = [2 * max(pair) for pair in own], [sum(pair) for pair in own]
-    if not by_pairs:  # only the reply's own sequence has a gradient
-        lengths = tokens = [length for length, _ in own]
-    place, targets = (arguments.process_index, arguments.world_size), [1] * len(own)
+    lengths, tokens = row_sizes(examples["train"])
+    place, targets = (arguments.process_index, arguments.world_size), [1] * len(lengths)
     trainer: Any = (DpoStepTrainer if by_pairs else KtoStepTrainer)(
         inputs,
         StepDataset(examples["train"], lengths, targets, config, *place, tokens),

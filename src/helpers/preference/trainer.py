@@ -19,7 +19,7 @@ from trl import DPOTrainer, KTOTrainer
 from helpers.models.likelihood import score_replies
 from helpers.planning.batches import MicroBatch
 from helpers.planning.memory import VALIDATION_TOKEN_BUDGET
-from helpers.preference.estimates import Fractions, estimate_fractions
+from helpers.preference.estimates import Fractions, estimate_fractions, estimate_share
 from helpers.preference.examples import REFERENCES, Example, sequences_of
 from helpers.runs.files import read_json, write_json
 from helpers.training.step_training import StepTraining
@@ -120,15 +120,16 @@ class PreferenceTraining(StepTraining):
 
     def measure(self) -> dict[str, Any]:
         """Validates a finished training; adds to `StepTraining.measure` how often, and by how much, the model prefers
-        what people prefer among the held-out rows: `val`, with 95 % intervals over their groups."""
+        what people prefer among the held-out rows: `held_out`, with 95 % intervals over their groups."""
         measured = super().measure()
-        fractions = self.preferences(self.on_all_ranks(self.val_rows, self.ratios))
+        hits, margin = self.preferences(self.on_all_ranks(self.val_rows, self.ratios))
         groups = [example["group"] for example in self.val_rows]
-        estimated = {name: estimate_fractions(each, groups, self.args.seed) for name, each in fractions.items()}
-        return {**measured, "val": {"n": len(groups), **estimated}}
+        accuracy, margin = estimate_share(hits, groups), estimate_fractions(margin, groups, self.args.seed)
+        return {**measured, "held_out": {"n": len(groups), "accuracy": accuracy, "margin": margin}}
 
-    def preferences(self, ratios: numpy.ndarray) -> dict[str, Fractions]:
-        """Returns `accuracy`, and `margin` in rewards, of the held-out rows with these log-ratios, (rows, 2)."""
+    def preferences(self, ratios: numpy.ndarray) -> tuple[numpy.ndarray, Fractions]:
+        """Returns which of the held-out rows with these log-ratios, (rows, 2), the model prefers as people do, and the
+        margin in rewards."""
         raise NotImplementedError
 
 
@@ -144,11 +145,11 @@ class DpoStepTrainer(PreferenceTraining, DPOTrainer):
         """Returns by how much the chosen reply's reward is above the rejected one's (Rafailov et al. 2023, eq. 7)."""
         return self.beta * (ratios[:, 0] - ratios[:, 1])
 
-    def preferences(self, ratios: numpy.ndarray) -> dict[str, Fractions]:
-        """Returns the share of pairs whose chosen reply has the higher reward, and the mean margin."""
+    def preferences(self, ratios: numpy.ndarray) -> tuple[numpy.ndarray, Fractions]:
+        """Returns of which pairs the chosen reply has the higher reward, half of one with the same, and the mean
+        margin."""
         margins = self.margins(ratios)
-        one = numpy.ones(len(margins))
-        return {"accuracy": [(1, (margins > 0) + 0.5 * (margins == 0), one)], "margin": [(1, margins, one)]}
+        return (margins > 0) + 0.5 * (margins == 0), [(1, margins, numpy.ones(len(margins)))]
 
 
 class KtoStepTrainer(PreferenceTraining, KTOTrainer):
@@ -195,11 +196,10 @@ class KtoStepTrainer(PreferenceTraining, KTOTrainer):
         losses = numpy.where(liked, self.desirable_weight, self.undesirable_weight) / (1 + numpy.exp(self.beta * above))
         return {"rows": len(rows), "loss": float(losses.sum()), "kl": distance * len(rows)}
 
-    def preferences(self, ratios: numpy.ndarray) -> dict[str, Fractions]:
-        """Returns the share of replies on their side of the distance, liked ones above it and others below; and how far
+    def preferences(self, ratios: numpy.ndarray) -> tuple[numpy.ndarray, Fractions]:
+        """Returns which replies are on their side of the distance, liked ones above it and others below; and how far
         the mean rewards of both lie apart."""
         liked = numpy.array([example["label"] for example in self.val_rows], bool)
         distance, rewards = max(0.0, float(ratios[:, 1].mean())), self.beta * ratios[:, 0]
-        right = (ratios[:, 0] > distance) == liked
         margin = [(1, rewards * liked, liked), (-1, rewards * ~liked, ~liked)]
-        return {"accuracy": [(1, right, numpy.ones(len(right)))], "margin": margin}
+        return (ratios[:, 0] > distance) == liked, margin

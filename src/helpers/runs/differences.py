@@ -1,5 +1,8 @@
 """What decides a stage's results, settings and inputs, and how that differs from what it was before."""
 
+import contextlib
+import hashlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,40 @@ def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
     if stage == "prepare_data":
         dataset = parameters["dataset"]
         hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))
+    if stage == "prefer":
+        hashes |= preference_hashes(folder, parameters["dataset"])
     if stage == "report":  # what people add after an evaluation, and trainings with other seeds
         written = [*(folder / "evaluate").glob("ratings/*"), *(folder / "evaluate").glob("gloss.csv")]
         hashes |= {str(file.relative_to(folder)): file_sha256(file) for file in sorted(written)}
         hashes |= {f"seed {seed}": file_sha256(file) for seed, file in other_seeds(folder).items()}
     return hashes
+
+
+def preference_hashes(folder: Path, dataset: list[str]) -> dict[str, str]:
+    """Returns the SHA-256 of what people prefer, by source: thumbs, the ratings that came back, files."""
+    hashes = {}
+    for source in dataset:
+        if source == "thumbs":
+            hashes[source] = feedback_sha256(folder.parent / "experiments.db")
+        elif source == "ratings":
+            files = sorted((folder / "evaluate").glob("ratings/*"))
+            hashes |= {str(file.relative_to(folder)): file_sha256(file) for file in files if file.is_file()}
+        else:
+            hashes[source] = file_sha256(Path(source))
+    return hashes
+
+
+def feedback_sha256(database: Path) -> str:
+    """Returns the SHA-256 of the thumbs that a database holds, "" where it is missing, damaged or has no such table."""
+    if not database.is_file():
+        return ""
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection,
+    ):
+        rows = connection.execute("SELECT * FROM Feedback ORDER BY id").fetchall()
+        return hashlib.sha256(repr(rows).encode()).hexdigest()
+    return ""
 
 
 UNKNOWN = ("dataset", "")  # an input of which no hash was recorded

@@ -35,9 +35,16 @@ LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name,
         ("trl", "trainer/base_config.py", "_BaseConfig"),
         ("trl", "trainer/sft_config.py", "SFTConfig"),
     ],
+    "trl": [
+        ("transformers", "training_args.py", "TrainingArguments"),
+        ("trl", "trainer/base_config.py", "_BaseConfig"),
+        ("trl", "trainer/dpo_config.py", "DPOConfig"),
+        ("trl", "trainer/kto_config.py", "KTOConfig"),
+    ],
 }
 FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the search's settings
-    "sft": {"early_stopping_patience": "int", "settings_from": "str"}
+    "sft": {"early_stopping_patience": "int", "settings_from": "str"},
+    "trl": {"early_stopping_patience": "int"},
 }
 ENUMS = [("transformers", "trainer_utils.py"), ("transformers", "training_args.py")]  # the choices of some fields
 MOST_LISTED = 6  # choices that a message lists; of more it names the nearest

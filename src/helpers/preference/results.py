@@ -1,0 +1,19 @@
+"""What a training by preferences has learnt, in words."""
+
+from typing import Any
+
+METHODS = {"dpo": "DPO", "kto": "KTO"}
+
+
+def describe_result(metrics: dict[str, Any], method: str) -> str:
+    """Returns in sentences what held-out preferences say of a finished training; how far a paused one got."""
+    if metrics["status"] == "paused":
+        return f"Paused at step {metrics['step']} of {metrics['steps']}: {metrics['reason']}."
+    val, steps = metrics["held_out"], metrics["optimizer_steps"]
+    accuracy = val["accuracy"]
+    interval = f"{accuracy['low']:.0%} to {accuracy['high']:.0%}"
+    learnt = "more often than by chance" if accuracy["low"] > 0.5 else "not clearly more often than by chance"
+    return (
+        f"{METHODS[method]}, {steps:,} steps. Of {val['n']:,} held-out preferences the model shares "
+        f"{accuracy['value']:.0%} (95 % interval {interval}): {learnt}."
+    )
