@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from helpers.planning.config import TrainingConfig
 from helpers.preference.config import configure_preference
-from helpers.preference.examples import encode_examples, encode_reply, sequences_of
+from helpers.preference.examples import REFERENCES, encode_examples, encode_reply, sequences_of
 from helpers.preference.loop import launch_preference, load_preference, read_inputs
 from helpers.runs.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
 from helpers.runs.record import Run
@@ -52,12 +52,12 @@ def tuned(make_in, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def preferences(embedded_rows):
-    """Returns a function that gives pairs, or the single replies of them, of which every fifth is held out."""
+    """Returns a function that gives pairs, or the single replies of them, of which every third is held out."""
 
-    def call(method, number=15, choose=shorter_first):
+    def call(method, number=18, choose=shorter_first):
         rows = [row for row in embedded_rows if len(row["messages"]) == 3][:number]
-        pairs = [as_pair(row, *choose(row), "val" if place % 5 == 0 else "train") for place, row in enumerate(rows)]
-        return pairs if method == "dpo" else [as_single(pair, place % 3 > 0) for place, pair in enumerate(pairs)]
+        pairs = [as_pair(row, *choose(row), "val" if place % 3 == 0 else "train") for place, row in enumerate(rows)]
+        return pairs if method == "dpo" else [as_single(pair, place % 4 > 1) for place, pair in enumerate(pairs)]
 
     return call
 
@@ -91,14 +91,28 @@ def preferred_difference(first, second):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_first_step_has_the_loss_of_the_formula(method, prefer, preferences):
-    run = prefer("run", preferences(method), {"max_steps": 2, "beta": 0.3})
-    metrics = train(run)
-    first, second = [entry["loss"] for entry in log_entries(run, "loss", folder="prefer")]
-    # the model is its own reference before the first step, whose rewards are all 0
-    assert first == pytest.approx(numpy.log(2) if method == "dpo" else 0.5, rel=1e-4)
-    assert second < first
-    assert metrics["train_loss"] == pytest.approx((first + second) / 2)
+def test_the_loss_is_that_of_the_formula(method, prefer, preferences):
+    """Rafailov et al. 2023, equation 7; Ethayarajh et al. 2024, equation 8."""
+    run = prefer(
+        "run", preferences(method), {"beta": 0.3, "desirable_weight": 0.8} if method == "kto" else {"beta": 0.3}
+    )
+    trainer, batch = load_preference(run).trainer, [0, 2, 5, 7]
+    examples = [trainer.steps.train_set[row] for row in batch]
+    ratios = numpy.array([[3.0, -1.0], [-2.0, 0.5], [0.25, 4.0], [1.0, 1.0]])  # nats, of the two sequences of each row
+    for example, own, planted in zip(examples, trainer.score(examples), ratios):
+        example.update(zip(REFERENCES[method == "dpo"], own - planted))
+    if method == "dpo":
+        expected = numpy.log1p(numpy.exp(-0.3 * (ratios[:, 0] - ratios[:, 1]))).sum()
+    else:
+        trainer.step_kl = trainer.distance(examples)
+        assert trainer.step_kl == pytest.approx(ratios[:, 1].mean(), rel=1e-5)
+        liked = numpy.array([example["label"] for example in examples])
+        assert 0 < liked.sum() < 4
+        above = numpy.where(liked, 1, -1) * (ratios[:, 0] - trainer.step_kl)
+        expected = (numpy.where(liked, 0.8, 1) * (1 - 1 / (1 + numpy.exp(-0.3 * above)))).sum()
+    share = trainer.loss_share(trainer.model, batch, 10)  # four of ten rows of a step
+    assert float(share.detach()) == pytest.approx(expected / 10, rel=1e-5)
+    assert trainer.validate(examples)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -145,15 +159,15 @@ def test_the_tuned_adapter_is_where_the_training_begins(method, prefer, preferen
 
 def test_planted_preferences_are_learnt_and_random_ones_are_not(prefer, preferences):
     generator = numpy.random.default_rng(4)
-    learnt = prefer("planted", preferences("dpo", 45), {"max_steps": 12}, learning_rate=0.3)
-    found = train(learnt)["held_out"]
+    steps = {"max_steps": 12, "optim": "adamw_torch"}
+    found = train(prefer("planted", preferences("dpo", 60), steps, learning_rate=0.02))["held_out"]
     assert found["accuracy"]["low"] > 0.5
     assert found["margin"]["low"] > 0
 
     def either(row):
         return shorter_first(row)[:: generator.choice((1, -1))]
 
-    by_chance = train(prefer("random", preferences("dpo", 45, either), {"max_steps": 12}, learning_rate=0.3))[
+    by_chance = train(prefer("random", preferences("dpo", 60, either), {"max_steps": 12}, learning_rate=0.3))[
         "held_out"
     ]
     assert by_chance["accuracy"]["low"] < 0.5 < by_chance["accuracy"]["high"]
@@ -163,12 +177,12 @@ def test_the_reference_is_computed_once(prefer, preferences, monkeypatch):
     run = prefer("run", preferences("dpo"), {"max_steps": 1})
     train(run)
     kept = read_json(run / "prefer/reference.json")
-    assert len(kept["logps"]) == 15
+    assert len(kept["logps"]) == 18
     assert all(value < 0 for pair in kept["logps"] for value in pair)
-    write_json(run / "prefer/reference.json", {**kept, "logps": [[-1.0, -2.0]] * 15})
+    write_json(run / "prefer/reference.json", {**kept, "logps": [[-1.0, -2.0]] * 18})
     trainer = load_preference(run).trainer
     assert trainer.steps.train_set[0]["ref_chosen_logps"] == -1.0, "it was computed again"
-    write_jsonl(run / "prefer/pairs.jsonl", preferences("dpo", 20))
+    write_jsonl(run / "prefer/pairs.jsonl", preferences("dpo", 24))
     assert load_preference(run).trainer.steps.train_set[0]["ref_chosen_logps"] < -1.0, "that of other rows was taken"
 
 
