@@ -7,6 +7,7 @@ import sqlite3
 import pytest
 from preferences import COLD, SYSTEM, WARM, give_thumb, write_run
 
+from helpers.preference import thumbs
 from helpers.preference.thumbs import read_thumbs
 
 PROMPT = "কাল চাকরিটা চলে গেল, বাড়িতে বলতে পারিনি।"  # I lost my job yesterday and could not tell them at home.
@@ -108,3 +109,13 @@ def test_a_file_that_is_no_database_is_refused(run):
     (run.outputs / "experiments.db").write_text("মন খারাপ" * 100, encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be read .*: take it from a copy"):
         read(run)
+
+
+def test_a_database_in_use_is_to_be_waited_for(run, monkeypatch):
+    give_thumb(run, PROMPT, WARM, True)
+    connect = sqlite3.connect
+    monkeypatch.setattr(thumbs.sqlite3, "connect", lambda place, **how: connect(place, **how | {"timeout": 0.1}))
+    with contextlib.closing(connect(run.outputs / "experiments.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(ValueError, match="is locked.*: close the other program that writes to it, or wait"):
+            read(run)

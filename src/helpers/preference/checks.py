@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import chain
 
 import pandas
@@ -18,6 +19,7 @@ from helpers.preference.items import Preference, Sieved, fold_text, reply_key, s
 
 # Rules that ask for an answer, or compare rows of a file: a disliked reply has none, and rows here have no order
 ROW_RULES = [rule for rule in DROPS if rule not in ("missing side", "roles swapped", "exact duplicate")]
+NO_REFERRAL = "no referral"  # as `unsafe_reasons` names it
 SAME_REPLIES = "both replies are the same"
 EVALUATION_PROMPT = "prompt of the evaluation"
 ROLES = {"question": "user", "answer": "assistant"}  # of the turns of each side
@@ -62,9 +64,12 @@ def drop_unsafe(items: list[Preference]) -> Sieved:
     No setting switches this off. A rejected reply may be unsafe: that is a reason to reject it.
     """
 
+    speaks_of_crisis = cache(detect_crisis)  # slow, and asked for each reply to a prompt
+
     def find_reason(item: Preference) -> str:
-        category = CRISIS if item.chosen and detect_crisis(item.prompt[-1]["content"]) else ""
-        reasons = unsafe_reasons(item.chosen, category) if item.chosen else []
+        reasons = unsafe_reasons(item.chosen, CRISIS) if item.chosen else []
+        if NO_REFERRAL in reasons and not speaks_of_crisis(item.prompt[-1]["content"]):
+            reasons.remove(NO_REFERRAL)
         return f"unsafe: {reasons[0]}" if reasons else ""
 
     return split_dropped(items, map(find_reason, items))

@@ -62,13 +62,16 @@ def _query_thumbs(database: Path) -> list[dict[str, Any]]:
     hint = "give thumbs on the chat page (python -m helpers chat), or take 'thumbs' out of prefer.dataset"
     if not database.is_file():
         raise FileNotFoundError(f"prefer.dataset names 'thumbs', and {database} is not there: {hint}.")
+    address = f"{database.resolve().as_uri()}?mode=ro"
     try:
-        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(sqlite3.connect(address, timeout=60, uri=True)) as connection:
             connection.row_factory = sqlite3.Row
             rows = [dict(row) for row in connection.execute("SELECT * FROM Feedback ORDER BY id")]
     except sqlite3.Error as error:
         if "no such table" not in str(error):
-            raise ValueError(f"{database} cannot be read ({describe_error(error)}): take it from a copy.") from error
+            locked = "is locked" in str(error)  # by a transaction that another program has not ended
+            mend = "close the other program that writes to it, or wait for it" if locked else "take it from a copy"
+            raise ValueError(f"{database} cannot be read ({describe_error(error)}): {mend}.") from error
         rows = []
     if not rows:
         raise ValueError(f"prefer.dataset names 'thumbs', and {database} holds none: {hint}.")
