@@ -98,7 +98,7 @@ with show_progress(run, "prefer"):
     metrics = launch_preference(run, config)
 
 # %% [markdown]
-# ## What was learnt
+# ## What it prefers now
 # On held-out prompts: how often does the model prefer what people prefer, and by how much? The tuned model, which is
 # the reference, has a margin of 0.
 

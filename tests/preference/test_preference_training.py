@@ -1,4 +1,4 @@
-"""Training by preferences: the library's losses by this project's steps, learnt where there is something to learn."""
+"""Training by preferences: the library's losses by this project's steps."""
 
 import shutil
 from pathlib import Path
@@ -160,9 +160,9 @@ def test_the_tuned_adapter_is_where_the_training_begins(method, prefer, preferen
 def test_planted_preferences_are_learnt_and_random_ones_are_not(prefer, preferences):
     generator = numpy.random.default_rng(4)
     steps = {"max_steps": 12, "optim": "adamw_torch"}
-    found = train(prefer("planted", preferences("dpo", 60), steps, learning_rate=0.02))["held_out"]
-    assert found["accuracy"]["low"] > 0.5
-    assert found["margin"]["low"] > 0
+    held_out = train(prefer("planted", preferences("dpo", 60), steps, learning_rate=0.02))["held_out"]
+    assert held_out["accuracy"]["low"] > 0.5
+    assert held_out["margin"]["low"] > 0
 
     def either(row):
         return shorter_first(row)[:: generator.choice((1, -1))]
@@ -231,5 +231,5 @@ def test_two_processes_train_the_adapter_of_one(method, prefer, preferences):
         metrics = launch_preference(run, TrainingConfig.of_run(run, "prefer"))
         assert metrics["world_size"] == gpus
     assert preferred_difference(*runs) < 1e-4
-    found = [read_jsonl(run / "prefer/log.jsonl")[-1]["eval_loss"] for run in runs]
-    assert found[0] == pytest.approx(found[1], rel=1e-4)
+    losses = [read_jsonl(run / "prefer/log.jsonl")[-1]["eval_loss"] for run in runs]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)

@@ -23,8 +23,8 @@ from helpers.runs.record import Run
 MADE = {"settings": {"train.seed": 1}, "data": {}, "versions": {}}
 
 
-def add(run, step, content="weights"):
-    folder = run / f"train/checkpoints/checkpoint-{step}"
+def add(run, step, content="weights", stage="train"):
+    folder = run / f"{stage}/checkpoints/checkpoint-{step}"
     write_text(folder / "adapter_model.safetensors", f"{content} {step}")
     seal_checkpoint(folder, step, MADE)
 
@@ -268,9 +268,28 @@ def test_a_missing_mirror_stops_the_run_before_it_starts(run, suite, tmp_path, m
 def test_a_forced_run_removes_its_mirrored_checkpoints(run, tmp_path):
     (tmp_path / "drive").mkdir()
     look(run, tmp_path / "drive")
-    remove_mirrored_checkpoints(Run(run), {"mirror": str(tmp_path / "drive")})
+    remove_mirrored_checkpoints(Run(run), "train", {"mirror": str(tmp_path / "drive")})
     assert sorted(path.name for path in (tmp_path / "drive/mine").iterdir()) == ["run.tar"]
-    remove_mirrored_checkpoints(Run(run), {"mirror": ""})
+    remove_mirrored_checkpoints(Run(run), "train", {"mirror": ""})
+
+
+def test_a_training_by_preferences_has_its_own_checkpoints(run, tmp_path):
+    (drive := tmp_path / "drive").mkdir()
+    for step in (2, 4, 5):
+        add(run, step, "preferred", "prefer")
+    look(run, drive)
+    names = {"checkpoint-6.tar", "checkpoint-9.tar", "prefer-checkpoint-4.tar", "prefer-checkpoint-5.tar", "run.tar"}
+    assert {path.name for path in (drive / "mine").iterdir()} == names
+    elsewhere = tmp_path / "another session/mine"
+    restore_run(Run(elsewhere), str(drive))
+    found = {stage: newest_checkpoint(elsewhere / stage / "checkpoints", MADE)[0] for stage in ("train", "prefer")}
+    assert {stage: folder.name for stage, folder in found.items()} == {
+        "train": "checkpoint-9",
+        "prefer": "checkpoint-5",
+    }
+    assert (found["prefer"] / "adapter_model.safetensors").read_text() == "preferred 5"
+    remove_mirrored_checkpoints(Run(run), "prefer", {"mirror": str(drive)})
+    assert {path.name for path in (drive / "mine").iterdir()} == {name for name in names if "prefer" not in name}
 
 
 COPYING = """

@@ -1,4 +1,4 @@
-"""What a training by preferences has learnt, in words."""
+"""What a model prefers after a training by preferences, in words."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ def describe_result(metrics: dict[str, Any], method: str) -> str:
     val, steps = metrics["held_out"], metrics["optimizer_steps"]
     accuracy = val["accuracy"]
     interval = f"{accuracy['low']:.0%} to {accuracy['high']:.0%}"
-    learnt = "more often than by chance" if accuracy["low"] > 0.5 else "not clearly more often than by chance"
+    clear = "more often than by chance" if accuracy["low"] > 0.5 else "not clearly more often than by chance"
     return (
         f"{METHODS[method]}, {steps:,} steps. Of {val['n']:,} held-out preferences the model shares "
-        f"{accuracy['value']:.0%} (95 % interval {interval}): {learnt}."
+        f"{accuracy['value']:.0%} (95 % interval {interval}): {clear}."
     )

@@ -37,8 +37,8 @@ class PreferenceTraining(StepTraining):
     use_liger_kernel: bool
     _metrics: dict[str, dict[str, list[float]]]
 
-    def __init__(self, *mine: Any, val_examples: list[Example], **library: Any) -> None:
-        super().__init__(*mine, ref_model=torch.nn.Identity(), **library)  # without any, TRL copies the adapter
+    def __init__(self, *own: Any, val_examples: list[Example], **library: Any) -> None:
+        super().__init__(*own, ref_model=torch.nn.Identity(), **library)  # without any, TRL copies the adapter
         self.val_rows = val_examples
         # TRL's way to pass few tokens at a time through the output layer, whatever is installed; Unsloth has its own
         self.use_liger_kernel = self.config.backend == "peft"
@@ -172,9 +172,10 @@ class KtoStepTrainer(PreferenceTraining, KTOTrainer):
     def distance(self, examples: list[Example]) -> float:
         """Returns the estimated KL divergence of the model from the reference over all ranks' examples, in nats, at
         least 0: the mean log-ratio of replies to other prompts (Ethayarajh et al. 2024, §4.1)."""
-        found = self.ratios(examples, both=False)[:, 0] if examples else numpy.zeros(0)
-        sums: Any = torch.tensor([len(found), found.sum()], dtype=torch.double, device=self.args.device)
-        count, total = self.accelerator.reduce(sums, "sum").tolist()
+        ratios = self.ratios(examples, both=False)[:, 0] if examples else numpy.zeros(0)
+        sums: Any = torch.tensor([len(ratios), ratios.sum()], dtype=torch.double, device=self.args.device)
+        reduced: Any = self.accelerator.reduce(sums, "sum")
+        count, total = reduced.tolist()
         return max(0.0, total / count)
 
     def _compute_kl_logps(self, model: Any, batch: dict) -> torch.Tensor:
