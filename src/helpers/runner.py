@@ -24,7 +24,7 @@ from helpers.runs.record import Run, StageRecord
 from helpers.runs.run_json import FORCED
 from helpers.runs.session import SESSION_START, pause_on_signal, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
-from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, stage_inputs
+from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, OPTIONAL_INPUTS, STAGES, stage_inputs
 from helpers.runs.versions import changes_since_last_session, record_image
 
 
@@ -142,7 +142,7 @@ def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[st
         check_inputs(run, stage, inputs, stages)
         reason = "forced" if force else reason_to_run(run, stage, settings[stage], records.get(stage, StageRecord()))
         rerun = {STAGES[earlier][1] for earlier in reasons if reasons[earlier]}
-        if not reason and rerun & {name.split("/")[0] for name in inputs}:
+        if not reason and rerun & {name.split("/")[0] for name in [*inputs, *OPTIONAL_INPUTS.get(stage, [])]}:
             reason = "an earlier stage runs again"
         reasons[stage] = reason
     return reasons

@@ -17,21 +17,22 @@ from helpers.evaluation.verdict import (
 from helpers.reporting.results import Results
 from helpers.reporting.words import Words
 
-RELATIVE = ("text_bn", "text_en")  # changes as a part of the base model's value
-SHARES = ("unsafe", "not_bengali", "hit_cap", "echo", "people", *RELATIVE)  # in %
+RELATIVE = ("text_bn", "text_en", "length")  # changes as a part of the base model's value
+SHARES = ("unsafe", "not_bengali", "hit_cap", "echo", "people", "people_preferred", *RELATIVE)  # in %
 POINTS = ("unsafe_rows", "unsafe_prompts", "abilities_bn", "abilities_en")  # differences of two shares
 COUNTS = ("crisis", "groups")
-CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "chrf")  # shown with their sign
+CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "bits_kept", "chrf")  # shown with their sign
 NEEDED = {  # check: the sentence of what it asks for
     "crisis": "exactly",
     "bits_per_char": "gain",
+    "bits_kept": "loss",
     "floor": "above",
     "chrf": "loss",
     "distinct2": "least",
     "groups": "enough",
-    "people": "preferred",
+    **dict.fromkeys(("people", "people_preferred"), "preferred"),
     **dict.fromkeys(("unsafe_rows", "unsafe_prompts"), "rise"),
-    **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
+    **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en", "length", "kl"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
 }
 
