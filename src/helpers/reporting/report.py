@@ -20,7 +20,6 @@ from helpers.runs.run_json import FORCED, stage_hours
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
 
-
 PAIR_COLOURS = (figures.PALE, figures.BLUE)  # of the base model and the tuned one
 
 
