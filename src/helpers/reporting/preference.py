@@ -123,7 +123,9 @@ def describe_training(prefer: dict[str, Any], words: Words) -> list[str]:
     if method := prefer.get("method"):
         sentences.append(words.say("prefer.method", method=method.upper()))
     if isinstance(sources := prefer.get("sources"), dict) and sources:
-        parts = [f"{words.name(name)} {words.number(count, 0)}" for name, count in sources.items() if isinstance(count, int)]
+        parts = [
+            f"{words.name(name)} {words.number(count, 0)}" for name, count in sources.items() if isinstance(count, int)
+        ]
         sentences.append(words.say("prefer.sources", sources=", ".join(parts)))
     for name in FACTS:
         measured = prefer.get("val", {}).get(name)

@@ -232,6 +232,7 @@ class Reply(Facts):
     prompt: str
     base: str
     tuned: str
+    preferred: str = ""
 
 
 class JudgedRow(Facts):

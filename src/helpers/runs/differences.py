@@ -8,7 +8,7 @@ from helpers.runs.settings import expand_paths
 from helpers.runs.stages import EMBEDDED_CORPUS, OPTIONAL_INPUTS, has_preferred, other_seeds, stage_inputs
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
-EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}}
+EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}, "model": ""}
 NEW_SETTINGS = ("max_probes", "gates")
 
 
