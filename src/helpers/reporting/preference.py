@@ -111,6 +111,15 @@ def preference_content(results: Results, words: Words) -> dict[str, Any]:
     }
 
 
+def preference_facts(results: Results) -> dict[str, Any]:
+    """Returns what report/metrics.json keeps of the preferred model: the verdict with people counted in, and what those
+    chose; {} without one."""
+    if (pair := pair_results(results)) is None:
+        return {}
+    choices = pair.ratings.get("choices")
+    return {"preferred_verdict": judge_preferred(pair).verdict, **({"preferred_people": choices} if choices else {})}
+
+
 def describe_rows(facts: dict[str, Any], words: Words) -> str:
     """Returns on how many held-out rows the two models were compared, and how many were left out and why."""
     left_out = f" {words.say('prefer.left_out', rows=facts['left_out'])}" if facts["left_out"] else ""

@@ -8,7 +8,7 @@ from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
 from helpers.reporting.estimates import describe_estimates, estimate_facts, plan_rows
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
-from helpers.reporting.preference import judge_preferred, pair_results, preference_content
+from helpers.reporting.preference import pair_results, preference_content, preference_facts
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.shapes import TokenFacts
@@ -40,7 +40,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
         "estimates": estimate_facts(results),
         **rating_facts(results),
         **({"verdict": judge_run(results).verdict} if results.scores else {}),  # people counted in
-        **({"preferred_verdict": judge_preferred(pair).verdict} if (pair := pair_results(results)) else {}),
+        **preference_facts(results),
     }
 
 
