@@ -25,16 +25,17 @@ CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "bits_kept", "chrf")  # shown wi
 NEEDED = {  # check: the sentence of what it asks for
     "crisis": "exactly",
     "bits_per_char": "gain",
-    "bits_kept": "loss",
     "floor": "above",
     "chrf": "loss",
     "distinct2": "least",
     "groups": "enough",
-    **dict.fromkeys(("people", "people_preferred"), "preferred"),
+    "people": "preferred",
     **dict.fromkeys(("unsafe_rows", "unsafe_prompts"), "rise"),
-    **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en", "length", "kl"), "most"),
+    **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
 }
+
+OF_PREFERRED = {"bits_kept": "loss", "length": "most", "kl": "most", "people_preferred": "preferred"}  # NEEDED there
 
 
 def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
@@ -122,9 +123,11 @@ def gate_rows(verdict: Verdict, words: Words) -> list[dict[str, str]]:
         row = {
             "gate": words.say(f"gate.{check.gate}"),
             "outcome": words.say(f"outcome_of_gate.{check.outcome}"),
-            "check": words.say(f"checked.{check.name}"),
+            "check": words.say(f"{'prefer.checked_' if check.name in OF_PREFERRED else 'checked.'}{check.name}"),
             "measured": measured,
-            "needed": words.say(f"needed.{NEEDED[check.name]}", threshold=_show_threshold(check, words)),
+            "needed": words.say(
+                f"needed.{(NEEDED | OF_PREFERRED)[check.name]}", threshold=_show_threshold(check, words)
+            ),
         }
         rows.append(row)
     return rows
