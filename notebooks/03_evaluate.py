@@ -16,8 +16,9 @@
 # 95 % interval, and those that words alone can raise have a floor.
 #
 # **Needs** about a minute on a CPU for the embedded model; for an 8B model a GPU and hours. **Reads**
-# `data/test.jsonl`, `train/adapter/`. **Writes** `evaluate/`: `base.jsonl`, `tuned.jsonl`, `prompts.jsonl`,
-# `scores.csv`, `human_eval.csv`, `human_eval.html`, `metrics.json`, and a row in `outputs/experiments.db`.
+# `data/test.jsonl`, `train/adapter/` and, where the stage `prefer` has finished, `prefer/`. **Writes** `evaluate/`:
+# `base.jsonl`, `tuned.jsonl`, `preferred.jsonl`, `prompts.jsonl`, `scores.csv`, `human_eval.csv`, `human_eval.html`,
+# `answers/`, `metrics.json`, and a row in `outputs/experiments.db`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -79,9 +80,10 @@ held_out = select_held_out(run, settings)
 print(held_out.describe(settings))
 
 # %% [markdown]
-# ## Answers of both models
+# ## Answers of the models
 # How likely does each model find the reference answers, and what does it reply itself? Every GPU computes a share of
-# the batches. Batches that are done are kept, so that an evaluation that was killed resumes.
+# the batches. Batches that are done are kept, so that an evaluation that was killed resumes, and that one with a
+# preferred model asks that one alone.
 
 # %%
 from helpers.reporting.live import show_progress
@@ -193,18 +195,34 @@ print(describe_benchmarks(public))
 text_table(benchmark_rows(public))
 
 # %% [markdown]
+# ## What the preferences did
+# Is the model that people's preferences trained better than the tuned one it began as? On the same rows, but for those
+# whose ratings it was trained on. Preferences tend to make replies longer, and to carry a model away from where it
+# began: the length, and KL(preferred ‖ tuned), the mean log-likelihood ratio of its own replies.
+
+# %%
+from helpers.evaluation.preferred import compare_preferred, describe_preferred
+from helpers.reporting.preference import preferred_rows
+
+preferred = compare_preferred(run, evaluated, settings)
+print(describe_preferred(preferred))
+text_table(preferred_rows({**scores.model_dump(), **preferred})) if "preferred" in preferred else None
+
+# %% [markdown]
 # ## For people
 # Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
 # spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. A few
 # pairs with an unmistakable answer check who reads. Put what comes back, a file per rater, into `evaluate/ratings/`:
-# the report reads it, and says which scores track people. A language model can rate the same pairs.
+# the report reads it, and says which scores track people. A language model can rate the same pairs. With a preferred
+# model, a pair is a reply of the tuned model and one of the preferred; files of an earlier sheet are still read.
 
 # %%
 from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet
 from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
+from helpers.evaluation.preferred import place_judge
 from helpers.reporting.tables import rating_rows
 
-pairs = write_rating_sheet(run, evaluated, human_rows, seed)
+pairs = write_rating_sheet(run, evaluated.preferred or evaluated, human_rows, seed)
 llm_ratings = rate_with_llm(run, LlmJudge(**llm_judge), pairs, hours=session["hours"], **settings.resampling)
 print(f"{len(pairs)} blind pairs on the sheet; a language model has rated {llm_ratings.get('pairs', 0)}.")
 text_table(rating_rows(llm_ratings))
@@ -218,8 +236,8 @@ text_table(rating_rows(llm_ratings))
 from helpers.reporting.decision import describe_decision, gate_rows, read_verdict
 from helpers.reporting.words import Words
 
-others = {"prompts": prompt_scores, "probes": probe_scores, "benchmarks": public, "judge": llm_ratings}
-others |= {"meaning": evaluated.meaning.facts}
+others = {"prompts": prompt_scores, "probes": probe_scores, "benchmarks": public}
+others |= {**place_judge(preferred, llm_ratings), "meaning": evaluated.meaning.facts}
 metrics = finish_evaluation(run, settings, evaluated, scores, **groups, **others)
 verdict = read_verdict(metrics)
 print(describe_decision(verdict, Words()))

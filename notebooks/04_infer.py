@@ -12,10 +12,10 @@
 # # 4 · Infer
 #
 # How does it talk? The tuned model's replies to five fixed messages and a conversation of several turns, or to your
-# own messages, beside the base model's.
+# own messages, beside the base model's and, where the stage `prefer` has finished, the preferred model's.
 #
 # **Needs** under a minute on a CPU for the embedded model, a few minutes on a GPU for an 8B model. **Reads**
-# `train/adapter/`. **Writes** `infer/`: `replies.jsonl`, `metrics.json`.
+# `train/adapter/` and, where it is, `prefer/adapter/`. **Writes** `infer/`: `replies.jsonl`, `metrics.json`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -71,8 +71,8 @@ print(f"{len(conversations)} conversations with {turns} messages, at most {max_n
 model = LoadedModel(run)
 
 # %% [markdown]
-# ## Replies of both models
-# What does each make of it? The same messages, the same settings; only the adapter is on or off.
+# ## Replies of the models
+# What does each make of it? The same messages, the same settings; only the adapter differs, and the base has none.
 
 # %%
 from helpers.inference.conversations import answer_both

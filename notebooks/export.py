@@ -15,7 +15,8 @@
 # for llama.cpp, a folder to deploy as a Hugging Face Space, and a push to the Hub.
 #
 # **Needs** seconds for the embedded model; merging an 8B model needs 16 GB of disk and, on a CPU, of memory. **Reads**
-# `train/`, `data/test.jsonl`, the scores. **Writes** `export/`. Not part of a run unless asked for: `--stages export`.
+# `train/`, `prefer/`, `data/test.jsonl`, the scores. **Writes** `export/`. Not part of a run unless asked for:
+# `--stages export`.
 
 # %% _kg_hide-input=true cellView="form" jupyter={"source_hidden": true} tags=["setup"]
 # @title Set-up: finds the helpers (checkout, attached Kaggle input, package, clone), installs what the platform lacks
@@ -45,6 +46,7 @@ set_up()
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
+model: str = ""  # tuned or preferred, "": the preferred one where the stage prefer has finished
 forms: list = ["adapter", "merged", "space"]  # of adapter, merged, gguf, space
 base_16bit: str = ""  # the base to merge into, "": the trained one without its -bnb-4bit
 gguf_types: list = ["f16", "q4_k_m"]  # as llama.cpp names them
@@ -63,14 +65,14 @@ seed: int = 3407
 # %%
 from helpers.planning.checks import start_stage
 from helpers.reporting.tables import text_table
-from helpers.sharing.export import check_export, large_files_folder, locate_16bit_base
+from helpers.sharing.export import check_export, choose_side, large_files_folder, locate_16bit_base
 
 run = start_stage("export", globals())
 folder, large = run / "export", large_files_folder(run, scratch)
 base = locate_16bit_base(run.training_config(), base_16bit, run)
 check_export(forms, gguf_types, base, large)
-exported = {}
-print(f"{', '.join(forms)}: large files in {large}")
+exported, side = {}, choose_side(run, model)
+print(f"The {side} model as {', '.join(forms)}: large files in {large}")
 
 # %% [markdown]
 # ## Adapter and model card
@@ -80,7 +82,7 @@ print(f"{', '.join(forms)}: large files in {large}")
 from helpers.reporting.notebook_parts import picture, show_document
 from helpers.sharing.export import export_adapter
 
-exported["adapter"] = export_adapter(run, folder / "adapter")
+exported["adapter"] = export_adapter(run, folder / "adapter", side)
 show_document((folder / "adapter" / "README.md").read_text(encoding="utf-8"), "The model card")
 
 # %% [markdown]
@@ -94,7 +96,7 @@ from helpers.sharing.merge import merge_adapter
 
 with show_progress(run, "export"):
     if {"merged", "gguf"} & set(forms):
-        exported["merged"] = merge_adapter(run, base, large / "merged", check_rows, seed)
+        exported["merged"] = merge_adapter(run, base, large / "merged", check_rows, seed, side)
 text_table(exported.get("merged", {"merged": "not asked for"}))
 
 # %% [markdown]
@@ -118,7 +120,7 @@ from helpers.sharing.export import push_to_hub
 from helpers.sharing.space import write_space
 
 if "space" in forms:
-    exported["space"] = write_space(run, folder / "space")
+    exported["space"] = write_space(run, folder / "space", side)
 if hub_repository:
     exported["hub"] = push_to_hub(folder / "adapter", hub_repository, hub_private)
 

@@ -17,15 +17,21 @@ from helpers.platforms.scrub import scrub
 from helpers.preflight import check_stages
 from helpers.runs.command import build_command
 from helpers.runs.differences import changed_inputs, input_hashes, settings_differences
-from helpers.runs.files import git_blob_sha1, utc_now, write_text
+from helpers.runs.files import utc_now, write_text
 from helpers.runs.mirror import hold_run, mirror_report, mirrored, remove_mirrored_checkpoints, restore_run
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.run_json import FORCED
 from helpers.runs.session import SESSION_START, pause_on_signal, session_start
 from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
-from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES, STAGES, TRAINING_STAGES, stage_inputs
-from helpers.runs.versions import changes_since_last_session, record_image
+from helpers.runs.stages import (
+    MAIN_STAGES,
+    OPTIONAL_INPUTS,
+    STAGES,
+    TRAINING_STAGES,
+    stage_inputs,
+)
+from helpers.runs.versions import changes_since_last_session, data_version_note, record_image
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,7 @@ def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[st
         check_inputs(run, stage, inputs, stages)
         reason = "forced" if force else reason_to_run(run, stage, settings[stage], records.get(stage, StageRecord()))
         rerun = {STAGES[earlier][1] for earlier in reasons if reasons[earlier]}
-        if not reason and rerun & {name.split("/")[0] for name in inputs}:
+        if not reason and rerun & {name.split("/")[0] for name in [*inputs, *OPTIONAL_INPUTS.get(stage, [])]}:
             reason = "an earlier stage runs again"
         reasons[stage] = reason
     return reasons
@@ -188,14 +194,6 @@ def has_unfinished_checkpoints(run: Run) -> bool:
     """Returns whether the run's training has begun and not finished, so that it would resume on the same data."""
     begun = any((run / "train/checkpoints").glob("checkpoint-*"))
     return begun and run.stage("train").status not in ("finished", FORCED)
-
-
-def data_version_note(run: Run, dataset: str) -> str:
-    """Returns what to say of finished data that come from another version of the embedded corpus, "" for the same."""
-    before, now = run.metrics("prepare_data").get("blob_sha1", ""), git_blob_sha1(EMBEDDED_CORPUS.read_bytes())
-    if dataset != "embedded" or before in ("", now):
-        return ""
-    return f"; its rows are another version of the embedded corpus, {before[:8]}, now {now[:8]} (--force reads the new)"
 
 
 # Running them

@@ -6,7 +6,17 @@ import json
 import pytest
 from planted_models import BETTER, MODELS, evaluate_planted, judge_planted, score_fewer
 
-from helpers.evaluation.verdict import GATES, Thresholds, Verdict, join_people, reach_verdict
+from helpers.evaluation.drift import Drift
+from helpers.evaluation.verdict import (
+    DRIFT_GATES,
+    GATES,
+    DriftThresholds,
+    Thresholds,
+    Verdict,
+    join_people,
+    reach_preferred_verdict,
+    reach_verdict,
+)
 from helpers.runs.record import Run
 
 SEEDS = range(10)
@@ -297,3 +307,56 @@ def test_a_model_that_is_the_base_model_does_not_ship(folder):
     same = metrics | {"tuned": metrics["base"], "delta": {n: d | {"value": 0.0} for n, d in metrics["delta"].items()}}
     same["delta"]["bits_per_char"] |= {"low": -0.005, "high": 0.005, "p": 1.0}
     assert check(reach_verdict(same, Thresholds()), "bits_per_char").outcome == "failed"
+
+
+def drift_of(longer, kl, reach=0.02):
+    """Returns the drift of a preferred model whose replies are so much longer, and that is so far away."""
+
+    def estimate(value):
+        return {"value": value, "low": value - reach, "high": value + reach, "n": 300}
+
+    length = {"tuned": 80.0, "preferred": 80.0 * (1 + longer), "change": estimate(longer)}
+    divergence = {"per_text": estimate(40 * kl), "per_token": estimate(kl)}
+    return Drift(characters=length, tokens=length, replies=divergence, references=divergence)
+
+
+def test_a_preferred_model_that_passes_every_gate_may_ship(metrics):
+    metrics["delta"]["bits_per_char"] = score(0.0, 0.005, "lower", p=1.0)
+    verdict = reach_preferred_verdict(metrics, drift_of(0.05, 0.05), DriftThresholds())
+    assert verdict.verdict == "ship"
+    assert verdict.gates == dict.fromkeys([*GATES[:-1], *DRIFT_GATES, "rows"], "passed")
+
+
+@pytest.mark.parametrize(
+    ("drift", "gate", "outcome"),
+    [
+        (drift_of(0.4, 0.05), "length", "failed"),
+        (drift_of(0.25, 0.05), "length", "open"),
+        (drift_of(-0.4, 0.05), "length", "passed"),
+        (drift_of(0.05, 0.3), "kl", "failed"),
+        (drift_of(0.05, 0.2), "kl", "open"),
+        (None, "kl", "open"),
+    ],
+)
+def test_a_preferred_model_may_drift_so_far(metrics, drift, gate, outcome):
+    assert reach_preferred_verdict(metrics, drift, DriftThresholds()).gates[gate] == outcome
+
+
+def test_other_thresholds_of_drift_decide_otherwise(metrics):
+    thresholds = DriftThresholds(longer=0.5, kl=0.01)
+    gates = reach_preferred_verdict(metrics, drift_of(0.4, 0.05), thresholds).gates
+    assert (gates["length"], gates["kl"]) == ("passed", "failed")
+
+
+@pytest.mark.parametrize(
+    ("value", "p", "outcome"), [(0.05, 0.001, "failed"), (0.0, 1.0, "passed"), (0.008, 0.2, "open")]
+)
+def test_references_may_not_become_less_likely(metrics, value, p, outcome):
+    metrics["delta"]["bits_per_char"] = score(value, 0.005, "lower", p=p)
+    verdict = reach_preferred_verdict(metrics, drift_of(0.0, 0.0), DriftThresholds())
+    assert check(verdict, "bits_kept").outcome == outcome
+
+
+def test_the_verdict_on_two_models_knows_no_drift(metrics):
+    thresholds = DriftThresholds(gain=0.02, kl=0.5)
+    assert reach_verdict(metrics, thresholds.of_tuned).model_dump()["thresholds"] == Thresholds(gain=0.02).model_dump()

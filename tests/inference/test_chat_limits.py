@@ -30,6 +30,7 @@ class EndlessModel:
 
     def __init__(self):
         self.config, self.system, self.run = {"base_model": "embedded"}, [], SimpleNamespace(name="demo")
+        self.sides = ("tuned", "base")
         self.asked, self.writing, self.most, self.lock = [], 0, 0, threading.Lock()
 
     def stream(self, turns, side, **decoding):

@@ -46,6 +46,15 @@ def test_a_pair_has_the_tuned_replys_tokens():
     assert pair_replies(answers) == [{**place, "base": "base", "tuned": "tuned", "new_tokens": 3, "hit_cap": True}]
 
 
+def test_a_preferred_reply_stands_beside_the_others():
+    place = {"conversation": 1, "turn": 1, "prompt": "ক"}
+    sides = ("preferred", "tuned", "base")
+    answers = {side: [{**place, "reply": side, "new_tokens": len(side), "hit_cap": False}] for side in sides}
+    (row,) = pair_replies(answers)
+    assert [row[side] for side in sides] == [*sides]
+    assert row["new_tokens"] == len("tuned")
+
+
 def test_the_first_word_counts_from_the_question(monkeypatch):
     now = [10.0]
 

@@ -17,6 +17,7 @@ from helpers.runs.files import write_json
 from helpers.runs.ranges import RANGES
 from helpers.runs.record import Run
 from helpers.runs.settings import (
+    FURTHER_FIELDS,
     check_settings,
     default_settings,
     layer_settings,
@@ -98,6 +99,7 @@ def test_none_of_many_presets_is_an_uncaught_error(tmp_path_factory, content):
 def test_a_range_is_that_of_a_setting(stage):
     stages = STAGES if stage == "every stage" else [stage]
     fields = {"train": {f"{name}.{field}" for name in ("sft", "lora") for field in library_fields(name)}}
+    fields["evaluate"] = {f"gates.{field}" for field in FURTHER_FIELDS["gates"]}
     known = {name for each in stages for name in parameters_cell(each)} | fields.get(stage, set())
     known |= {
         f"{name}.{key}"
@@ -106,6 +108,15 @@ def test_a_range_is_that_of_a_setting(stage):
         for key in (default if kind == "dict" else [])
     }
     assert not set(RANGES[stage]) - known, "no setting has this name: mend it in ranges.yaml"
+
+
+def test_the_gates_of_a_preferred_model_are_settings():
+    assert check_settings("evaluate", "evaluate", {"gates": {"longer": 0.5}}) == {"gates": {"longer": 0.5}}
+    with pytest.raises(ValueError, match="evaluate.gates.kl is -1.0: expected 0 or more"):
+        check_settings("evaluate", "evaluate", {"gates": {"kl": -1.0}})
+    with pytest.raises(TypeError, match="evaluate.gates.long is not a setting. Did you mean 'longer'"):
+        check_settings("evaluate", "evaluate", {"gates": {"long": 0.5}})
+    assert "kl" not in default_settings("evaluate")["gates"], "runs of before would have had other settings"
 
 
 @pytest.mark.parametrize("stage", STAGES)

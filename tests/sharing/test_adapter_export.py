@@ -4,11 +4,13 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from preferred_runs import write_preferred
 
 from helpers.runs.files import read_json
 from helpers.runs.ranges import find_range
 from helpers.sharing.export import (
     check_export,
+    choose_side,
     export_adapter,
     exported_sizes,
     large_files_folder,
@@ -17,6 +19,7 @@ from helpers.sharing.export import (
 )
 from helpers.sharing.gguf import QUANTISED
 
+WEIGHTS = "adapter_model.safetensors"
 FOUR_BIT = {"base_model": "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"}
 
 
@@ -30,6 +33,24 @@ def test_the_adapter_is_exported_with_its_card(run):
     assert "A LoRA adapter" in (run / "export/adapter/README.md").read_text("utf-8")
     assert (run / "export/adapter/adapter_model.safetensors").is_file()
     assert facts["bytes"] > 1000
+
+
+def test_the_preferred_adapter_is_exported_where_there_is_one(run, tmp_path):
+    assert choose_side(run, "") == "tuned"
+    with pytest.raises(FileNotFoundError, match="finish prefer first"):
+        choose_side(run, "preferred")
+    write_preferred(run)
+    try:
+        assert (choose_side(run, ""), choose_side(run, "tuned")) == ("preferred", "tuned")
+        facts = export_adapter(run, tmp_path / "adapter", "preferred")
+        exported, tuned = (tmp_path / "adapter" / WEIGHTS).read_bytes(), (run / "train/adapter" / WEIGHTS).read_bytes()
+        assert exported == (run / "prefer/adapter" / WEIGHTS).read_bytes() != tuned
+        card = (tmp_path / "adapter/README.md").read_text("utf-8")
+        assert "trained further by what people prefer (DPO)" in card
+        assert "The preferred model itself was not measured." in card
+        assert facts["model"] == "preferred"
+    finally:
+        shutil.rmtree(run / "prefer")
 
 
 def test_every_gguf_type_that_can_be_made_may_be_asked_for():

@@ -1,4 +1,4 @@
-"""Both models' likelihoods and replies for the held-out rows, on every GPU there is."""
+"""Each model's likelihoods and replies for the held-out rows, on every GPU there is."""
 
 import contextlib
 import os
@@ -18,8 +18,9 @@ from helpers.data.prompts import fixed_prompts
 from helpers.data.sampling import shuffle_key
 from helpers.evaluation.benchmarks import check_benchmarks, run_benchmarks
 from helpers.evaluation.encoder import check_encoder
+from helpers.evaluation.kept_answers import keep_answers, make_fingerprint, reuse_answers
 from helpers.evaluation.probes import INSTRUCTION_TOKENS
-from helpers.evaluation.verdict import Thresholds
+from helpers.evaluation.verdict import DriftThresholds
 from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
@@ -30,8 +31,10 @@ from helpers.platforms.processes import launch_processes
 from helpers.runs.files import append_journal, read_journal, read_json, read_jsonl, write_json, write_text
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE, SESSION_START, session_start
+from helpers.runs.stages import has_preferred
 
 NO_TIME = 1e-9  # hours of a session that has none left
+KINDS = ["likelihood", "replies", "prompts", "probes", "instructions", "benchmarks"]  # of answers, in their order
 
 
 class EvaluationSettings(BaseModel, frozen=True):
@@ -45,7 +48,7 @@ class EvaluationSettings(BaseModel, frozen=True):
     temperature: float  # 0: greedy
     top_p: float
     bootstrap_draws: int
-    gates: Thresholds
+    gates: DriftThresholds
     num_gpus: int  # processes, 0: one per GPU
     session: dict[str, Any]
     seed: int
@@ -86,6 +89,7 @@ class Answers:
     probes: list[dict] = field(default_factory=list)  # the likelihoods of `scored_probes`
     instructions: list[Reply] = field(default_factory=list)
     benchmarks: list[dict] = field(default_factory=list)  # an entry per task, as `run_benchmarks` returns them
+    drift: list[dict] = field(default_factory=list)  # the likelihoods of the preferred model's replies, where it is one
 
 
 def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
@@ -118,11 +122,13 @@ def select_probes(rows: list[dict], most: int) -> tuple[list[Probe], list[Instru
 
 
 def answer_rows(run: Run, settings: EvaluationSettings) -> dict[str, Answers]:
-    """Returns the answers of the base model ("base") and the tuned one ("tuned").
+    """Returns the answers of the base model ("base"), the tuned one ("tuned") and, where the stage prefer has finished,
+    the preferred one ("preferred").
 
     With `num_gpus` over one (0: all GPUs here) as many processes compute a share of the batches each. Which process
-    computes a batch changes nothing in it. Batches that are done are kept in evaluate/work. Raises Paused at the
-    session's end, RuntimeError when a share fails.
+    computes a batch changes nothing in it. Batches that are done are kept in evaluate/work, and with a preferred model
+    those of an earlier evaluation count where nothing has changed. Raises Paused at the session's end, RuntimeError
+    when a share fails.
     """
     import torch
 
@@ -133,10 +139,16 @@ def answer_rows(run: Run, settings: EvaluationSettings) -> dict[str, Answers]:
         processes = gpus
     if run.training_config()["device_map"]:
         processes = 1  # the one model is spread over all GPUs
+    three = has_preferred(run.folder)
+    if three and (reused := reuse_answers(run, fingerprints(run, settings), KINDS)):
+        print(f"as the evaluation before has them: the answers of {' and '.join(reused)}, which nothing has changed")
     if processes > 1:
         write_json(run / "evaluate" / "work" / "settings.json", settings.model_dump())
         threads = {} if gpus else {"OMP_NUM_THREADS": str((os.cpu_count() or 1) // processes or 1)}
         _launch_shares(run, processes, threads)
+        if three:  # whose replies all processes need before any can score them
+            answer_share(run, settings, 0, 1, load=False, drift=False)  # is anything missing?
+            _launch_shares(run, processes, threads)
     return answer_share(run, settings, 0, 1, load=processes == 1)
 
 
@@ -154,11 +166,12 @@ def _launch_shares(run: Run, processes: int, environment: dict[str, str]) -> Non
 
 
 def answer_share(
-    run: Run, settings: EvaluationSettings, rank: int, world: int, load: bool = True
+    run: Run, settings: EvaluationSettings, rank: int, world: int, load: bool = True, drift: bool = True
 ) -> dict[str, Answers]:
     """Computes what is not done yet of a rank's share, and returns all that is done.
 
-    Without `load` nothing is computed: Paused is raised for what the other processes had no time for.
+    Without `load` nothing is computed: Paused is raised for what the other processes had no time for. With a preferred
+    model and `drift`, its replies are scored by it and by the tuned one, when all of them are there.
     """
     began, work = time.perf_counter(), run / "evaluate" / "work"
     rows, model = select_test_rows(run, settings.max_rows, settings.seed), LoadedModel(run, load)
@@ -181,14 +194,47 @@ def answer_share(
         ),
     }
     share = {"rank": rank, "world": world, "hours": settings.session["hours"] if load else NO_TIME}
-    results: dict[str, dict] = {"base": {}, "tuned": {}}
-    for side in ("tuned", "base"):
+    results: dict[str, dict] = {side: {} for side in ("base", "tuned", "preferred") if side in model.sides}
+
+    def compute(side: str, kind: str, task: Any) -> None:
+        keep, what = work / f"{side}_{kind}.jsonl", f"{side} {kind}"
         with model.side(side):
-            for kind, task in tasks.items():
-                keep = work / f"{side}_{kind}.jsonl"
-                what = f"{side} {kind}"
-                results[side][kind] = task(model.network, model.tokenizer, keep=keep, what=what, **share)
+            results[side][kind] = task(model.network, model.tokenizer, keep=keep, what=what, **share)
+
+    for side in sorted(results, key=["tuned", "base", "preferred"].index):
+        for kind in KINDS:
+            compute(side, kind, tasks[kind])
+    replies = results.get("preferred", {}).get("replies", [])
+    if drift and replies and None not in replies:
+        answered = answer_with(rows, replies)
+        scoring = partial(score_likelihood, rows=answered, cut=[reply["hit_cap"] for reply in replies], **limits)
+        for side in ("tuned", "preferred"):
+            compute(side, "drift", scoring)
     return {side: Answers(**kinds) for side, kinds in results.items()}
+
+
+def answer_with(rows: list[dict], replies: list[Reply]) -> list[dict]:
+    """Returns the conversations among data rows with a model's replies in place of their references."""
+    asked = [row for row in rows if "messages" in row]
+    turns = [{"role": "assistant", "content": reply["reply"]} for reply in replies]
+    return [{**row, "messages": [*row["messages"][:-1], turn]} for row, turn in zip(asked, turns, strict=True)]
+
+
+def fingerprints(run: Run, settings: EvaluationSettings) -> dict[str, str]:
+    """Returns by model what its answers depend on, as `make_fingerprint` does."""
+    names = {"max_probes", "batch_size", "max_new_tokens", "temperature", "top_p", "seed", "benchmarks"}
+    rows = select_test_rows(run, settings.max_rows, settings.seed)
+    probes, asked = select_probes(rows, settings.max_probes)
+    questions = [rows, select_fixed_prompts(rows, settings.max_prompts), [probe.row for probe in probes]]
+    everything = [settings.model_dump(include=names), questions, [own.messages for own in asked]]
+    sides = ("base", "tuned", *["preferred"] * has_preferred(run.folder))
+    return {side: make_fingerprint(run, side, everything) for side in sides}
+
+
+def keep_for_later(run: Run, settings: EvaluationSettings) -> None:
+    """Keeps the answers of a finished evaluation for one with a further model."""
+    if (run / "evaluate" / "work").is_dir():
+        keep_answers(run, fingerprints(run, settings), KINDS)
 
 
 def sum_seconds(run: Run) -> dict[str, float]:

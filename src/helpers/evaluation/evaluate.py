@@ -1,6 +1,6 @@
-"""The evaluation stage: both models' answers joined with their rows, and the files of evaluate/."""
+"""The evaluation stage: the models' answers joined with their rows, and the files of evaluate/."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas
@@ -9,6 +9,7 @@ from helpers.evaluation.answers import (
     Answers,
     EvaluationSettings,
     answer_rows,
+    keep_for_later,
     select_fixed_prompts,
     select_probes,
     select_test_rows,
@@ -33,8 +34,8 @@ from helpers.runs.experiments import log_experiment
 from helpers.runs.files import read_json, write_csv, write_jsonl
 from helpers.runs.record import Run
 
-BothAnswers = dict[str, Answers]  # {"base": …, "tuned": …}
-BothRows = dict[str, list[dict]]
+AllAnswers = dict[str, Answers]  # {"base": …, "tuned": …} and "preferred" where the stage prefer has finished
+AllRows = dict[str, list[dict]]
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,19 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Both models' answers to what they were asked, and what their scores are made of."""
+    """Two models' answers to what they were asked, and what their scores are made of, as "base" and "tuned".
+
+    `preferred` is the same of the tuned model, there the "base", and the preferred one, there the "tuned", without the
+    rows whose ratings it was trained on; None without the stage prefer.
+    """
 
     held_out: HeldOut
-    answers: BothAnswers
-    replies: BothRows
+    answers: AllAnswers
+    replies: AllRows
     sums: dict[str, Sums]  # of each model, over the held-out rows
     floors: dict[str, Sums]  # as `floor_sums` returns them
     meaning: Meaning = field(default_factory=Meaning)  # whose sums and floors stand in the two above too
+    preferred: "Evaluated | None" = None
 
     @property
     def groups(self) -> list[str]:
@@ -79,6 +85,36 @@ class Evaluated:
         ]
         return f"Of {total:,} replies each, {counts} ended before the limit. Different replies: {', '.join(different)}."
 
+    def pair(self, base: str, tuned: str, left_out: set[str] | None = None) -> "Evaluated":
+        """Returns the same of two of the models under the names "base" and "tuned", without the rows of some ids."""
+        names = {"base": base, "tuned": tuned}
+        every = self.held_out.rows
+        kept = [place for place, row in enumerate(every) if row["id"] not in (left_out or ())]
+        rows = [every[place] for place in kept]
+        places = {place: number for number, place in enumerate(n for n, row in enumerate(every) if "messages" in row)}
+        asked = [places[place] for place in kept if place in places]  # the rows that have replies
+
+        def answers(own: Answers) -> Answers:
+            drift = [own.drift[n] for n in asked] if own.drift else []
+            own_replies = [own.replies[n] for n in asked]
+            return replace(own, likelihood=[own.likelihood[n] for n in kept], replies=own_replies, drift=drift)
+
+        def part(sums: Sums) -> Sums:
+            return {name: values[kept if len(values) == len(every) else asked] for name, values in sums.items()}
+
+        def pick(each: dict[str, Sums]) -> dict[str, Sums]:
+            return {name: part(each[side]) for name, side in names.items() if side in each}
+
+        return replace(
+            self,
+            held_out=HeldOut(rows, self.held_out.prompts),
+            answers={name: answers(self.answers[side]) for name, side in names.items()},
+            replies={n: [self.replies[side][place] for place in asked] for n, side in names.items()},
+            sums=pick(self.sums),
+            floors=pick(self.floors),
+            meaning=replace(self.meaning, sums=pick(self.meaning.sums), floors=pick(self.meaning.floors)),
+        )
+
 
 def select_held_out(run: Run, settings: EvaluationSettings) -> HeldOut:
     """Returns the test rows, or as many as the settings ask for, and the fixed prompts that go with them."""
@@ -87,7 +123,8 @@ def select_held_out(run: Run, settings: EvaluationSettings) -> HeldOut:
 
 
 def answer_held_out(run: Run, settings: EvaluationSettings, held_out: HeldOut) -> Evaluated:
-    """Lets both models answer, and writes base.jsonl, tuned.jsonl and scores.csv; raises as `answer_rows` does."""
+    """Lets the models answer, and writes base.jsonl, tuned.jsonl, preferred.jsonl where there is such a model, and
+    scores.csv; raises as `answer_rows` does."""
     answers = answer_rows(run, settings)
     replies = join_replies(held_out.rows, answers)
     groups = [row["group"] for row in held_out.rows]
@@ -95,7 +132,17 @@ def answer_held_out(run: Run, settings: EvaluationSettings, held_out: HeldOut) -
     write_rows(run, held_out.rows, replies, answers, meaning)
     sums = {s: score_sums(replies[s], own.likelihood) | meaning.sums.get(s, {}) for s, own in answers.items()}
     floors = {s: own | meaning.floors.get(s, {}) for s, own in floor_sums(replies, groups, settings.seed).items()}
-    return Evaluated(held_out, answers, replies, sums, floors, meaning)
+    evaluated = Evaluated(held_out, answers, replies, sums, floors, meaning)
+    if "preferred" not in answers:
+        (run / "evaluate" / "preferred.jsonl").unlink(missing_ok=True)  # of an earlier evaluation
+        return evaluated
+    preferred = evaluated.pair("tuned", "preferred", rated_rows(run))
+    return replace(evaluated.pair("base", "tuned"), preferred=preferred)
+
+
+def rated_rows(run: Run) -> set[str]:
+    """Returns the ids of the test rows whose ratings the preferred model was trained on."""
+    return set(read_json(run / "prefer" / "metrics.json").get("used_test_ids", []))
 
 
 def compare_replies(evaluated: Evaluated, settings: EvaluationSettings) -> Comparison:
@@ -123,8 +170,9 @@ def write_rating_sheet(run: Run, evaluated: Evaluated, human_rows: int, seed: in
     return pairs
 
 
-def join_replies(rows: list[dict], answers: BothAnswers) -> BothRows:
-    """Returns the rows of base.jsonl and tuned.jsonl: replies with prompt and reference; none for plain texts."""
+def join_replies(rows: list[dict], answers: AllAnswers) -> AllRows:
+    """Returns the rows of base.jsonl, tuned.jsonl and preferred.jsonl: replies with prompt and reference; none for
+    plain texts."""
     asked = []
     for row in rows:
         if "messages" in row:
@@ -138,9 +186,9 @@ def _join(rows: list[dict], replies: list, names: tuple[str, ...]) -> list[dict]
     return [row | {name: reply[name] for name in names} for row, reply in zip(rows, replies, strict=True)]
 
 
-def write_rows(run: Run, rows: list[dict], replies: BothRows, answers: BothAnswers, meaning: Meaning) -> None:
-    """Writes base.jsonl, tuned.jsonl, and scores.csv: likelihood, chrF++, ROUGE-L and, where it was measured, the
-    similarity of meaning of both models, row by row."""
+def write_rows(run: Run, rows: list[dict], replies: AllRows, answers: AllAnswers, meaning: Meaning) -> None:
+    """Writes each model's .jsonl, and scores.csv: likelihood, chrF++, ROUGE-L and, where it was measured, the
+    similarity of meaning of every model, row by row."""
     columns = {name: [row.get(name, "") for row in rows] for name in ("id", "group", "topic")}
     columns |= {name: [row[name] for row in answers["base"].likelihood] for name in ("tokens", "characters")}
     for side, own in answers.items():
@@ -157,15 +205,23 @@ def compare_prompts(run: Run, evaluated: Evaluated, settings: EvaluationSettings
     """Writes prompts.jsonl: the fixed prompts with each model's reply. Returns the rubric's scores over all of them
     (`base`, `tuned`, `delta`) and its means by category (`categories`); writes nothing and returns no scores without
     prompts."""
+    prompts, answers = evaluated.held_out.prompts, dict(evaluated.answers)
+    if evaluated.preferred:
+        answers["preferred"] = evaluated.preferred.answers["tuned"]
+    rows = [{"category": prompt["category"], "prompt": prompt["prompt"]} for prompt in prompts]
+    for side, own in answers.items():
+        rows = [{**row, side: reply["reply"]} for row, reply in zip(rows, own.prompts, strict=True)]
+    if rows:
+        write_jsonl(run / "evaluate" / "prompts.jsonl", rows)
+    return score_prompts(evaluated, settings)
+
+
+def score_prompts(evaluated: Evaluated, settings: EvaluationSettings) -> dict:
+    """Returns what `compare_prompts` does."""
     prompts = evaluated.held_out.prompts
     replied = {side: _join(prompts, own.prompts, ("reply",)) for side, own in evaluated.answers.items()}
     scores = {}
     if prompts:
-        pairs = [
-            {"category": base["category"], "prompt": base["prompt"], "base": base["reply"], "tuned": tuned["reply"]}
-            for base, tuned in zip(replied["base"], replied["tuned"])
-        ]
-        write_jsonl(run / "evaluate" / "prompts.jsonl", pairs)
         sums = {side: rubric_sums(rows) for side, rows in replied.items()}
         scores = compare_models(sums["base"], sums["tuned"], {}, **settings.resampling).model_dump()
     return {"n": len(prompts), **scores, "categories": category_means(**replied)}
@@ -220,7 +276,7 @@ def finish_evaluation(
         **scores.model_dump(),
         **{key: result for key, result in others.items() if result},
     }
-    metrics["verdict"] = reach_verdict(metrics, settings.gates).model_dump()
+    metrics["verdict"] = reach_verdict(metrics, settings.gates.of_tuned).model_dump()
     experiment = log_experiment(
         run.outputs / "experiments.db",
         run.training_config()["base_model"],
@@ -230,5 +286,6 @@ def finish_evaluation(
         [{**row, "at": reply["at"]} for row, reply in zip(replies["tuned"], answers["tuned"].replies)],
     )
     run.note_stage("evaluate", experiment=experiment)
+    keep_for_later(run, settings)
     run.finish_stage("evaluate", metrics)
     return metrics

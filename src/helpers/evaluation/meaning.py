@@ -20,7 +20,7 @@ AGAINST = {"similarity_reference": "reference", "similarity_question": "prompt"}
 
 @dataclass(frozen=True)
 class Meaning:
-    """The similarities of both models' replies, as sums like those of helpers.evaluation.metrics; all empty without."""
+    """The similarities of each model's replies, as sums like those of helpers.evaluation.metrics; all empty without."""
 
     sums: dict[str, dict[str, numpy.ndarray]] = field(default_factory=dict)  # model: {score: (rows, 2)}
     floors: dict[str, dict[str, numpy.ndarray]] = field(default_factory=dict)  # model: {score: (rows, m, 2)}
@@ -41,7 +41,7 @@ class Meaning:
 
 
 def measure_meaning(name: str, replies: dict[str, list[dict]], groups: Sequence[str], seed: int) -> Meaning:
-    """Returns the similarities of both models' replies; `replies` are the rows of base.jsonl and tuned.jsonl.
+    """Returns the similarities of each model's replies; `replies` are the rows of base.jsonl and tuned.jsonl, by model.
 
     `groups` has an entry per row. An encoder that cannot be loaded or run ends nothing: `facts` say why it is skipped.
     """
@@ -71,7 +71,7 @@ def free_memory() -> None:
 def compare_texts(encoder: Encoder, replies: dict[str, list[dict]], groups: Sequence[str], seed: int) -> Meaning:
     """Returns the cosines of each reply with its reference and its question, and of both with those of rows of other
     groups, for the floor. Every different text is embedded once."""
-    rows = [*replies["base"], *replies["tuned"]]
+    rows = [row for own in replies.values() for row in own]
     places = {text: place for place, text in enumerate(dict.fromkeys(_texts(rows)))}
     vectors, cut = embed_texts(encoder, [*places])
     others = pick_others(groups, numpy.random.default_rng(seed)) if len(set(groups)) > 1 else None

@@ -21,6 +21,7 @@ from helpers.evaluation.sheet import (
 )
 
 ALL_SCALES = [*SCALES, *QUESTIONS["earlier_scales"]]  # that a file may have
+SHEET, TUNED_SHEET = "human_eval.csv", "human_eval_tuned.csv"  # the second: given out before there was a third model
 EXCUSED_FAILURES = 1  # attention checks that a rater may fail: anybody errs once
 
 
@@ -42,8 +43,9 @@ class SheetRow(NamedTuple):
     marks: dict[int, dict[str, int]]  # by reply, 1 and 2
 
 
-def read_ratings(folder: Path, pairs: list[dict], seed: int) -> Ratings:
-    """Returns the ratings in a folder's files, and which files were skipped; one bad file never costs the others.
+def read_ratings(folder: Path, pairs: list[dict], seed: int, files: list[Path] | None = None) -> Ratings:
+    """Returns the ratings in a folder's files, or in these of them, and which files were skipped; one bad file never
+    costs the others.
 
     A file is what the sheet saves, or human_eval.csv filled in: then the file's name is the rater's. Skipped is a file
     that `read_table` cannot read, or of another sheet, with an unknown row or one twice, without any column of choices
@@ -53,7 +55,7 @@ def read_ratings(folder: Path, pairs: list[dict], seed: int) -> Ratings:
     """
     rows: list[SheetRow] = []
     skipped, raters = [], {}
-    for file in list_rating_files(folder):
+    for file in list_rating_files(folder) if files is None else files:
         try:
             own = _read_file(file, {pair["id"] for pair in pairs}, sheet_id(pairs), seed)
             for rater in {row.rater for row in own}:
@@ -228,11 +230,52 @@ def read_run_ratings(folder: Path, base: list[dict], tuned: list[dict], seed: in
     if not list_rating_files(folder / "ratings"):
         return None
     try:
-        asked = {row["id"] for row in read_table(folder / "human_eval.csv", SHOWN_FIELDS)}
+        return read_ratings(folder / "ratings", _pairs_of(folder / SHEET, base, tuned, seed), seed)
     except ValueError as error:
         return Ratings([], [], [], [f"all of them, since human_eval.csv is gone: {error}"])
-    pairs = [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in asked]
-    return read_ratings(folder / "ratings", pairs, seed)
+
+
+def _pairs_of(sheet: Path, base: list[dict], tuned: list[dict], seed: int) -> list[dict[str, str]]:
+    """Returns the blind pairs of a sheet's rows. Raises ValueError where it cannot be read."""
+    asked = {row["id"] for row in read_table(sheet, SHOWN_FIELDS)}
+    return [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in asked]
+
+
+def read_both_ratings(
+    folder: Path, base: list[dict], tuned: list[dict], preferred: list[dict], seed: int
+) -> tuple[Ratings | None, Ratings | None]:
+    """Returns the ratings of base and tuned replies, and those of tuned and preferred ones, None where no file has any.
+
+    The sheet of the first was given out before there was a preferred model. A file goes by its sheet's id, else by the
+    replies in it, else to the newer sheet.
+    """
+    files, pairs = list_rating_files(folder / "ratings"), []
+    for sheet, sides in ((TUNED_SHEET, (base, tuned)), (SHEET, (tuned, preferred))):
+        try:
+            pairs.append(_pairs_of(folder / sheet, *sides, seed))
+        except ValueError:
+            pairs.append([])  # no such sheet
+    earlier = [file for file in files if _is_of(file, *pairs)]
+    newer = [file for file in files if file not in earlier]
+    read = [read_ratings(folder / "ratings", own, seed, of) for own, of in zip(pairs, (earlier, newer))]
+    return read[0] if earlier else None, read[1] if newer else None
+
+
+def _is_of(file: Path, pairs: list[dict], others: list[dict]) -> bool:
+    """Returns whether a rater's file is of a sheet with these pairs rather than of one with others."""
+    try:
+        table = read_table(file, ("id",))
+    except ValueError:
+        return False
+    if named := {row["sheet"] for row in table if row.get("sheet")}:
+        known = sheet_id(pairs)
+        return all(restore_id(name, [known]) == known for name in named)
+
+    def same_replies(own: list[dict]) -> int:
+        shown = {pair["id"]: pair["reply_1"].split() for pair in own}
+        return sum(row.get("reply_1", "").split() == shown[row["id"]] for row in table if row["id"] in shown)
+
+    return same_replies(pairs) > same_replies(others)
 
 
 def summarise_run_ratings(ratings: Ratings, groups: Mapping[str, str], draws: int, seed: int) -> dict:

@@ -146,7 +146,7 @@ class ChatPage:
 
     def _lay_out_settings(self, words: dict[str, Any]) -> None:
         self.about = gradio.Markdown(self._about(words), elem_id="about")
-        self.side = _choice(_sides(words), value="tuned", label=words["model"], elem_id="side")
+        self.side = _choice(_sides(words, self.model), value=self.model.sides[0], label=words["model"], elem_id="side")
         with gradio.Accordion(words["settings"], open=False, elem_id="settings") as self.settings:
             self.decoding = [
                 gradio.Slider(0, 2, 0.7, step=0.05, label=words["temperature"], elem_id="temperature"),
@@ -193,7 +193,7 @@ class ChatPage:
             entries = stop_reply(entries, language)
         try:
             if message.strip():
-                check_message(message, side)
+                check_message(message, side, self.model.sides)
                 self.rate.count(_caller(request))
             opened = open_turn(entries, message, side, language, self.with_care, self.speaks)
             left = message if opened is entries else ""
@@ -265,7 +265,7 @@ class ChatPage:
             *(gradio.update(value=words[name]) for name in ("send", "stop", "clear")),
             self._about(words),
             gradio.update(label=words["settings"]),
-            gradio.update(label=words["model"], choices=_sides(words)),
+            gradio.update(label=words["model"], choices=_sides(words, self.model)),
             *(gradio.update(label=words[name]) for name in ("temperature", "top_p", "length", "seed")),
         ]
 
@@ -282,7 +282,8 @@ class ChatPage:
         """Answers one message, for programs, and yields the reply as it grows: a caller who leaves ends it. A message
         in a crisis gets the fixed message alone."""
         with _explained():
-            message, decoding = check_message(message, side), _decoding(temperature, top_p, max_new_tokens, seed)
+            message = check_message(message, side, self.model.sides)
+            decoding = _decoding(temperature, top_p, max_new_tokens, seed)
             if self.with_care and detect_crisis(message):
                 yield crisis_answer()
                 return
@@ -309,8 +310,8 @@ def _helplines(language: str) -> str:
     return crisis_answer(language).partition("\n\n")[2].replace("\n", "  \n")
 
 
-def _sides(words: dict[str, str]) -> list[tuple[str, str]]:
-    return [(words[side], side) for side in ("tuned", "base")]
+def _sides(words: dict[str, str], model: LoadedModel) -> list[tuple[str, str]]:
+    return [(words[side], side) for side in model.sides]
 
 
 def _as_shown(entries: list[Entry]) -> list[dict]:

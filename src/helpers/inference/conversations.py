@@ -1,4 +1,4 @@
-"""The stage's conversations: what is asked, both models' answers side by side, how long a person waits."""
+"""The stage's conversations: what is asked, the models' answers side by side, how long a person waits."""
 
 import time
 from collections.abc import Callable
@@ -35,9 +35,9 @@ def choose_conversations(run: Run, prompts: list) -> tuple[list[list[str]], Mess
 def answer_both(
     run: Run, model: LoadedModel, conversations: list[list[str]], system: Messages | None, **settings: Any
 ) -> dict[str, list[dict]]:
-    """Returns both models' answers, "tuned" and "base", as `generate_conversations` does, which takes `settings`."""
+    """Returns the answers of all of the run's models, as `generate_conversations` does, which takes `settings`."""
     answers = {}
-    for side in ("tuned", "base"):
+    for side in model.sides:
         with model.side(side):
             keep: Path = run / "infer" / "work" / side
             answers[side] = generate_conversations(
@@ -47,11 +47,11 @@ def answer_both(
 
 
 def pair_replies(answers: dict[str, list[dict]]) -> list[dict[str, Any]]:
-    """Returns the rows of infer/replies.jsonl: each message with both replies; tokens and cap are the tuned one's."""
-    rows = []
-    for base, tuned in zip(answers["base"], answers["tuned"], strict=True):
+    """Returns the rows of infer/replies.jsonl: each message with all replies; tokens and cap are the tuned one's."""
+    rows, sides = [], [side for side in ("base", "tuned", "preferred") if side in answers]
+    for place, tuned in enumerate(answers["tuned"]):
         row = {name: tuned[name] for name in ("conversation", "turn", "prompt")}
-        row |= {"base": base["reply"], "tuned": tuned["reply"]}
+        row |= {side: answers[side][place]["reply"] for side in sides}
         rows.append(row | {name: tuned[name] for name in ("new_tokens", "hit_cap")})
     return rows
 

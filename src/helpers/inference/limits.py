@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ REPLY_SECONDS = 300.0  # after which a reply is cut: one call never holds the mo
 WAITING = 64  # calls of all callers that may wait for the model
 PER_MINUTE = 60  # messages of one caller
 CALLERS = 10_000  # whose messages are counted; of more, those who wrote last
-SIDES = ("tuned", "base")
+SIDES = ("preferred", "tuned", "base")  # the models of a run; the first where the stage prefer has finished
 RANGES = {"temperature": (0.0, 2.0), "top_p": (0.05, 1.0), "max_new_tokens": (1, 1024), "seed": (-(2**53), 2**53)}
 
 
@@ -56,10 +57,11 @@ def check_decoding(**settings: Any) -> dict[str, Any]:
     return settings | {name: int(settings[name]) for name in ("max_new_tokens", "seed")}
 
 
-def check_message(message: Any, side: Any = SIDES[0]) -> str:
-    """Returns a message without spaces at its ends. Raises Unacceptable for none, and for one that no prompt holds."""
-    if side not in SIDES:
-        raise Unacceptable("side", value=repr(str(side)[:40]), known=", ".join(SIDES))
+def check_message(message: Any, side: Any = "tuned", sides: Sequence[str] = SIDES) -> str:
+    """Returns a message without spaces at its ends. Raises Unacceptable for none, for one that no prompt holds, and for
+    a side that is none of `sides`."""
+    if side not in sides:
+        raise Unacceptable("side", value=repr(str(side)[:40]), known=", ".join(sides))
     if not isinstance(message, str) or not message.strip():
         raise Unacceptable("empty")
     if len(message) > MESSAGE_CHARACTERS:

@@ -26,7 +26,7 @@ class Entry:
     role: str  # "user" or "assistant"
     content: str
     kind: str = ""  # of an assistant's: "reply", or "care" for one that no model wrote
-    side: str = ""  # of a reply: "base" or "tuned"
+    side: str = ""  # of a reply: "base", "tuned" or "preferred"
     writing: bool = False  # a reply that is not complete yet
     id: str = ""
     care: str = ""  # "crisis" of a message in a crisis and of its fixed answer, "after" of what the person writes later

@@ -15,6 +15,7 @@ def score_likelihood(
     rows: list[dict[str, Any]],
     batch_size: int = 0,
     max_tokens: int = 0,
+    cut: Sequence[bool] = (),
     **keeping: Any,
 ) -> list[dict[str, Any]]:
     """Scores the given answers: for each data row `nll` (nats, summed), `tokens`, `correct` and `characters`.
@@ -22,9 +23,12 @@ def score_likelihood(
     Only the assistant's tokens count, its end token included; padding and prompt do not. Full logits never exist:
     hidden states of answer tokens pass through the output layer LOGITS_CHUNK_TOKENS at a time, in float32. Rows are
     batched by length, at most `batch_size` rows or `max_tokens` tokens at a time; the results come in the rows' order.
-    `keeping` is passed to `compute_batches`. Raises FloatingPointError for a loss that is not finite.
+    `cut` says of each row whether its answer has no end: then its end token does not count. `keeping` is passed to
+    `compute_batches`. Raises FloatingPointError for a loss that is not finite.
     """
     examples = encode_rows(tokenizer, rows)
+    for example in [example for example, has_no_end in zip(examples, cut) if has_no_end]:
+        example["labels"][-1] = IGNORED
     collate = make_collator(tokenizer)
     lengths = [len(example["input_ids"]) for example in examples]
     by_length = sorted(range(len(rows)), key=lengths.__getitem__)

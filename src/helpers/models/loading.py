@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from helpers.platforms.downloads import check_tokenizer_files, fetch_model
 from helpers.platforms.errors import describe_error
 
 BACKENDS = ("unsloth", "peft")
+ADAPTERS = {"tuned": Path("train/adapter"), "preferred": Path("prefer/adapter")}  # model: its adapter below the run
 
 Network = Any  # transformers.PreTrainedModel, or peft.PeftModel around one, which passes its attributes on
 
@@ -70,8 +71,17 @@ def load_for_training(config: Any, dtype: str) -> Network:
     return FastLanguageModel.get_peft_model(model, random_state=config.seed, **shared, **config.lora)
 
 
-def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype: str, device_map: str = "") -> Network:
+def load_for_inference(
+    base_model: str,
+    adapter: Path,
+    load_in_4bit: bool,
+    dtype: str,
+    device_map: str = "",
+    further: Mapping[str, Path] | None = None,
+) -> Network:
     """Returns the base model with a trained adapter on it, in plain PEFT whatever the backend that trained it.
+
+    `further` are adapters by name that `set_adapter` switches to; the first one is called "default".
 
     `with model.disable_adapter():` it is the base model. Its generation_config is the library's: what the model's own
     file asks for (Llama 3.1's: to sample at temperature 0.6) would silently fill every setting that is not given.
@@ -89,7 +99,10 @@ def load_for_inference(base_model: str, adapter: Path, load_in_4bit: bool, dtype
     base.generation_config = GenerationConfig()
     if base.device.type == "cuda":
         use_grouped_attention(base)
-    model = PeftModel.from_pretrained(base, str(adapter)).eval()
+    model = PeftModel.from_pretrained(base, str(adapter))
+    for name, folder in (further or {}).items():
+        model.load_adapter(str(folder), adapter_name=name)
+    model.eval()
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(base.dtype)  # as training computes with it; in float32 all is cast twice

@@ -17,11 +17,11 @@ from helpers.evaluation.verdict import (
 from helpers.reporting.results import Results
 from helpers.reporting.words import Words
 
-RELATIVE = ("text_bn", "text_en")  # changes as a part of the base model's value
-SHARES = ("unsafe", "not_bengali", "hit_cap", "echo", "people", *RELATIVE)  # in %
+RELATIVE = ("text_bn", "text_en", "length")  # changes as a part of the base model's value
+SHARES = ("unsafe", "not_bengali", "hit_cap", "echo", "people", "people_preferred", *RELATIVE)  # in %
 POINTS = ("unsafe_rows", "unsafe_prompts", "abilities_bn", "abilities_en")  # differences of two shares
 COUNTS = ("crisis", "groups")
-CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "chrf")  # shown with their sign
+CHANGES = (*POINTS, *RELATIVE, "bits_per_char", "bits_kept", "chrf")  # shown with their sign
 NEEDED = {  # check: the sentence of what it asks for
     "crisis": "exactly",
     "bits_per_char": "gain",
@@ -34,6 +34,8 @@ NEEDED = {  # check: the sentence of what it asks for
     **dict.fromkeys(("unsafe", "not_bengali", "hit_cap", "echo", "text_bn", "text_en"), "most"),
     **dict.fromkeys(("abilities_bn", "abilities_en"), "loss"),
 }
+
+OF_PREFERRED = {"bits_kept": "loss", "length": "most", "kl": "most", "people_preferred": "preferred"}  # NEEDED there
 
 
 def read_verdict(evaluation: Mapping[str, Any]) -> Verdict:
@@ -121,9 +123,11 @@ def gate_rows(verdict: Verdict, words: Words) -> list[dict[str, str]]:
         row = {
             "gate": words.say(f"gate.{check.gate}"),
             "outcome": words.say(f"outcome_of_gate.{check.outcome}"),
-            "check": words.say(f"checked.{check.name}"),
+            "check": words.say(f"{'prefer.checked_' if check.name in OF_PREFERRED else 'checked.'}{check.name}"),
             "measured": measured,
-            "needed": words.say(f"needed.{NEEDED[check.name]}", threshold=_show_threshold(check, words)),
+            "needed": words.say(
+                f"needed.{(NEEDED | OF_PREFERRED)[check.name]}", threshold=_show_threshold(check, words)
+            ),
         }
         rows.append(row)
     return rows

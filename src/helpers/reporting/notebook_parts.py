@@ -24,6 +24,7 @@ SPEAKERS = {  # who: the style of the bubble
     "person": "background: #8883; margin-left: auto; max-width: 85%; width: fit-content",
     "base model": "border: 1px solid #888; border-left: 5px solid #888",
     "tuned model": "border: 1px solid #0072b2; border-left: 5px solid #0072b2",
+    "preferred model": "border: 1px solid #009e73; border-left: 5px solid #009e73",
 }
 SHADES = ("#0072b22e", "#0072b25c")  # of neighbouring tokens that are trained on
 
@@ -83,9 +84,10 @@ def show_trained_tokens(pieces: "Sequence[TokenPiece]") -> Part:
 
 
 def show_conversations(replies: Iterable[dict[str, Any]]) -> Part:
-    """Returns conversations as chat bubbles: each message, with the base model's reply beside the tuned one's.
+    """Returns conversations as chat bubbles: each message, with the models' replies side by side.
 
-    `replies` are the rows of infer/replies.jsonl, `conversation`, `prompt`, `base` and `tuned`, in their order.
+    `replies` are the rows of infer/replies.jsonl, `conversation`, `prompt`, `base`, `tuned` and, where there is such a
+    model, `preferred`, in their order.
     """
     blocks, lines, current = [], [], None
     for row in replies:
@@ -94,9 +96,12 @@ def show_conversations(replies: Iterable[dict[str, Any]]) -> Part:
             blocks.append(f"<h3>Conversation {current}</h3>")
         note = "cut at the limit" if row.get("hit_cap") else ""
         pair = [show_bubble("base model", row["base"]), show_bubble("tuned model", row["tuned"], note)]
+        if "preferred" in row:
+            pair.append(show_bubble("preferred model", row["preferred"]))
         grid = "display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(16rem, 100%), 1fr))"
         blocks.append(f'{show_bubble("person", row["prompt"])}<div style="{grid}">{"".join(pair)}</div>')
         lines += [row["prompt"], f"  base: {row['base']}", f"  tuned{note and f', {note}'}: {row['tuned']}"]
+        lines += [f"  preferred: {row['preferred']}"] if "preferred" in row else []
     return Part(f'<div class="part" style="max-width: 60rem">{"".join(blocks)}</div>', "\n".join(lines))
 
 

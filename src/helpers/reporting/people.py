@@ -73,14 +73,14 @@ def describe_trust(evaluation: MetaEvaluation | None, words: Words, kind: str = 
     return sentences
 
 
-def describe_choices(choices: Mapping[str, Any], words: Words) -> str:
-    """Returns in sentences what raters chose, "" where they were not asked."""
+def describe_choices(choices: Mapping[str, Any], words: Words, key: str = "page.chosen") -> str:
+    """Returns in sentences what raters chose, "" where they were not asked; `key` is that of the sentences."""
     if not choices:
         return ""
     shares = {name: words.share(choices[name]) for name in ("win", "low", "high")}
     counts = {name: choices[name] for name in ("tuned", "base", "same", "pairs")}
     alpha = words.say("page.not_measured") if choices["alpha"] is None else words.number(choices["alpha"], 2)
-    return words.say("page.chosen", **shares, **counts, alpha=alpha)
+    return words.say(key, **shares, **counts, alpha=alpha)
 
 
 def describe_attention(attention: list[dict[str, Any]], words: Words) -> list[str]:

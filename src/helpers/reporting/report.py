@@ -8,6 +8,7 @@ from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
 from helpers.reporting.estimates import describe_estimates, estimate_facts, plan_rows
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
+from helpers.reporting.preference import pair_results, preference_content, preference_facts
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.shapes import TokenFacts
@@ -18,6 +19,8 @@ from helpers.runs.record import Run, StageRecord
 from helpers.runs.run_json import FORCED, stage_hours
 from helpers.runs.settings import default_settings
 from helpers.runs.stages import MAIN_STAGES, STAGES
+
+PAIR_COLOURS = (figures.PALE, figures.BLUE)  # of the base model and the tuned one
 
 
 def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]:
@@ -37,6 +40,7 @@ def write_report(run: Run, samples: int, language: str = "en") -> dict[str, Any]
         "estimates": estimate_facts(results),
         **rating_facts(results),
         **({"verdict": judge_run(results).verdict} if results.scores else {}),  # people counted in
+        **preference_facts(results),
     }
 
 
@@ -48,9 +52,11 @@ def write_figures(results: Results, words: Words) -> dict[str, bytes]:
         sessions = [session for session in results.record.sessions if session.stage == "train"]
         drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
-        drawn["eval_results"] = figures.draw_scores(
-            {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, words, (figures.PALE, figures.BLUE)
-        )
+        models, colours = {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, [*PAIR_COLOURS]
+        if pair := pair_results(results):
+            models[words.name("preferred")] = pair.scores.tuned
+            colours.append(figures.GREEN)
+        drawn["eval_results"] = figures.draw_scores(models, words, tuple(colours))
     if len(topics) > 1:
         drawn["by_topic"] = figures.draw_topics(topics, words, bool(scores) and is_at_floor(scores))
     if results.sessions:
@@ -90,6 +96,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "worst_unsafe": describe_worst(shares[0], words) if shares else "",
         "samples": results.samples(samples, 3) if results.scores and results.row_scores else [],
         "opinions": describe_ratings(results, words),
+        "preference": preference_content(results, words),
         "tables": rows,
     }
 

@@ -17,7 +17,7 @@ from helpers.evaluation.meta_evaluation import (
     score_by_reply,
     tabulate_ratings,
 )
-from helpers.evaluation.raters import Ratings, read_run_ratings, summarise_run_ratings
+from helpers.evaluation.raters import Ratings, read_both_ratings, read_run_ratings, summarise_run_ratings
 from helpers.evaluation.rating_files import read_table
 from helpers.platforms.errors import Refused
 from helpers.reporting import shapes
@@ -25,14 +25,14 @@ from helpers.runs.damage import MEND, reading
 from helpers.runs.files import read_journal, read_json
 from helpers.runs.record import Run, RunRecord, Session
 from helpers.runs.run_json import session_times
-from helpers.runs.stages import STAGES, other_seeds
+from helpers.runs.stages import PREFERRED, STAGES, other_seeds
 
 JUDGE_SCORE = "language model's mark for empathy"  # as a score of its own, held against people
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A held-out question with its reference and both replies, and why it is shown."""
+    """A held-out question with its reference and the replies to it, and why it is shown."""
 
     why: str  # "seeded", "lost" or "gained": against base, most or least of the rows
     change: float  # of chrF++ against base
@@ -42,6 +42,7 @@ class Sample:
     base: str
     tuned: str
     gloss: dict[str, str]  # what people wrote of prompt, reference, base or tuned in another language
+    preferred: str | None = None  # where there is such a model
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,29 @@ class Results:
     log: list[dict]
     base: list[dict]
     tuned: list[dict]
+    preferred: list[dict]  # of a run with a preferred model
     replies: list[dict]
     row_scores: dict[str, dict[str, str]]  # row id: its line of evaluate/scores.csv
     glosses: dict[str, dict[str, str]]  # row id: its line of evaluate/gloss.csv, written by people
     gloss_problem: str  # why that file could not be read
     judged: list[dict]  # evaluate/judge.jsonl: a language model's ratings
+    prefer: dict  # prefer/metrics.json
     trials: list[dict[str, str]]  # tune/trials.csv
     best_trial: dict  # tune/best.json
 
     @cached_property
     def rated(self) -> Ratings | None:
-        """The ratings in evaluate/ratings/, read when asked for; None without any file."""
+        """The ratings of base and tuned replies in evaluate/ratings/, read when asked for; None without any file."""
+        if self.preferred:
+            return self.both_rated[0]
         metrics = self.metrics.get("evaluate")
         return read_run_ratings(self.run / "evaluate", self.base, self.tuned, metrics["seed"]) if metrics else None
+
+    @cached_property
+    def both_rated(self) -> tuple[Ratings | None, Ratings | None]:
+        """The ratings of base and tuned replies, and those of tuned and preferred ones: see `read_both_ratings`."""
+        replies, seed = (self.base, self.tuned, self.preferred), self.metrics["evaluate"]["seed"]
+        return read_both_ratings(self.run / "evaluate", *replies, seed)
 
     @property
     def groups(self) -> dict[str, str]:
@@ -85,7 +96,8 @@ class Results:
         (`judge`), by these names; one without ratings is not there, and none before the evaluation has finished."""
         if "evaluate" not in self.metrics:
             return {}
-        opinions = {"judge": (llm_marks(self.judged), llm_choices(self.judged))}
+        judged = [] if self.preferred else self.judged  # else of tuned and preferred replies
+        opinions = {"judge": (llm_marks(judged), llm_choices(judged))}
         if self.rated:
             opinions["people"] = (self.rated.marks, self.rated.choices)
         rated = {own["id"] for given in opinions.values() for own in itertools.chain(*given)}
@@ -142,8 +154,15 @@ class Results:
         chosen = [("seeded", row) for row in first]
         chosen += [("lost" if change(row) < 0 else "gained", row) for row in lost]
         names = ("id", "prompt", "reference", "base", "tuned")
+        third = {row["id"]: row["reply"] for row in self.preferred}
         return [
-            Sample(why, change(row), gloss=self.glosses.get(row["id"], {}), **{name: row[name] for name in names})
+            Sample(
+                why,
+                change(row),
+                gloss=self.glosses.get(row["id"], {}),
+                preferred=third.get(row["id"]),
+                **{name: row[name] for name in names},
+            )
             for why, row in chosen
         ]
 
@@ -167,19 +186,22 @@ def read_results(run: Run) -> Results:
         for session in record.sessions:
             session_times(session)
     metrics = {stage: _read_metrics(run, stage) for stage in STAGES if stage != "report" and run.has_metrics(stage)}
-    answers = [_read_lines(run / "evaluate" / f"{side}.jsonl", shapes.AnsweredRow) for side in ("base", "tuned")]
+    sides = ["base", "tuned", *["preferred"] * ("preferred" in metrics.get("evaluate", {}))]
+    answers = {side: _read_lines(run / "evaluate" / f"{side}.jsonl", shapes.AnsweredRow) for side in sides}
     results = Results(
         run=run,
         record=record,
         metrics=metrics,
         log=_read_lines(run / "train" / "log.jsonl", shapes.LogEntry),
-        base=answers[0],
-        tuned=answers[1],
+        base=answers["base"],
+        tuned=answers["tuned"],
+        preferred=answers.get("preferred", []),
         replies=_read_lines(run / "infer" / "replies.jsonl", shapes.Reply),
         row_scores=_read_by_id(run / "evaluate" / "scores.csv"),
         glosses=glosses,
         gloss_problem=gloss_problem,
         judged=_read_lines(run / "evaluate" / "judge.jsonl", shapes.JudgedRow),
+        prefer=_read_prefer(run / PREFERRED[0]),
         trials=_read_trials(run / "tune" / "trials.csv"),
         best_trial=_read_best(run / "tune" / "best.json") if "tune" in metrics else {},
     )
@@ -192,9 +214,10 @@ def check_answers(results: Results) -> None:
     """Raises Refused where the rows of the evaluation's files are not the same ones."""
     folder = results.run / "evaluate"
     ids = [row["id"] for row in results.base]
-    if ids != [row["id"] for row in results.tuned]:
-        counts = f"{len(results.tuned)} rows, {folder / 'base.jsonl'} {len(ids)}"
-        raise Refused(f"{folder / 'tuned.jsonl'} has {counts}, or others: expected the same rows in both. {MEND}")
+    for side, rows in (("tuned", results.tuned), ("preferred", results.preferred or results.tuned)):
+        if ids != [row["id"] for row in rows]:
+            counts = f"{len(rows)} rows, {folder / 'base.jsonl'} {len(ids)}"
+            raise Refused(f"{folder / side}.jsonl has {counts}, or others: expected the same rows in both. {MEND}")
     for row_id in ids:
         with reading(folder / "scores.csv"):
             shapes.RowScores.model_validate(results.row_scores[row_id])
@@ -203,6 +226,11 @@ def check_answers(results: Results) -> None:
 def _read_metrics(run: Run, stage: str) -> dict:
     with reading(run / STAGES[stage][1] / "metrics.json"):
         return _checked(shapes.METRICS.get(stage, shapes.Facts), run.metrics(stage))
+
+
+def _read_prefer(path: Path) -> dict:
+    with reading(path):
+        return _checked(shapes.PreferFacts, read_json(path)) if path.is_file() else {}
 
 
 def _read_best(path: Path) -> dict:

@@ -4,8 +4,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from helpers.evaluation.comparison import Comparison
-from helpers.evaluation.verdict import Verdict
+from helpers.evaluation.comparison import Comparison, Score
+from helpers.evaluation.drift import Drift
+from helpers.evaluation.verdict import PreferredVerdict, Verdict
 from helpers.planning.config import Promise
 
 
@@ -148,6 +149,23 @@ class BenchmarkFacts(Facts):
     skipped: list[SkippedBenchmark] = []
 
 
+class PreferenceFacts(Facts):
+    """What the preferred model was compared on, and how far it is from the tuned one."""
+
+    n: int
+    left_out: int = 0
+    tuned: dict[str, Score] = {}
+    drift: Drift | None = None
+
+
+class PreferFacts(Facts):
+    """prefer/metrics.json."""
+
+    method: str = ""
+    used_test_ids: list[str] = []
+    val: dict[str, Any] = {}
+
+
 class EvaluationFacts(Comparison, extra="allow", frozen=True):
     """evaluate/metrics.json."""
 
@@ -165,6 +183,10 @@ class EvaluationFacts(Comparison, extra="allow", frozen=True):
     replies_per_second: dict[str, float] = {}
     seconds: dict[str, float] = {}
     processes: int = 0
+    preferred: dict[str, Score] = {}
+    delta_preferred: dict[str, Score] = {}
+    preferred_verdict: PreferredVerdict | None = None
+    preference: PreferenceFacts = PreferenceFacts(n=0)
 
 
 class BestFacts(Facts):
@@ -210,6 +232,7 @@ class Reply(Facts):
     prompt: str
     base: str
     tuned: str
+    preferred: str = ""
 
 
 class JudgedRow(Facts):

@@ -144,9 +144,9 @@ def category_rows(categories: Iterable[Mapping[str, Any]]) -> list[dict[str, str
     return build_table("categories", [{**row, **{s: round(row[s] * row["n"]) for s in sides}} for row in categories])
 
 
-def rating_rows(summary: dict) -> list[dict[str, str]]:
+def rating_rows(summary: dict, spec: str = "ratings") -> list[dict[str, str]]:
     """Returns a summary of ratings, by people or by a language model, as rows of text, one per scale."""
-    return build_table("ratings", [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
+    return build_table(spec, [{"scale": n, **marks} for n, marks in summary.get("scales", {}).items()])
 
 
 def metric_rows(metrics: dict, **shown_as: str | None) -> list[dict[str, str]]:

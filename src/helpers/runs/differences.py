@@ -8,10 +8,10 @@ from typing import Any
 
 from helpers.runs.files import file_sha256
 from helpers.runs.settings import expand_paths
-from helpers.runs.stages import EMBEDDED_CORPUS, other_seeds, stage_inputs
+from helpers.runs.stages import EMBEDDED_CORPUS, OPTIONAL_INPUTS, has_preferred, other_seeds, stage_inputs
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
-EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}}
+EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}, "model": ""}
 NEW_SETTINGS = ("max_probes", "gates")
 
 
@@ -32,7 +32,8 @@ def settings_differences(stage: str, before: dict[str, Any], now: dict[str, Any]
 
 def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
     """Returns the SHA-256 of all that a stage reads: files of the run in `folder`, a data set that is a file here."""
-    hashes = {name: file_sha256(folder / name) for name in stage_inputs(stage, parameters)}
+    optional = OPTIONAL_INPUTS.get(stage, []) if has_preferred(folder) else []
+    hashes = {name: file_sha256(folder / name) for name in [*stage_inputs(stage, parameters), *optional]}
     if stage == "prepare_data":
         dataset = parameters["dataset"]
         hashes["dataset"] = file_sha256(EMBEDDED_CORPUS if dataset == "embedded" else Path(dataset))

@@ -311,6 +311,8 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
         # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints
         if before.status in ("finished", FORCED) and before.parameters:
             shutil.rmtree(own / "checkpoints", ignore_errors=True)
+    if before.status == FORCED:
+        shutil.rmtree(own / "answers", ignore_errors=True)  # that an evaluation keeps for the next one
     (own / "metrics.json").unlink(missing_ok=True)  # its existence means "finished"
     run.note_stage(
         stage,

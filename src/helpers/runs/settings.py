@@ -45,6 +45,7 @@ LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name,
 FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the search's settings
     "sft": {"early_stopping_patience": "int", "settings_from": "str"},
     "trl": {"early_stopping_patience": "int"},
+    "gates": {"longer": "float", "kl": "float"},  # of a preferred model
 }
 ENUMS = [("transformers", "trainer_utils.py"), ("transformers", "training_args.py")]  # the choices of some fields
 MOST_LISTED = 6  # choices that a message lists; of more it names the nearest
@@ -153,6 +154,8 @@ def _nested_model(stage: str, name: str, default: dict) -> Any:
     elif name != "space":
         for key, value in default.items():
             fields[key] = _ranged(TYPES[type(value).__name__], find_range(stage, f"{name}.{key}")), value
+        for key, kind in FURTHER_FIELDS.get(name, {}).items():
+            fields[key] = _ranged(TYPES[kind], find_range(stage, f"{name}.{key}")), None
     return create_model(name, __config__=STRICT, **fields) if fields else dict
 
 
@@ -214,6 +217,7 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     name, *key = [str(part) for part in problem["loc"][:2]]
     value, library = problem["input"], LIBRARY_CLASSES.get(name)
     own = {field: type(default).__name__ for field, default in cell[name][0].items()} if key and not library else {}
+    own |= FURTHER_FIELDS.get(name, {}) if own else {}
     fields = library_fields(name) if library else own
     path = ".".join([section, name, *key])
     if problem["type"] == "extra_forbidden":

@@ -34,6 +34,9 @@ STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
 
+PREFERRED = ("prefer/metrics.json", "prefer/adapter/adapter_model.safetensors")  # what the stage prefer leaves
+OPTIONAL_INPUTS = {stage: [PREFERRED[1]] for stage in ("evaluate", "infer", "export")}  # read where prefer has finished
+
 
 def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
     """Returns the files of the run that a stage with these parameters reads; a finished one holds while they stay.
@@ -42,6 +45,11 @@ def stage_inputs(stage: str, parameters: dict[str, Any]) -> list[str]:
     """
     reads_search = stage == "train" and parameters["sft"].get("settings_from") == "tune"
     return [*STAGE_INPUTS[stage], *["tune/best.json"] * reads_search]
+
+
+def has_preferred(folder: Path) -> bool:
+    """Returns whether the stage prefer of the run in this folder has finished, so that there is a third model."""
+    return all((folder / name).is_file() for name in PREFERRED)
 
 
 def run_folder(outputs: str, run_name: str) -> Path:

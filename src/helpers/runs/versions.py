@@ -7,8 +7,9 @@ import sys
 from helpers.platforms.environment import package_versions
 from helpers.platforms.machine import platform
 from helpers.platforms.overlay import image_paths, read_versions
-from helpers.runs.files import utc_now, write_text
+from helpers.runs.files import git_blob_sha1, utc_now, write_text
 from helpers.runs.record import Run, RunRecord
+from helpers.runs.stages import EMBEDDED_CORPUS
 
 IMAGE_FILE = "notebooks/image.txt"  # of a run: the packages of the image that its last session worked on
 DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -69,3 +70,11 @@ def parse_freeze(text: str) -> dict[str, str]:
 
     pairs = [line.partition("#")[0].strip().partition("==") for line in text.splitlines()]
     return {canonicalize_name(name): version for name, _, version in pairs if version}
+
+
+def data_version_note(run: Run, dataset: str) -> str:
+    """Returns what to say of finished data that come from another version of the embedded corpus, "" for the same."""
+    before, now = run.metrics("prepare_data").get("blob_sha1", ""), git_blob_sha1(EMBEDDED_CORPUS.read_bytes())
+    if dataset != "embedded" or before in ("", now):
+        return ""
+    return f"; its rows are another version of the embedded corpus, {before[:8]}, now {now[:8]} (--force reads the new)"

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from helpers.reporting.preference import preference_content
 from helpers.reporting.render import load_template
 from helpers.reporting.results import read_results
 from helpers.reporting.summary import summarise_run
@@ -13,13 +14,14 @@ from helpers.reporting.words import Words
 from helpers.runs.record import Run
 
 
-def model_card(run: Run, head: dict[str, Any] | None = None) -> str:
+def model_card(run: Run, head: dict[str, Any] | None = None, side: str = "tuned") -> str:
     """Returns the model card, made from the run's own files; what was not measured reads so.
 
-    `head` is its front matter: that of a model with this adapter, unless given.
+    `head` is its front matter: that of a model with this adapter, unless given. `side` is the model: "tuned", or
+    "preferred", whose scores then stand beside the tuned one's.
     """
     results, config = read_results(run), run.training_config()
-    base, stage = config["base_model"], results.record.stages.get("train")
+    base, stage, words = config["base_model"], results.record.stages.get("train"), Words()
     head = head or {
         "library_name": "peft",
         "language": ["bn"],
@@ -34,7 +36,10 @@ def model_card(run: Run, head: dict[str, Any] | None = None) -> str:
         training=results.metrics.get("train", {}),
         commit=stage.git_sha[:10] if stage else "",
         scores=results.scores,
-        summary=summarise_run(results, Words()),
+        prefer=results.prefer if side == "preferred" else {},
+        preference=preference_content(results, words) if side == "preferred" else {},
+        summary=summarise_run(results, words),
+        markdown_table=markdown_table,
         score_table=markdown_table(score_rows(results.scores, "scores in Markdown")) if results.scores else "",
     )
     return card + "\n"

@@ -6,12 +6,13 @@ from typing import Any
 
 from helpers.models.embedded import locate_base_model
 from helpers.models.families import count_parameters, model_shape, name_16bit
-from helpers.models.loading import load_tokenizer
+from helpers.models.loading import ADAPTERS, load_tokenizer
 from helpers.platforms.errors import describe_error
 from helpers.platforms.machine import platform
 from helpers.platforms.secrets import read_secret
 from helpers.runs.files import folder_bytes, write_folder, write_text
 from helpers.runs.record import Run
+from helpers.runs.stages import has_preferred
 from helpers.sharing.card import model_card
 
 
@@ -40,13 +41,24 @@ def check_export(forms: list[str], gguf_types: list[str], base: str, folder: Pat
         )
 
 
-def export_adapter(run: Run, folder: Path) -> dict[str, Any]:
-    """Writes the adapter, its tokenizer and its model card, all or nothing; returns the folder and its bytes."""
+def choose_side(run: Run, chosen: str) -> str:
+    """Returns which model is exported: `chosen`, else the preferred one where the stage prefer has finished.
+
+    Raises FileNotFoundError for a preferred model that is not there.
+    """
+    if chosen == "preferred" and not has_preferred(run.folder):
+        raise FileNotFoundError(f"export.model is 'preferred', but run {run.name} has none: finish prefer first.")
+    return chosen or ("preferred" if has_preferred(run.folder) else "tuned")
+
+
+def export_adapter(run: Run, folder: Path, side: str = "tuned") -> dict[str, Any]:
+    """Writes a model's adapter, its tokenizer and its model card, all or nothing; returns the folder and its bytes."""
     with write_folder(folder) as part:
-        shutil.copytree(run / "train" / "adapter", part, dirs_exist_ok=True)
+        shutil.copytree(run / ADAPTERS[side], part, dirs_exist_ok=True)
         load_tokenizer(locate_base_model(run.training_config()["base_model"], run)).save_pretrained(part)
-        write_text(part / "README.md", model_card(run))
-    return {"folder": str(folder), "bytes": folder_bytes(folder)}
+        write_text(part / "README.md", model_card(run, side=side))
+    named = {"model": side} if side != "tuned" else {}
+    return {"folder": str(folder), "bytes": folder_bytes(folder), **named}
 
 
 def exported_sizes(exported: dict[str, Any]) -> dict[str, int]:

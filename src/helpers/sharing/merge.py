@@ -10,7 +10,7 @@ from helpers.models.attention import use_capped_attention
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.chat import Tokenizer, end_ids
 from helpers.models.likelihood import score_likelihood
-from helpers.models.loading import load_tokenizer
+from helpers.models.loading import ADAPTERS, load_tokenizer
 from helpers.platforms.downloads import fetch_model
 from helpers.runs.files import folder_bytes, write_folder
 from helpers.runs.record import Run
@@ -20,8 +20,8 @@ MAX_PERPLEXITY_CHANGE = 0.01  # by how much the perplexity of the merged model m
 OPTIONAL = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
 
 
-def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -> dict[str, Any]:
-    """Writes the 16-bit base with the adapter merged into it, and returns how alike the two find test answers.
+def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, side: str = "tuned") -> dict[str, Any]:
+    """Writes the 16-bit base with a model's adapter merged into it, and returns how alike the two find test answers.
 
     `perplexity_adapter` is of base and adapter, `perplexity_merged` of what was written, loaded again. Raises
     ValueError where they differ by more than MAX_PERPLEXITY_CHANGE; then nothing is left behind.
@@ -43,7 +43,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int) -
     model = AutoModelForCausalLM.from_pretrained(base, **loading)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is quantised: name its 16-bit base in export.base_16bit.")
-    tuned = PeftModel.from_pretrained(model, str(run / "train" / "adapter")).eval()
+    tuned = PeftModel.from_pretrained(model, str(run / ADAPTERS[side])).eval()
     before = perplexity(tuned)
     with write_folder(folder) as part:
         merged = tuned.merge_and_unload(safe_merge=True)

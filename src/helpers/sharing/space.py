@@ -7,6 +7,7 @@ from typing import Any
 from packaging.requirements import Requirement
 
 from helpers.inference.generate import system_messages
+from helpers.models.loading import ADAPTERS
 from helpers.platforms.environment import ROOT
 from helpers.runs.files import folder_bytes, write_folder, write_json, write_text
 from helpers.runs.record import Run
@@ -20,8 +21,11 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "regex", "pandas", "p
 GRADIO = "6.31.0"  # as in pyproject.toml
 
 
-def write_space(run: Run, folder: Path) -> dict[str, Any]:
-    """Writes a folder that Hugging Face serves as the chat page, and returns its size. Holds no row of the data."""
+def write_space(run: Run, folder: Path, side: str = "tuned") -> dict[str, Any]:
+    """Writes a folder that Hugging Face serves as the chat page, and returns its size. Holds no row of the data.
+
+    With `side` "preferred" the page offers that model too.
+    """
     config, helpers = run.training_config(), Path(__file__).parents[1]
     head = {
         "title": run.name,
@@ -36,12 +40,15 @@ def write_space(run: Run, folder: Path) -> dict[str, Any]:
     with write_folder(folder) as part:
         shutil.copy(Path(__file__).with_name("space_app.py"), part / "app.py")
         write_text(part / "requirements.txt", "\n".join([*pins, *["bitsandbytes"] * config["load_in_4bit"]]) + "\n")
-        write_text(part / "README.md", model_card(run, head))
+        write_text(part / "README.md", model_card(run, head, side))
         for room in ROOMS:
             kept = shutil.ignore_patterns("__pycache__", "*.csv")
             shutil.copytree(helpers / room, part / "src" / "helpers" / room, ignore=kept)
         shutil.copy(helpers / "__init__.py", part / "src" / "helpers")
         shutil.copytree(run / "train" / "adapter", part / "run" / "train" / "adapter")
+        if side == "preferred":
+            shutil.copytree(run / ADAPTERS[side], part / "run" / ADAPTERS[side])
+            write_json(part / "run" / "prefer" / "metrics.json", {"status": "finished"})
         write_json(part / "run" / "train" / "config.json", config)
         write_json(part / "run" / "system.json", system_messages(run))
         if (run / "data" / "model").is_dir():

@@ -1,0 +1,83 @@
+"""The page of a run with a preferred model: three models, its own verdict, and nothing of it on any other page."""
+
+import shutil
+
+import pandas
+import pytest
+from page_text import PageText, unknown_numbers
+from preferred_runs import evaluate_three
+
+from helpers.evaluation.rating_files import read_table
+from helpers.evaluation.sheet import SHOWN_FIELDS
+from helpers.reporting.preference import judge_preferred, pair_results, preferred_rows
+from helpers.reporting.report import write_report
+from helpers.reporting.results import read_results
+from helpers.reporting.words import LANGUAGES, Words
+from helpers.runs.files import read_json, write_csv, write_json
+
+
+@pytest.fixture(scope="module")
+def three(copied, tmp_path_factory):
+    """Returns a run with a preferred model, which a person has rated in both sheets."""
+    run = copied(tmp_path_factory.mktemp("three"))
+    shutil.rmtree(run / "evaluate/ratings", ignore_errors=True)
+    earlier = read_table(run / "evaluate/human_eval.csv", SHOWN_FIELDS)
+    evaluate_three(run, left_out=3)
+    newer = read_table(run / "evaluate/human_eval.csv", SHOWN_FIELDS)
+    for name, rows in (("earlier", earlier[3:9]), ("newer", newer[:8])):
+        write_csv(run / f"evaluate/ratings/{name}.csv", pandas.DataFrame([row | {"choice": 0} for row in rows]))
+    return run
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def page(request, three):
+    """Returns the page in a language, and that language's words."""
+    write_json(three / "report/metrics.json", write_report(three, 4, request.param))
+    return PageText(three / "report/index.html"), Words(request.param)
+
+
+def test_every_number_on_a_page_of_three_is_in_a_file(page, three):
+    assert unknown_numbers(page[0], three.folder) == []
+
+
+def test_the_page_says_what_was_left_out_and_why(page):
+    text, words = page[0].text, page[1]
+    assert words.say("prefer.title") in text
+    assert words.say("prefer.left_out", rows=3) in text
+    assert words.say("prefer.do not ship") in text
+
+
+def test_the_page_shows_three_replies_to_a_question(page):
+    shown = page[1].say("page.preferred")
+    assert page[0].lines.count(shown) >= 7, "once per question and in the tables"
+
+
+def test_each_sheet_counts_for_its_own_pair(three):
+    results = read_results(three)
+    pair = pair_results(results)
+    known = {row["id"] for row in results.base}  # the others are attention checks
+    rated = [read_table(three / f"evaluate/ratings/{name}.csv", ["id"]) for name in ("earlier", "newer")]
+    counts = [len(known & {row["id"] for row in rows}) for rows in rated]
+    assert [results.ratings["pairs"], pair.ratings["pairs"]] == counts
+    assert (results.unread, pair.ratings["skipped"]) == ([], [])
+
+
+def test_the_table_of_three_has_each_models_own_score(three):
+    evaluation = read_json(three / "evaluate/metrics.json")
+    row = next(row for row in preferred_rows(evaluation) if row["score"] == "chrF++")
+    sides = (evaluation["base"], evaluation["preference"]["tuned"], evaluation["preferred"])
+    assert [row["base"], row["tuned"], row["preferred"]] == [f"{own['chrf']['value']:.2f}" for own in sides]
+
+
+def test_the_report_keeps_both_verdicts(page, three):
+    facts = read_json(three / "report/metrics.json")
+    assert facts["preferred_verdict"] == judge_preferred(pair_results(read_results(three))).verdict
+    assert facts["verdict"]
+
+
+def test_a_run_of_two_models_says_nothing_of_a_third(shown):
+    page, words = PageText(shown("en") / "report/index.html"), Words("en")
+    assert pair_results(read_results(shown("en"))) is None
+    assert words.say("prefer.title") not in page.text
+    assert words.say("page.preferred") not in page.lines
+    assert "preferred_verdict" not in read_json(shown("en") / "report/metrics.json")
