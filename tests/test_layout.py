@@ -16,7 +16,9 @@ MODULES = sorted(HELPERS.rglob("*.py"))
 HEAVY = {"torch", "safetensors", "unsloth", "trl", "transformers", "peft", "accelerate", "bitsandbytes"}
 AT_TOP = {  # where a class needs them: these files are imported when a run trains, or the chat page opens
     "training/trainer.py": HEAVY,
+    "training/step_training.py": HEAVY,
     "training/callbacks.py": HEAVY,
+    "preference/trainer.py": HEAVY,
     "inference/chat_page.py": {"gradio"},
 }
 DRAWING = "helpers.reporting.bengali_text"  # of matplotlib's classes: what draws imports it inside its functions

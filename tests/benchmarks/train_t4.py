@@ -378,7 +378,7 @@ def measure_ranks(run: Run, log: list[dict], metrics: dict) -> dict:
 def train_session(run: Run, config: TrainingConfig, stop_after: int) -> dict:
     """Trains one session of a run, to its end or to a step, and returns what starting and saving took."""
     start_backend(config.backend)
-    from helpers.training import trainer  # imports trl: after Unsloth
+    from helpers.training import step_training  # after Unsloth
 
     ends, loading, saving = [], [], []
     load, reason, check, prune = load_for_training, SessionClock.reason, check_disk_space, prune_checkpoints
@@ -402,7 +402,7 @@ def train_session(run: Run, config: TrainingConfig, stop_after: int) -> dict:
         prune(*arguments)
 
     loop.load_for_training, SessionClock.reason = timed_load, timed_reason
-    trainer.check_disk_space, trainer.prune_checkpoints = timed_check, timed_prune
+    step_training.check_disk_space, step_training.prune_checkpoints = timed_check, timed_prune
     result = launch.launch_training(run, config)
     newest = checkpoint_folders(run / "train" / "checkpoints")[-1]
     began = time.perf_counter()
