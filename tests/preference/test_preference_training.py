@@ -195,15 +195,18 @@ def test_a_reply_follows_its_prompt_up_to_the_end_token(tokenizer):
 
 
 def test_a_reply_to_another_prompt_is_of_another_group(tokenizer, preferences, prefer):
-    config = TrainingConfig.of_run(prefer("run", preferences("kto")), "prefer")
-    rows = preferences("kto")
-    rows[3]["group"] = rows[4]["group"]
+    rows = preferences("kto", 8)
+    config = TrainingConfig.of_run(prefer("run", rows), "prefer")
+    rows = [
+        {**row, "completion": f"উত্তর {place}", "group": "one" if place < 5 else "two"} for place, row in enumerate(rows)
+    ]
     examples = encode_examples(tokenizer, rows, config)
     for example in examples:
         (own, reply), (prompt, other) = sequences_of(example)
         assert own == prompt
-        partner = [each for each in examples if each["completion_ids"] == other]
-        assert any(each["group"] != example["group"] for each in partner)
+        assert reply != other
+        [partner] = [each for each in examples if each["completion_ids"] == other]
+        assert partner["group"] != example["group"]
 
 
 def test_the_base_model_and_adapter_are_those_of_the_tuned_run(prefer, preferences, tuned):
