@@ -29,6 +29,8 @@ def test_a_labelled_reply_becomes_a_row(gather, pairs, prompts):
 @pytest.mark.parametrize("seed", range(3))
 def test_the_order_of_rows_changes_nothing(gather, pairs, prompts, seed):
     rows = [*pairs, *pairs[:5], ask(prompts[0], COLD, WARM), ask(prompts[1], WARM, label=True)]
+    rows += [ask(row["prompt"].replace("।", "!"), row["chosen"], row["rejected"]) for row in pairs[5:10]]
+    rows += [ask(f"{row['prompt']} আজ", row["chosen"], row["rejected"]) for row in pairs[10:15]]
     shuffled = random.Random(seed).sample(rows, len(rows))
     assert gather(shuffled).rows == gather(rows).rows
 

@@ -140,9 +140,11 @@ def merge(*items):
     return [(own.prompt[-1]["content"], own.votes) for own in merge_near(list(items), 0.8)[0]]
 
 
-def test_a_near_duplicate_counts_as_a_vote():
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_near_duplicate_counts_as_a_vote(order):
     more = LONG.replace("আজ সকালে", "আজ ভোরে সকালে")
-    assert merge(prefer(LONG, WARM, COLD, "a", "b"), prefer(more, WARM, COLD, "c")) == [(LONG, 3)]
+    votes = [prefer(LONG, WARM, COLD, "a", "b"), prefer(more, WARM, COLD, "c")]
+    assert merge(*votes[::order]) == [(LONG, 3)]
 
 
 def test_a_near_duplicate_reply_counts_as_a_vote():
@@ -155,8 +157,13 @@ def test_a_near_duplicate_that_says_the_contrary_stays():
     assert len(merge(prefer(LONG, WARM, COLD), prefer(more, COLD, WARM), prefer(LONG, "", WARM))) == 3
 
 
+def test_short_replies_are_no_near_duplicates():
+    replies = ["আমি সব শুনছি, আপনি ধীরে বলুন।", "আমি সব শুনছি, আপনি ধীরে বলুন আবার।"]
+    assert len(merge(*(prefer(LONG, reply) for reply in replies))) == 2
+
+
 def test_short_prompts_are_no_near_duplicates():
-    assert len(merge(prefer("আমি ফেল করেছি কাল", WARM), prefer("আমি পাস করেছি কাল", WARM))) == 2
+    assert len(merge(prefer("আমি ফেল করেছি কাল", WARM), prefer("আমি ফেল করেছি কাল আবার", WARM))) == 2
 
 
 def test_a_pair_that_differs_in_a_word_stays():

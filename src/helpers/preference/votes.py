@@ -97,11 +97,11 @@ def merge_near(items: list[Preference], near_duplicate: float) -> Sieved:
 
     if not near_duplicate:
         return items, []
-    buckets: dict[tuple, list[_Words]] = defaultdict(list)
+    buckets: dict[str, list[_Words]] = defaultdict(list)
     for item, group in zip(items, group_prompts(items, near_duplicate)):
         words = _Words(item)
         if not (item.is_pair and _near(words.chosen, words.rejected, near_duplicate, "answer")):
-            buckets[group, bool(item.chosen), bool(item.rejected)].append(words)
+            buckets[group].append(words)
     graph = networkx.Graph()
     graph.add_nodes_from(items_by_id := {item.id: item for item in items})
     for bucket in buckets.values():
