@@ -115,7 +115,7 @@ def preferred(command, tmp_path):
     return run
 
 
-def test_a_preferred_model_is_evaluated_and_answers_stay(preferred, command):
+def test_answers_stay_when_a_preferred_model_comes(preferred, command):
     assert command() == (FINISHED, ["evaluate", "infer", "report"])
     assert (preferred / "evaluate/answers/fingerprints.json").is_file()
     assert command() == (FINISHED, [])
