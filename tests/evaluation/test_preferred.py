@@ -96,6 +96,18 @@ def test_other_settings_ask_every_model_again(demo, run, three, before):
         numpy.testing.assert_allclose(*likelihoods, rtol=1e-5, err_msg="a third adapter changes the others")
 
 
+@pytest.mark.slow
+def test_two_processes_score_the_preferred_replies_too(demo, run, three, tmp_path):
+    """Each process computes a share of the replies, and scores them only when all are there."""
+    other = Run(tmp_path / "demo")
+    shutil.copytree(run.folder, other.folder, ignore=shutil.ignore_patterns("evaluate"))
+    both = answer_rows(other, settings_of(demo, num_gpus=2))
+    for side, answers in three.items():
+        assert both[side].drift == answers.drift, side
+        assert [reply["reply"] for reply in both[side].replies] == [reply["reply"] for reply in answers.replies]
+    assert (other / "evaluate/work/preferred_drift-1.jsonl").is_file(), "the second process scored nothing"
+
+
 def test_another_tuned_adapter_asks_the_base_model_no_more(demo, run, three, tmp_path):
     other = Run(tmp_path / "demo")
     shutil.copytree(run.folder, other.folder)

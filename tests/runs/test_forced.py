@@ -10,7 +10,7 @@ from helpers.runs.command import resume_command
 from helpers.runs.files import write_json, write_text
 from helpers.runs.record import Run, _begin
 from helpers.runs.run_json import FORCED
-from helpers.runs.stages import MAIN_STAGES, STAGE_INPUTS, STAGES
+from helpers.runs.stages import MAIN_STAGES, PREFERRED, STAGE_INPUTS, STAGES
 
 
 @pytest.fixture
@@ -101,3 +101,26 @@ def test_a_forced_run_is_continued_on_another_machine(command, tmp_path):
     shutil.rmtree(tmp_path / "outputs")
     assert command("--force", *mirror, outputs="elsewhere") == (FINISHED, ["infer", "report"])
     assert Run(tmp_path / "elsewhere/demo-tiny").id() == run_id
+
+
+@pytest.fixture
+def preferred(command, tmp_path):
+    """A finished run that keeps its answers, whose stage prefer has finished since."""
+    assert command() == (FINISHED, [*MAIN_STAGES])
+    run = Run(tmp_path / "outputs/demo-tiny")
+    write_json(run / "evaluate/answers/fingerprints.json", {})
+    write_text(run / PREFERRED[1], "\x02" + "\x00" * 7 + "{}")
+    assert command() == (FINISHED, []), "a stage prefer that has not finished changes nothing"
+    write_json(run / PREFERRED[0], {})
+    return run
+
+
+def test_answers_stay_when_a_preferred_model_comes(preferred, command):
+    assert command() == (FINISHED, ["evaluate", "infer", "report"])
+    assert (preferred / "evaluate/answers/fingerprints.json").is_file()
+    assert command() == (FINISHED, [])
+
+
+def test_force_removes_the_answers_of_an_evaluation(preferred, command):
+    assert command("--force", "--stages", "evaluate")[1] == ["evaluate"]
+    assert not (preferred / "evaluate/answers").exists()

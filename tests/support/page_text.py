@@ -79,13 +79,15 @@ def csv_cells(path):
 
 
 def numbers_of(folder):
-    """Returns every number in a run's files, as floats, and every text in them."""
+    """Returns every number in a run's files, as floats, and every text in them; without the answers that an evaluation
+    keeps for the next one, where nearly every number can be found."""
     readers = {
         ".json": lambda path: scalars(read_json(path)),
         ".jsonl": lambda path: scalars(read_jsonl(path)),
         ".csv": csv_cells,
     }
-    values = [v for path in folder.rglob("*") if path.suffix in readers for v in readers[path.suffix](path)]
+    files = [path for path in folder.rglob("*") if "answers" not in path.parts]
+    values = [v for path in files if path.suffix in readers for v in readers[path.suffix](path)]
     for path in folder.glob(
         "*/*.jsonl"
     ):  # counts that a page makes of rows: different replies, and those that were cut

@@ -127,7 +127,7 @@ def describe_rows(facts: dict[str, Any], words: Words) -> str:
 
 
 def describe_training(prefer: dict[str, Any], words: Words) -> list[str]:
-    """Returns what prefer/metrics.json says of the preferences and how well they were learnt, in sentences."""
+    """Returns what prefer/metrics.json says of the preferences and how well they were followed, in sentences."""
     sentences = []
     if method := prefer.get("method"):
         sentences.append(words.say("prefer.method", method=method.upper()))

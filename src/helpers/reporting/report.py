@@ -53,7 +53,7 @@ def write_figures(results: Results, words: Words) -> dict[str, bytes]:
         drawn["training_loss"] = figures.draw_loss(results.log, sessions, words)
     if scores and scores.base and scores.tuned:
         models, colours = {words.name("base"): scores.base, words.name("tuned"): scores.tuned}, [*PAIR_COLOURS]
-        if pair := pair_results(results):
+        if (pair := pair_results(results)) and pair.scores:
             models[words.name("preferred")] = pair.scores.tuned
             colours.append(figures.GREEN)
         drawn["eval_results"] = figures.draw_scores(models, words, tuple(colours))

@@ -265,4 +265,10 @@ class Trial(BaseModel):
     status: str
 
 
-METRICS = {"prepare_data": DataFacts, "train": TrainingFacts, "evaluate": EvaluationFacts, "tune": SearchFacts}
+METRICS = {
+    "prepare_data": DataFacts,
+    "train": TrainingFacts,
+    "prefer": PreferFacts,
+    "evaluate": EvaluationFacts,
+    "tune": SearchFacts,
+}
