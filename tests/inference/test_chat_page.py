@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from in_browser import press_thumb
 
 from helpers.inference.chat_page import ChatPage
 from helpers.inference.generate import generate_replies
@@ -133,7 +134,7 @@ def test_a_thumb_keeps_the_base_models_conversation(chat, store):
     chat.click("#side input[value=base]")
     send(chat, "চাকরিটা চলে গেছে।")
     wait_for_reply(chat, 1)
-    chat.locator('#talk button[aria-label="Like"], #talk button[title="Like"]').last.click()
+    press_thumb(chat, "Like")
     chat.click("#agree")
     chat.wait_for_selector("#rewritten textarea")
     (liked,) = liked_rows(store.database)

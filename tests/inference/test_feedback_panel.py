@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import gradio
 import pytest
-from in_browser import find_violations
+from in_browser import find_violations, press_thumb
 
 from helpers.inference.chat_page import ChatPage
 from helpers.inference.feedback_panel import FeedbackPanel
@@ -83,6 +83,12 @@ def test_a_thumb_that_is_pressed_again_is_taken_back(panel, store):
 @pytest.mark.parametrize("kind", ["care", ""])
 def test_a_fixed_message_takes_no_thumb(panel, store, kind):
     entries = [TALK[0], Entry("assistant", "৯৯৯", kind, care="crisis")]
+    assert like(panel, "a", entries=entries)[1] == [None, None]
+    assert store.rows() == []
+
+
+def test_a_reply_that_is_being_written_takes_no_thumb(panel, store):
+    entries = [TALK[0], Entry("assistant", "শুন", "reply", "base", writing=True)]
     assert like(panel, "a", entries=entries)[1] == [None, None]
     assert store.rows() == []
 
@@ -228,8 +234,7 @@ def test_what_a_person_gives_can_be_deleted(browser, address, store, language, l
     page.fill("#message textarea", "মন খারাপ।")
     page.click("#send")
     page.wait_for_selector("text=শুনছি।")
-    page.locator('#talk button[title="Dislike"], #talk button[aria-label="Dislike"]').last.click()
-    page.wait_for_selector("#agree")
+    press_thumb(page, "Dislike")
     assert store.rows() == []
     check(page, width)
     page.click("#agree")

@@ -137,7 +137,10 @@ class FeedbackPanel:
         request: gradio.Request,
     ) -> tuple:
         place = event.index if isinstance(event.index, int) else event.index[0]
-        if not 0 <= place < len(entries) or entries[place].kind != "reply" or entries[place].writing:
+        if not 0 <= place < len(entries) or entries[place].kind != "reply":
+            return (gradio.skip(),) * 4
+        if entries[place].writing:  # what is written next takes the thumb off the page
+            gradio.Info(WORDS[language]["feedback"]["writing"], title=WORDS[language]["feedback"]["given"])
             return (gradio.skip(),) * 4
         messages = [*self.system, *model_messages(entries[: place + 1])]
         with self._explained(request, language):
