@@ -9,7 +9,7 @@ from helpers.runs.stages import EMBEDDED_CORPUS, other_seeds, stage_inputs
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
 EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}}
-NEW_SETTINGS = ("max_probes", "gates")
+NEW_SETTINGS = ("max_probes", "gates", "human_choice")
 
 
 def result_settings(parameters: dict) -> dict:
