@@ -58,6 +58,7 @@ top_p: float = 1.0
 bootstrap_draws: int = 1000  # resamplings of the rows
 gates: dict = {"groups": 100, "gain": 0.01, "faults": 0.1, "distinct2": 0.8, "unsafe": 0.1, "lost": 0.1}  # thresholds
 human_rows: int = 50  # pairs of replies on the sheet for people
+human_choice: str = "active"  # half of them where the replies differ most, or all at random: "random"
 num_gpus: int = 0  # processes, one per GPU, 0: all GPUs
 encoder: str = ""  # for similarity of meaning: a name of the Hub or a folder, such as sentence-transformers/LaBSE
 benchmarks: list = []  # lm-eval's tasks, such as belebele_ben_Beng, or folders of such; of each max_probes items
@@ -211,10 +212,12 @@ text_table(preferred_rows({**scores.model_dump(), **preferred})) if "preferred" 
 # %% [markdown]
 # ## For people
 # Scores do not read: people do. `human_eval.html` is a sheet for a browser, `human_eval.csv` the same for a
-# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. A few
-# pairs with an unmistakable answer check who reads. Put what comes back, a file per rater, into `evaluate/ratings/`:
-# the report reads it, and says which scores track people. A language model can rate the same pairs. With a preferred
-# model, a pair is a reply of the tuned model and one of the preferred; files of an earlier sheet are still read.
+# spreadsheet, both blind: which of two replies is the tuned one is decided by seed and row, and not written. Half of
+# the pairs are those where the two replies differ most by the scores, half are drawn at random; the results are
+# weighted back to all rows. A few pairs with an unmistakable answer check who reads. Put what comes back, a file per
+# rater, into `evaluate/ratings/`: the report reads it, and says which scores track people. A language model can rate
+# the same pairs. With a preferred model, a pair is a reply of the tuned model and one of the preferred; files of an
+# earlier sheet are still read.
 
 # %%
 from helpers.evaluation.evaluate import finish_evaluation, write_rating_sheet
@@ -222,7 +225,7 @@ from helpers.evaluation.llm_judge import LlmJudge, rate_with_llm
 from helpers.evaluation.preferred import place_judge
 from helpers.reporting.tables import rating_rows
 
-pairs = write_rating_sheet(run, evaluated.preferred or evaluated, human_rows, seed)
+pairs = write_rating_sheet(run, evaluated.preferred or evaluated, human_rows, seed, human_choice)
 llm_ratings = rate_with_llm(run, LlmJudge(**llm_judge), pairs, hours=session["hours"], **settings.resampling)
 print(f"{len(pairs)} blind pairs on the sheet; a language model has rated {llm_ratings.get('pairs', 0)}.")
 text_table(rating_rows(llm_ratings))

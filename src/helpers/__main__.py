@@ -187,7 +187,7 @@ def chat(options: Namespace) -> None:
         with reading(run / "train" / "config.json"):
             TrainingConfig.of_run(run)
     prepare_packages()
-    serve_chat(run, options.host, options.port, not options.no_care)
+    serve_chat(run, options.host, options.port, not options.no_care, options.keep_days)
 
 
 def verify(options: Namespace) -> int:
@@ -203,10 +203,17 @@ def verify(options: Namespace) -> int:
 
 
 def experiments(options: Namespace) -> None:
-    """Writes the logs as CSV files."""
+    """Writes the logs as CSV files, without what a person gave whose thumbs are to be deleted."""
     from helpers.runs.experiments import export_logs
+    from helpers.runs.feedback import FeedbackStore, read_person
 
-    print("\n".join(map(str, export_logs(options.database))))
+    files = export_logs(options.database)
+    if options.delete_person:
+        deleted = FeedbackStore(options.database).delete_person(read_person(options.delete_person))
+        if not deleted:
+            raise Refused(f"no thumb of {options.delete_person} is in {options.database}: expected a person's code.")
+        print(f"thumbs deleted: {deleted:,}")
+    print("\n".join(map(str, files)))
 
 
 def kaggle(options: Namespace) -> int:

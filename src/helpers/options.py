@@ -59,6 +59,7 @@ TYPES = {  # of options, as commands.yaml names them
     "count": number_between(0, 1_000_000, int),
     "trainings": number_between(1, 100, int),
     "port": number_between(0, 65535, int),
+    "days": number_between(1, 3650, int),
     "gib": number_between(0.1, 100_000, float),
     "hours": number_between(0.1, 10_000, float),
     "seconds": number_between(0.01, 86_400, float),

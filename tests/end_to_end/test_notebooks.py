@@ -170,7 +170,7 @@ def test_the_setup_cell_is_folded_where_it_is_read(path):
 def test_the_parameters_cell_is_a_few_plain_literals(path):
     cell = next(cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", []))
     lines = ast.parse(cell.source).body
-    assert 0 < len(lines) <= 18  # 15 but for three settings of 03_evaluate: encoder, benchmarks and gates
+    assert 0 < len(lines) <= 19  # 15 but for four settings of 03_evaluate: encoder, benchmarks, gates and human_choice
     assert all(isinstance(line, ast.AnnAssign) and isinstance(line.annotation, ast.Name) for line in lines)
     assert cell.source.isascii()
     for line in lines:

@@ -16,6 +16,7 @@ from helpers.evaluation.evaluate import (
     write_rating_sheet,
 )
 from helpers.evaluation.sheet import tuned_is_first
+from helpers.evaluation.sheet_rows import read_sample
 from helpers.runs.files import read_jsonl, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import default_settings
@@ -105,10 +106,29 @@ def test_plain_texts_have_neither_lengths_nor_a_sheet(run, evaluated, settings):
 
 def test_the_sheet_hides_which_reply_is_tuned(run, evaluated):
     pairs = write_rating_sheet(run, evaluated, 3, 7)
+    replies = {row["id"]: row["reply"] for row in evaluated.replies["tuned"]}
     assert len(pairs) == 3
-    for pair, row in zip(pairs, evaluated.replies["tuned"]):
-        assert pair["reply_1" if tuned_is_first(pair["id"], 7) else "reply_2"] == row["reply"]
+    for pair in pairs:
+        assert pair["reply_1" if tuned_is_first(pair["id"], 7) else "reply_2"] == replies[pair["id"]]
     assert (run / "evaluate/human_eval.html").is_file()
+
+
+def test_the_sheet_does_not_tell_which_rows_were_chosen(run, evaluated):
+    pairs = write_rating_sheet(run, evaluated, 3, 7)
+    sample = read_sample(run / "evaluate")
+    assert [*sample.strata] == [pair["id"] for pair in pairs]
+    assert [*sample.strata.values()] == ["random", "differs", "random"]
+    assert sample.sizes == {"differs": 1, "random": 5}
+    for name in ("human_eval.csv", "human_eval.html"):
+        text = (run / "evaluate" / name).read_text("utf-8-sig")
+        assert "probability" not in text
+        assert "stratum" not in text
+
+
+def test_a_sheet_with_place_for_all_rows_has_their_order(run, evaluated):
+    pairs = write_rating_sheet(run, evaluated, 50, 7)
+    assert [pair["id"] for pair in pairs] == [row["id"] for row in evaluated.replies["base"]]
+    assert read_sample(run / "evaluate").weights([pair["id"] for pair in pairs]) is None
 
 
 def test_the_fixed_prompts_are_summed_up_in_a_sentence(run, evaluated, settings):

@@ -10,9 +10,10 @@ from preferred_runs import evaluate_three, write_preferred
 from helpers.evaluation.answers import EvaluationSettings, answer_rows, keep_for_later
 from helpers.evaluation.drift import measure_drift
 from helpers.evaluation.preferred import AS_PAIR, AS_PREFERRED, pair_metrics, rename_sides
-from helpers.evaluation.raters import SHEET, TUNED_SHEET, read_both_ratings
+from helpers.evaluation.raters import TUNED_SHEET, read_both_ratings
 from helpers.evaluation.rating_files import read_table
 from helpers.evaluation.sheet import SHOWN_FIELDS, blind_pair, sheet_id, tuned_is_first
+from helpers.evaluation.sheet_rows import SHEET
 from helpers.runs.differences import changed_inputs, input_hashes
 from helpers.runs.files import read_jsonl, write_csv
 from helpers.runs.record import Run

@@ -16,10 +16,12 @@ from gradio_client.exceptions import AppError
 
 from helpers.inference import limits
 from helpers.inference.chat_page import ChatPage, _as_shown
+from helpers.inference.feedback_panel import FeedbackPanel
 from helpers.inference.limits import RateLimit, Unacceptable, check_decoding, check_message
 from helpers.inference.turns import Entry, close_reply, model_messages, open_turn
 from helpers.language.care import crisis_answer
 from helpers.models.chat import TooLong
+from helpers.runs.feedback import FeedbackStore
 
 CRISIS = "আমি আর বাঁচতে চাই না।"  # I do not want to live any more
 GOOD = {"temperature": 0.0, "top_p": 1.0, "max_new_tokens": 8, "seed": 1}
@@ -388,11 +390,12 @@ def test_bytes_that_are_no_character_are_not_shown(served, model):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_the_page_says_in_one_sentence_what_it_keeps(served, kept):
+def test_the_page_says_in_one_sentence_what_it_keeps(served, kept, tmp_path):
     page = ChatPage.__new__(ChatPage)
-    page.model, page.with_care, page.log = served.model, True, "chat.db" if kept else None
-    assert ("only a thumb keeps" in page._about(limits.WORDS["en"])) == kept
-    assert ("keeps nothing" in page._about(limits.WORDS["en"])) != kept
+    page.model, page.with_care = served.model, True
+    page.feedback = FeedbackPanel(FeedbackStore(tmp_path / "none.db"), "demo", [], True) if kept else None
+    assert ("only a thumb keeps that conversation, once you agree" in page._about("en")) == kept
+    assert ("keeps nothing" in page._about("en")) != kept
 
 
 @pytest.mark.browser

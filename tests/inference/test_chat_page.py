@@ -8,6 +8,7 @@ import time
 import urllib.request
 
 import pytest
+from in_browser import press_thumb
 
 from helpers.inference.chat_page import ChatPage
 from helpers.inference.generate import generate_replies
@@ -16,6 +17,7 @@ from helpers.inference.serve import serve_chat
 from helpers.inference.turns import open_turn, write_reply
 from helpers.platforms.errors import Refused
 from helpers.runs.experiments import liked_rows
+from helpers.runs.feedback import FeedbackStore
 from helpers.runs.record import Run
 
 CRISIS = "আমি আর বাঁচতে চাই না।"  # I do not want to live any more
@@ -27,19 +29,20 @@ def model(demo):
 
 
 @pytest.fixture(scope="module")
-def log(demo):
+def store(demo):
+    """Returns what keeps the page's thumbs: nothing yet."""
     file = demo.outputs / "chat.db"
     file.unlink(missing_ok=True)
-    return file
+    return FeedbackStore(file)
 
 
 @pytest.fixture(scope="module")
-def address(model, log):
+def address(model, store):
     """Serves the page and returns its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    page = ChatPage(model, log=log)
+    page = ChatPage(model, store=store)
     yield page.serve("127.0.0.1", port, block=False)
     page.blocks.close()
 
@@ -126,14 +129,15 @@ def test_markup_in_a_message_stays_text(chat):
 
 
 @pytest.mark.browser
-def test_a_thumb_keeps_the_base_models_conversation(chat, log):
+def test_a_thumb_keeps_the_base_models_conversation(chat, store):
     choose_short_replies(chat)
     chat.click("#side input[value=base]")
     send(chat, "চাকরিটা চলে গেছে।")
     wait_for_reply(chat, 1)
-    chat.locator('#talk button[aria-label="Like"], #talk button[title="Like"]').last.click()
-    chat.wait_for_timeout(800)
-    (liked,) = liked_rows(log)
+    press_thumb(chat, "Like")
+    chat.click("#agree")
+    chat.wait_for_selector("#rewritten textarea")
+    (liked,) = liked_rows(store.database)
     assert liked["messages"][-1]["content"] == replies(chat)[0]
     assert [message["role"] for message in liked["messages"][-2:]] == ["user", "assistant"]
 

@@ -11,6 +11,7 @@ from helpers.evaluation.meta_evaluation import MODELS_ONLY, UNKNOWN
 from helpers.evaluation.metrics import chrf
 from helpers.evaluation.resampling import FEWEST_PAIRS
 from helpers.evaluation.sheet import SCALES, attention_checks, blind_pair, tuned_is_first, write_sheet
+from helpers.evaluation.sheet_rows import choose_rows, write_sample
 from helpers.platforms.errors import Refused
 from helpers.reporting.people import criterion_rows, describe_ratings, describe_trust, rating_facts, trust_rows
 from helpers.reporting.report import write_report
@@ -205,7 +206,22 @@ def test_the_reports_metrics_keep_what_scores_are_worth(pages):
 def test_a_run_that_nobody_rated_says_nothing_of_trust(run):
     results = read_results(run)
     assert rating_facts(results) == {}
-    assert describe_ratings(results, ENGLISH)["people"] == {"choices": "", "attention": [], "trust": []}
+    nothing = {"choices": "", "sample": "", "attention": [], "trust": []}
+    assert describe_ratings(results, ENGLISH)["people"] == nothing
+
+
+def test_the_page_says_how_the_rows_were_chosen(run):
+    seed, both = run.metrics("evaluate")["seed"], [read_jsonl(run / f"evaluate/{side}.jsonl") for side in SIDES]
+    rows = {base["id"]: (base, tuned) for base, tuned in zip(*both)}
+    sample = choose_rows([*rows], {"chrf": numpy.arange(float(len(rows)))}, 10, "active", seed)
+    write_sheet(run / "evaluate", [blind_pair(*rows[row], seed) for row in sample.strata], seed)
+    write_sample(run / "evaluate", sample)
+    rate(run, "a")
+    results = read_results(run)
+    assert results.ratings["choices"]["pairs"] == 10
+    assert results.meta_evaluations["people"].pairs == 10
+    for words, number in ((ENGLISH, str(len(rows))), (Words("bn"), Words("bn").number(len(rows), 0))):
+        assert f" {number}" in describe_ratings(results, words)["people"]["sample"]
 
 
 def test_a_language_models_mark_is_held_against_people(people, page):

@@ -6,7 +6,19 @@ import sqlite3
 import pytest
 
 from helpers.runs import experiments
-from helpers.runs.experiments import export_logs, open_database
+from helpers.runs.experiments import export_logs, liked_rows, open_database
+from helpers.runs.feedback import FeedbackStore, Thumb
+
+EARLIER_SCHEMA = """
+CREATE TABLE LLAMAExperiments (
+  id INTEGER PRIMARY KEY, model_name TEXT NOT NULL, lora_config TEXT NOT NULL, train_loss REAL, val_loss REAL,
+  metrics TEXT NOT NULL, timestamp TEXT NOT NULL);
+CREATE TABLE Feedback (
+  id INTEGER PRIMARY KEY, run TEXT NOT NULL, side TEXT NOT NULL, conversation TEXT NOT NULL, liked INTEGER NOT NULL,
+  settings TEXT NOT NULL, timestamp TEXT NOT NULL);
+INSERT INTO Feedback VALUES
+  (7, 'demo', 'tuned', '[{"role": "user", "content": "মন"}]', 1, '{}', '2026-11-01T00:00:00+00:00');
+"""
 
 
 @pytest.fixture
@@ -28,3 +40,35 @@ def test_a_database_in_use_is_to_be_waited_for(database, monkeypatch):
 def test_a_folder_in_place_of_a_database_is_told(database):
     with pytest.raises(ValueError, match="is a folder: name the database in it, .*experiments.db"):
         export_logs(database.parent)
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """Returns the path of a database of the version before people and better replies, with one thumb."""
+    with contextlib.closing(sqlite3.connect(tmp_path / "earlier.db")) as connection:
+        connection.executescript(EARLIER_SCHEMA)
+    return tmp_path / "earlier.db"
+
+
+def test_an_earlier_database_gets_the_later_columns(earlier):
+    (row,) = FeedbackStore(earlier).rows()
+    assert (row["run"], row["liked"], row["rewritten"], row["person"]) == ("demo", True, "", "")
+    assert liked_rows(earlier) == [{"messages": [{"role": "user", "content": "মন"}]}]
+
+
+def test_an_earlier_database_takes_new_thumbs(earlier):
+    store = FeedbackStore(earlier)
+    store.keep(Thumb("demo", "tuned", [{"role": "user", "content": "মন"}], False, {}, "ভালো"), "a")
+    assert [(row["person"], row["rewritten"]) for row in store.rows()] == [("", ""), ("a", "ভালো")]
+    assert "rewritten,person" in export_logs(earlier)[2].read_text("utf-8").splitlines()[0]
+
+
+def test_two_who_open_an_earlier_database_add_columns_once(earlier):
+    """The second sees them missing, then waits for the first."""
+    with contextlib.closing(sqlite3.connect(earlier)) as second:
+        missing = experiments._missing_columns(second)
+        with open_database(earlier):
+            pass
+        assert missing == ["rewritten", "person"]
+        experiments._add_later_columns(second)
+        assert experiments._missing_columns(second) == []

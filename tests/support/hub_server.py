@@ -1,5 +1,6 @@
 """A stand-in for the Hugging Face Hub: a loopback server with repositories that are gated, stall or hang in Xet."""
 
+import base64
 import hashlib
 import json
 import re
@@ -16,11 +17,14 @@ class Hub:
     `gated` names repositories that only the token "granted" may read, `xet` files that are announced as stored in Xet,
     whose own server here never answers, `stalls` {file: bytes after which its next download stays silent}; `fault` is a
     status that every call of the API gets. `requests` are (method, path, range) in the order of their arrival.
+    Repositories can be made, committed to, and their history squashed: `private` names those that are, `history` has
+    {name: the versions of its files that a commit still has}.
     """
 
     def __init__(self, repositories, gated=(), xet=(), stalls=None, fault=0):
         self.repositories, self.gated, self.xet, self.fault = repositories, gated, xet, fault
         self.stalls, self.requests, self.closing = dict(stalls or {}), [], threading.Event()
+        self.private, self.history = set(), {name: [dict(files)] for name, files in repositories.items()}
 
     def __enter__(self):
         hub = self
@@ -39,6 +43,12 @@ class Hub:
                 hub.requests.append((self.command, path, self.headers.get("Range", "")))
                 hub.answer(self, path)
 
+            def do_POST(self):
+                path = unquote(urlsplit(self.path).path.lstrip("/"))
+                hub.requests.append((self.command, path, ""))
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                hub.answer_write(self, path, body)
+
             def may_read(self, name):
                 return name not in hub.gated or self.headers.get("Authorization") == "Bearer granted"
 
@@ -47,7 +57,7 @@ class Hub:
                 for name, value in {"Content-Length": len(content), **(headers or {})}.items():
                     self.send_header(name, str(value))
                 self.end_headers()
-                if self.command == "GET":
+                if self.command != "HEAD":
                     self.wfile.write(content)
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -92,7 +102,39 @@ class Hub:
         entries = [self.describe(file, content) for file, content in files.items() if file.startswith(folder * is_tree)]
         folders = {file.partition("/")[0] for file in files if "/" in file and not folder}
         tree = [*entries, *({"type": "directory", "path": path, "oid": "0" * 40} for path in folders)]
-        content = tree if is_tree else {"id": name, "sha": COMMIT, "siblings": entries}
+        own = name.removeprefix("datasets/")
+        content = tree if is_tree else {"id": own, "sha": COMMIT, "siblings": entries, "private": name in self.private}
+        request.send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
+
+    def answer_write(self, request, path, body):
+        """Answers a call that makes a repository, commits to it or squashes its history."""
+        if self.fault:
+            return request.send(self.fault)
+        if path == "api/repos/create":
+            wanted = json.loads(body)
+            name = f"{wanted['type']}s/{wanted['organization']}/{wanted['name']}"
+            address = {"url": f"{self.address}/{name}"}
+            if name in self.repositories:
+                return request.send(409, json.dumps(address).encode(), {"Content-Type": "application/json"})
+            self.repositories[name], self.history[name] = {}, [{}]
+            self.private |= {name} if wanted.get("private") or wanted.get("visibility") == "private" else set()
+            return request.send(200, json.dumps(address).encode(), {"Content-Type": "application/json"})
+        kind, owner, repository, call = path.split("/")[1:5]
+        name, content = f"{kind}/{owner}/{repository}", {}
+        if call == "preupload":
+            files = [{"path": each["path"], "uploadMode": "regular"} for each in json.loads(body)["files"]]
+            content = {"files": [each | {"shouldIgnore": False} for each in files]}
+        elif call == "commit":
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    file = line["value"]
+                    self.repositories[name][file["path"]] = base64.b64decode(file["content"])
+            self.history[name].append(dict(self.repositories[name]))
+            content = {"commitUrl": f"{self.address}/{name}/commit/{COMMIT}", "commitOid": COMMIT}
+        elif call == "super-squash":
+            self.history[name] = [dict(self.repositories[name])]
+        else:
+            return request.send(404)
         request.send(200, json.dumps(content).encode(), {"Content-Type": "application/json"})
 
     def describe(self, file, content):

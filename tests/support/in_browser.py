@@ -20,6 +20,16 @@ def find_violations(page):
     return [(each["id"], each["nodes"][0]["html"]) for each in violations]
 
 
+def press_thumb(page, name):
+    """Presses "Like" or "Dislike" below the last reply of the chat page until it is complete and takes a thumb."""
+    for _ in range(20):
+        page.locator(f'#talk button[title="{name}"], #talk button[aria-label="{name}"]').last.click()
+        page.wait_for_timeout(700)
+        if page.is_visible(".asked"):
+            return
+    raise AssertionError("the page takes no thumb")
+
+
 def check_in_browser(browser, path, width, light, act=None):
     """Asserts that a page of this width and light loads nothing, fits, shows Bengali, and is accessible, all open.
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy
 import pandas
 
 from helpers.evaluation.answers import (
@@ -25,9 +26,11 @@ from helpers.evaluation.comparison import (
     length_groups,
 )
 from helpers.evaluation.meaning import Meaning, measure_meaning
+from helpers.evaluation.meta_evaluation import values_by_row
 from helpers.evaluation.metrics import chrf, floor_sums, rouge, rubric_sums, score_sums, signatures
 from helpers.evaluation.probes import compare_probes, probe_sums
 from helpers.evaluation.sheet import blind_pair, write_sheet
+from helpers.evaluation.sheet_rows import CRITERION, choose_rows, write_sample
 from helpers.evaluation.verdict import reach_verdict
 from helpers.language.rubric import VERSION as RUBRIC_VERSION
 from helpers.runs.experiments import log_experiment
@@ -160,14 +163,27 @@ def break_down(evaluated: Evaluated, settings: EvaluationSettings) -> dict[str, 
     return groups
 
 
-def write_rating_sheet(run: Run, evaluated: Evaluated, human_rows: int, seed: int) -> list[dict[str, str]]:
-    """Writes the sheet for people, human_eval.csv and .html, and returns its blind pairs, without the attention checks;
-    none for plain texts."""
-    both = zip(evaluated.replies["base"], evaluated.replies["tuned"])
-    pairs = [blind_pair(base, tuned, seed) for base, tuned in both][:human_rows]
-    if pairs:
+def write_rating_sheet(
+    run: Run, evaluated: Evaluated, human_rows: int, seed: int, choice: str = "active"
+) -> list[dict[str, str]]:
+    """Writes the sheet for people, human_eval.csv and .html, and which rows it has; returns its blind pairs, without
+    the attention checks; none for plain texts. `choice` is as for `choose_rows`."""
+    rows = {both[0]["id"]: both for both in zip(evaluated.replies["base"], evaluated.replies["tuned"])}
+    sample = choose_rows([*rows], score_differences(evaluated), human_rows, choice, seed) if rows else None
+    pairs = [blind_pair(*rows[row], seed) for row in sample.strata] if sample else []
+    if sample and pairs:
+        write_sample(run / "evaluate", sample)
         print(write_sheet(run / "evaluate", pairs, seed).describe())
     return pairs
+
+
+def score_differences(evaluated: Evaluated) -> dict[str, numpy.ndarray]:
+    """Returns tuned − base, higher is better, of each reply by the scores that choose rows for people."""
+    return {
+        name: numpy.subtract(*(values_by_row(name, evaluated.sums[side][name]) for side in ("tuned", "base")))
+        for name in CRITERION
+        if name in evaluated.sums["base"]
+    }
 
 
 def join_replies(rows: list[dict], answers: AllAnswers) -> AllRows:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, model_validator
 
 from helpers.evaluation.raters import summarise_choices, summarise_ratings
 from helpers.evaluation.sheet import QUESTIONS, SCALES, tuned_is_first
+from helpers.evaluation.sheet_rows import SheetSample, read_sample
 from helpers.platforms.secrets import read_secret
 from helpers.runs.files import write_jsonl
 from helpers.runs.record import Run
@@ -96,8 +97,8 @@ def llm_marks(ratings: list[dict]) -> list[dict]:
     return [{**rating, "rater": f"{rating['rater']} {rating['order']}"} for rating in ratings if "wrong" not in rating]
 
 
-def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
-    """Returns `summarise_ratings` of the means of both orders, with `choices`, `unread` (answers without marks) and
+def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int, sample: SheetSample | None = None) -> dict:
+    """Returns `summarise_ratings` of the means of both orders, with `choices`, `sample`, `unread` (no marks) and
     `same_in_both_orders`, the share of pairs where both orders favour the same reply, or neither."""
     import pandas
 
@@ -109,8 +110,9 @@ def summarise_llm_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
     leads = signed.groupby([read["id"], read["order"]]).sum()  # tuned − base
     favoured = leads.clip(-1, 1).unstack().reindex(columns=[1, 2]).dropna()  # (pairs, orders)
     return {
-        **summarise_ratings(means.to_dict("records"), draws, seed),
-        "choices": summarise_choices(llm_choices(ratings), {}),
+        **summarise_ratings(means.to_dict("records"), draws, seed, sample),
+        "choices": summarise_choices(llm_choices(ratings), {}, sample),
+        **({"sample": sample.describe()} if sample and sample.describe() else {}),
         "unread": len({(rating["id"], rating["order"]) for rating in ratings if "wrong" in rating}),
         "same_in_both_orders": float((favoured[1] == favoured[2]).mean()) if len(favoured) else None,
     }
@@ -122,4 +124,4 @@ def rate_with_llm(run: Run, rater: LlmJudge, pairs: list[dict], draws: int, seed
         return {}
     ratings = rate_pairs(rater, pairs, seed, run / "evaluate" / "work" / "judge.jsonl", hours)
     write_jsonl(run / "evaluate" / "judge.jsonl", ratings)
-    return summarise_llm_ratings(ratings, draws, seed)
+    return summarise_llm_ratings(ratings, draws, seed, read_sample(run / "evaluate"))

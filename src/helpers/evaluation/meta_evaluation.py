@@ -1,6 +1,8 @@
 """Does a score track people? Every automatic score held against the raters' marks and choices, reply by reply.
 
-A score's values are turned so that higher is better: what tracks people has a positive correlation.
+A score's values are turned so that higher is better: what tracks people has a positive correlation. Where the sheet's
+rows were chosen by their scores, every measure is weighted back to all rows: among replies that differ much, a score
+would seem to track people better than it does.
 """
 
 import itertools
@@ -14,7 +16,8 @@ from pydantic import BaseModel
 from helpers.evaluation.metrics import BETTER, score_sums, score_values
 from helpers.evaluation.rank_correlation import draw_spearman
 from helpers.evaluation.raters import ALL_SCALES
-from helpers.evaluation.resampling import FEWEST_PAIRS, draw_counts, percentile_ranks, share_interval, sum_by_group
+from helpers.evaluation.resampling import FEWEST_PAIRS, draw_counts, percentile_ranks, sum_by_group, weighted_share
+from helpers.evaluation.sheet_rows import SheetSample
 
 USUAL_CEILING = 0.7  # of marks, assumed where it is not known
 LEVEL = 95.0  # % of the intervals
@@ -72,8 +75,9 @@ class MetaEvaluation(BaseModel, frozen=True):
 class Resamples(NamedTuple):
     """How the rated rows are resampled: all statistics share the draws."""
 
-    counts: Array  # how often each row is drawn: (draws, rows)
+    counts: Array  # how often each row is drawn, times its weight: (draws, rows)
     ranks: tuple[float, float]  # percentiles that bound an interval
+    weights: Array  # of the rows, 1 without any: (rows,)
 
     def interval(self, drawn: Array) -> tuple[float, float]:
         """Returns the interval of a statistic from its draws (draws,), without those in which it is not defined."""
@@ -81,11 +85,12 @@ class Resamples(NamedTuple):
         return float(low), float(high)
 
 
-def resample_rows(groups: Sequence[str], draws: int, seed: int) -> Resamples:
+def resample_rows(groups: Sequence[str], draws: int, seed: int, weights: Array | None = None) -> Resamples:
     """Returns the draws of rows by their groups: the rows of one group are drawn together."""
+    weights = numpy.ones(len(groups), int) if weights is None else weights
     places = {group: place for place, group in enumerate(dict.fromkeys(groups))}
     counts = draw_counts(len(places), draws, seed)[:, [places[group] for group in groups]]
-    return Resamples(counts, percentile_ranks(sum_by_group(numpy.ones(len(groups)), groups), LEVEL))
+    return Resamples(counts * weights, percentile_ranks(sum_by_group(weights.astype(float), groups), LEVEL), weights)
 
 
 def score_by_reply(base: list[dict], tuned: list[dict], written: Mapping[str, Mapping[str, str]]) -> dict[str, Array]:
@@ -100,13 +105,13 @@ def score_by_reply(base: list[dict], tuned: list[dict], written: Mapping[str, Ma
     for side, rows in (("base", base), ("tuned", tuned)):
         likelihoods = [_read_likelihood(written.get(row["id"], {}), side) for row in rows]
         sums = score_sums(rows, likelihoods if all(likelihoods) else None)
-        sides[side] = {name: _values_by_row(name, own) for name, own in sums.items()}
+        sides[side] = {name: values_by_row(name, own) for name, own in sums.items()}
         for name in BETTER:
             columns = [written.get(row["id"], {}).get(f"{side}_{name}") for row in rows]
             if rows and None not in columns:
                 sides[side][name] = numpy.array([_number(text) for text in columns])
     names = [name for name in BETTER if name in sides["base"] and name in sides["tuned"]]
-    return {name: _turned(name, numpy.column_stack([sides["base"][name], sides["tuned"][name]])) for name in names}
+    return {name: turned(name, numpy.column_stack([sides["base"][name], sides["tuned"][name]])) for name in names}
 
 
 def _read_likelihood(line: Mapping[str, str], side: str) -> dict[str, float]:
@@ -121,13 +126,14 @@ def _number(text: str | None) -> float:
     return float(text) if text else math.nan
 
 
-def _values_by_row(name: str, sums: Array) -> Array:
+def values_by_row(name: str, sums: Array) -> Array:
     """Returns a score of each row by itself, (rows,), from what is summed over rows, (rows, k)."""
     values = score_values(name, sums).astype(float)
     return values if name in ("chrf", "bleu") else numpy.where(sums[:, 1] == 0, math.nan, values)
 
 
-def _turned(name: str, values: Array) -> Array:
+def turned(name: str, values: Array) -> Array:
+    """Returns a score's values turned so that higher is better."""
     if BETTER[name] == "near 1":
         return -abs(values - 1)
     return -values if BETTER[name] == "lower" else values
@@ -156,7 +162,7 @@ def mark_ceiling(marks: Array, resamples: Resamples, within: bool = False) -> fl
     the raters' own agreement is not clear of 0.
     """
     drawn = []
-    everything = numpy.vstack([numpy.ones((1, marks.shape[1]), int), resamples.counts])
+    everything = numpy.vstack([resamples.weights[None], resamples.counts])
     for marked, other in itertools.combinations(marks, 2):
         if (~numpy.isnan(marked) & ~numpy.isnan(other)).sum() >= FEWEST_PAIRS:
             drawn.append(draw_correlations(marked, other, everything, within))
@@ -174,8 +180,7 @@ def compare_marks(
     values: Array, means: Array, ceiling: float | None, resamples: Resamples, within: bool = False
 ) -> Statistic | None:
     """Returns Spearman's ρ of a score with the raters' mean marks, both (rows, 2); None where one is constant."""
-    everything = numpy.ones((1, len(values)), int)
-    value = float(draw_correlations(values, means, everything, within)[0])
+    value = float(draw_correlations(values, means, resamples.weights[None], within)[0])
     if math.isnan(value):
         return None
     low, high = resamples.interval(draw_correlations(values, means, resamples.counts, within))
@@ -199,19 +204,22 @@ def choice_ceiling(choices: Array, resamples: Resamples) -> float | None:
     totals = numpy.nansum(choices[:, seen], axis=0)
     products = (totals**2 - given[seen]) / (given[seen] * (given[seen] - 1))  # mean over pairs of raters, by row
     counts = resamples.counts[:, seen]
-    drawn = (counts * products).sum(axis=1) / numpy.maximum(counts.sum(axis=1), 1)
+    totals = counts.sum(axis=1)
+    drawn = (counts * products).sum(axis=1) / numpy.where(totals > 0, totals, 1)
     if not resamples.interval(drawn)[0] > 0:
         return None
-    common = math.sin(math.pi / 2 * float(products.mean()))
+    common = math.sin(math.pi / 2 * float(numpy.average(products, weights=resamples.weights[seen])))
     return 0.5 + math.asin(math.sqrt(common)) / math.pi
 
 
-def compare_choices(values: Array, choices: Array, ceiling: float | None, groups: Sequence[str]) -> Statistic | None:
+def compare_choices(
+    values: Array, choices: Array, ceiling: float | None, groups: Sequence[str], weights: Array | None = None
+) -> Statistic | None:
     """Returns the share of choices of one reply which the score makes too, where it is the same for both a half; mean
     over rows of the mean over raters, with an exact interval over groups. "No difference" is left out; None where
     nothing is left, and where the score is the same for both replies of every pair.
 
-    `values` are (rows, 2), `choices` as for `choice_ceiling`.
+    `values` are (rows, 2), `choices` as for `choice_ceiling`, `weights` (rows,).
     """
     lead = numpy.sign(values[:, 1] - values[:, 0])
     known = ~numpy.isnan(choices).all(axis=0) & ~numpy.isnan(lead)
@@ -219,9 +227,9 @@ def compare_choices(values: Array, choices: Array, ceiling: float | None, groups
         return None
     hits = (1 + lead[known] * numpy.nanmean(choices[:, known], axis=0)) / 2
     own_groups = [group for group, is_known in zip(groups, known) if is_known]
-    sums = sum_by_group(numpy.column_stack([hits, numpy.ones(len(hits))]), own_groups)
-    low, high = share_interval(sums[:, 0], sums[:, 1], LEVEL)
-    return Statistic(value=float(hits.mean()), low=low, high=high, ceiling=ceiling, n=len(hits), chance=0.5)
+    own = None if weights is None else weights[known] / weights[known].mean()
+    value, low, high = weighted_share(hits, own_groups, LEVEL, own)
+    return Statistic(value=value, low=low, high=high, ceiling=ceiling, n=len(hits), chance=0.5)
 
 
 def needed_pairs(ceiling: float | None) -> int:
@@ -283,15 +291,21 @@ def mark_values(ids: Sequence[str], ratings: RaterTables) -> dict[str, Array]:
 
 
 def evaluate_scores(
-    values: Mapping[str, Array], ids: Sequence[str], ratings: RaterTables, draws: int, seed: int
+    values: Mapping[str, Array],
+    ids: Sequence[str],
+    ratings: RaterTables,
+    draws: int,
+    seed: int,
+    sample: SheetSample | None = None,
 ) -> MetaEvaluation | None:
     """Holds scores against raters; None where nobody has rated any of the rows.
 
-    `values` are as `score_by_reply` returns them, `ids` their rows.
+    `values` are as `score_by_reply` returns them, `ids` their rows, `sample` how those on the sheet were chosen.
     """
     if not ratings.ids:
         return None
-    resamples = resample_rows(ratings.groups, draws, seed)
+    weights = sample.weights(ratings.ids) if sample else None
+    resamples = resample_rows(ratings.groups, draws, seed, weights)
     means = {scale: mean_marks(table) for scale, table in ratings.marks.items()}
     ceilings = {scale: mark_ceiling(table, resamples) for scale, table in ratings.marks.items()}
     empathy = ratings.marks.get("empathy")
@@ -304,7 +318,7 @@ def evaluate_scores(
         each = {scale: compare_marks(own, mean, ceilings[scale], resamples) for scale, mean in means.items()}
         scales = {scale: statistic for scale, statistic in each.items() if statistic}
         within = None if empathy is None else compare_marks(own, means["empathy"], inner, resamples, within=True)
-        agreed = compare_choices(own, ratings.choices, limit, ratings.groups)
+        agreed = compare_choices(own, ratings.choices, limit, ratings.groups, weights)
         few = len(ratings.ids) < FEWEST_PAIRS
         verdict = UNKNOWN if few else overall_verdict(scales.get("empathy"), within, agreed)
         return Tracking(scales=scales, within=within, choices=agreed, verdict=verdict)

@@ -17,9 +17,10 @@ from helpers.evaluation.evaluate import (
     gather_benchmarks,
     score_prompts,
 )
-from helpers.evaluation.raters import SHEET, TUNED_SHEET
+from helpers.evaluation.raters import TUNED_SHEET
 from helpers.evaluation.rating_files import read_table
 from helpers.evaluation.sheet import SHOWN_FIELDS, blind_pair
+from helpers.evaluation.sheet_rows import SHEET, sample_file
 from helpers.evaluation.verdict import DriftThresholds, reach_preferred_verdict
 from helpers.runs.record import Run
 
@@ -131,7 +132,9 @@ def keep_sheet(run: Run, evaluated: Evaluated, seed: int) -> None:
     rows = zip(evaluated.replies["base"], evaluated.replies["tuned"])
     pairs = [blind_pair(*both, seed) for both in rows if both[0]["id"] in shown]
     if pairs and all(pair[name].split() == shown[pair["id"]][name].split() for pair in pairs for name in SHOWN_FIELDS):
-        shutil.copy(folder / SHEET, folder / TUNED_SHEET)
+        for name in (lambda sheet: sheet, sample_file):
+            if (folder / name(SHEET)).is_file():
+                shutil.copy(folder / name(SHEET), folder / name(TUNED_SHEET))
 
 
 def describe_preferred(preferred: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ import numpy
 def draw_ranks(values: numpy.ndarray, counts: numpy.ndarray) -> numpy.ndarray:
     """Returns the ranks of values (n,) in each resampling, ties sharing their mean rank: (draws, n).
 
-    `counts` (draws, n) says how often each value is drawn.
+    `counts` (draws, n) says how often each value is drawn, or what it weighs then.
     """
     order = numpy.argsort(values, kind="stable")
     _, first, sizes = numpy.unique(values[order], return_index=True, return_counts=True)
@@ -26,7 +26,7 @@ def draw_spearman(first: numpy.ndarray, second: numpy.ndarray, counts: numpy.nda
     centred = []
     for values in (first, second):
         ranks = draw_ranks(values, counts)
-        centred.append(ranks - (counts * ranks).sum(axis=1, keepdims=True) / numpy.maximum(totals, 1))
+        centred.append(ranks - (counts * ranks).sum(axis=1, keepdims=True) / numpy.where(totals > 0, totals, 1))
     covariance = (counts * centred[0] * centred[1]).sum(axis=1)
     variances = [(counts * own**2).sum(axis=1) for own in centred]
     spread = numpy.sqrt(variances[0] * variances[1])

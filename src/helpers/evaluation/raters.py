@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy
 
 from helpers.evaluation.rating_files import list_rating_files, read_choice, read_mark, read_table, restore_id
-from helpers.evaluation.resampling import share_interval, sum_by_group
+from helpers.evaluation.resampling import permutation_p, weighted_interval, weighted_share
 from helpers.evaluation.sheet import (
     ANSWER_FIELDS,
     QUESTIONS,
@@ -19,9 +19,10 @@ from helpers.evaluation.sheet import (
     sheet_id,
     tuned_is_first,
 )
+from helpers.evaluation.sheet_rows import SHEET, SheetSample, read_sample
 
 ALL_SCALES = [*SCALES, *QUESTIONS["earlier_scales"]]  # that a file may have
-SHEET, TUNED_SHEET = "human_eval.csv", "human_eval_tuned.csv"  # the second: given out before there was a third model
+TUNED_SHEET = "human_eval_tuned.csv"  # given out before there was a third model
 EXCUSED_FAILURES = 1  # attention checks that a rater may fail: anybody errs once
 
 
@@ -129,15 +130,16 @@ def _by_model(rows: list[SheetRow], known: set[str], seed: int) -> tuple[list[di
     return marks, choices
 
 
-def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
-    """Returns {"raters", "pairs", "scales": {scale: …}} of marks as those of `read_ratings`.
+def summarise_ratings(ratings: list[dict], draws: int, seed: int, sample: SheetSample | None = None) -> dict:
+    """Returns {"raters", "pairs", "scales": {scale: …}} of marks as those of `read_ratings`, weighted back from
+    `sample`, the sheet's rows, to all rows of the evaluation.
 
     A scale has what `_summarise_scale` returns, `p` with Benjamini and Hochberg's correction for the scales.
     """
     from scipy.stats import false_discovery_control
 
     raters = sorted({rating["rater"] for rating in ratings})
-    summaries = {scale: _summarise_scale(ratings, raters, scale, draws, seed) for scale in ALL_SCALES}
+    summaries = {scale: _summarise_scale(ratings, raters, scale, draws, seed, sample) for scale in ALL_SCALES}
     scales = {scale: summary for scale, summary in summaries.items() if summary}
     tested = [summary for summary in scales.values() if summary["p"] is not None]
     for summary, p in zip(tested, false_discovery_control([summary["p"] for summary in tested]) if tested else []):
@@ -145,11 +147,14 @@ def summarise_ratings(ratings: list[dict], draws: int, seed: int) -> dict:
     return {"raters": raters, "pairs": len({rating["id"] for rating in ratings}), "scales": scales}
 
 
-def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: int, seed: int) -> dict:
+def _summarise_scale(
+    ratings: list[dict], raters: list[str], scale: str, draws: int, seed: int, sample: SheetSample | None
+) -> dict:
     """Returns `base`, `tuned` and `delta` (means over rows of the raters' means, 1 to 5), `low` and `high` (95 %
-    bootstrap over rows, of delta), `p` (Wilcoxon's signed-rank test over rows, two-sided; None where every difference
-    is 0), `alpha` (Krippendorff's, ordinal, over all replies that several raters saw; None for one rater or where all
-    marks are equal) and `n`, the rows with both replies marked; {} without any."""
+    bootstrap over rows, of delta), `p` (Wilcoxon's signed-rank test over rows, two-sided, or, since that has no
+    weights, a permutation test of rows that weigh differently; None where every difference is 0), `alpha`
+    (Krippendorff's, ordinal, over all replies that several raters saw; None for one rater or where all marks are equal)
+    and `n`, the rows with both replies marked; {} without any."""
     from scipy import stats
 
     marks = {}  # (id, side): {rater: mark}
@@ -159,21 +164,30 @@ def _summarise_scale(ratings: list[dict], raters: list[str], scale: str, draws: 
     rows = [row for row, side in marks if side == "base" and (row, "tuned") in marks]
     if not rows:
         return {}
-    base, tuned = ([numpy.mean([*marks[row, side].values()]) for row in rows] for side in ("base", "tuned"))
-    delta = numpy.subtract(tuned, base)
+    sides = [[numpy.mean([*marks[row, side].values()]) for row in rows] for side in ("base", "tuned")]
+    base, tuned = map(numpy.array, sides)
+    delta, weights = tuned - base, sample.weights(rows) if sample else None
     low = high = delta.mean()
-    if len(rows) > 1:  # scipy refuses a single row: its interval is the value itself
+    if weights is not None:
+        low, high = weighted_interval(delta, weights, draws, 95.0, seed)
+    elif len(rows) > 1:  # scipy refuses a single row: its interval is the value itself
         seeded: Any = {"random_state": numpy.random.default_rng(seed)}  # scipy before 1.15 does not know it as `rng`
         bootstrap = stats.bootstrap([delta], numpy.mean, n_resamples=draws, method="percentile", **seeded)
         low, high = bootstrap.confidence_interval
-    test: Any = stats.wilcoxon(delta) if delta.any() else None
+    p = None
+    if delta.any() and weights is not None:
+        first, second = ((own * weights)[:, None] for own in (base, tuned))
+        p = permutation_p(lambda base, tuned: (tuned - base)[:, 0], first, second, seed)
+    elif delta.any():
+        test: Any = stats.wilcoxon(delta)
+        p = float(test.pvalue)
     return {
-        "base": float(numpy.mean(base)),
-        "tuned": float(numpy.mean(tuned)),
-        "delta": float(delta.mean()),
+        "base": float(numpy.average(base, weights=weights)),
+        "tuned": float(numpy.average(tuned, weights=weights)),
+        "delta": float(numpy.average(delta, weights=weights)),
         "low": float(low),
         "high": float(high),
-        "p": float(test.pvalue) if test else None,
+        "p": p,
         "alpha": _alpha([*marks.values()], raters, "ordinal"),
         "n": len(rows),
     }
@@ -192,13 +206,14 @@ def _alpha(units: list[dict[str, float]], raters: list[str], level: Literal["nom
     return None if math.isnan(alpha) else alpha
 
 
-def summarise_choices(choices: list[dict], groups: Mapping[str, str]) -> dict:
+def summarise_choices(choices: list[dict], groups: Mapping[str, str], sample: SheetSample | None = None) -> dict:
     """Returns what choices, as those of `read_ratings`, come to: `tuned`, `base` and `same` (how often each was
     chosen), `win` (share of the tuned reply, of "no difference" a half, as the mean over rows of the raters' mean),
     `low` and `high` (its exact 95 % interval over groups of rows), `alpha` (Krippendorff's, nominal), `pairs` and
     `raters` (how many); {} without any.
 
-    `groups` has the group of a row by its id; a row that is not there is its own.
+    `groups` has the group of a row by its id; a row that is not there is its own. `win` and its interval are weighted
+    back from `sample`, the sheet's rows, to all rows of the evaluation.
     """
     if not choices:
         return {}
@@ -206,14 +221,14 @@ def summarise_choices(choices: list[dict], groups: Mapping[str, str]) -> dict:
     for choice in choices:
         units.setdefault(choice["id"], {})[choice["rater"]] = choice["tuned"]
     wins = numpy.array([numpy.mean([*given.values()]) for given in units.values()])
-    sums = sum_by_group(numpy.column_stack([wins, numpy.ones(len(wins))]), [groups.get(row, row) for row in units])
-    low, high = share_interval(sums[:, 0], sums[:, 1], 95.0)
+    weights = sample.weights([*units]) if sample else None
+    win, low, high = weighted_share(wins, [groups.get(row, row) for row in units], 95.0, weights)
     shares = [choice["tuned"] for choice in choices]
     counts = {"tuned": sum(share > 0.5 for share in shares), "base": sum(share < 0.5 for share in shares)}
     return {
         **counts,
         "same": len(shares) - sum(counts.values()),
-        "win": float(wins.mean()),
+        "win": win,
         "low": low,
         "high": high,
         "alpha": _alpha([*units.values()], sorted({choice["rater"] for choice in choices}), "nominal"),
@@ -230,15 +245,17 @@ def read_run_ratings(folder: Path, base: list[dict], tuned: list[dict], seed: in
     if not list_rating_files(folder / "ratings"):
         return None
     try:
-        return read_ratings(folder / "ratings", _pairs_of(folder / SHEET, base, tuned, seed), seed)
+        return read_ratings(folder / "ratings", _pairs_of(folder, SHEET, base, tuned, seed), seed)
     except ValueError as error:
         return Ratings([], [], [], [f"all of them, since human_eval.csv is gone: {error}"])
 
 
-def _pairs_of(sheet: Path, base: list[dict], tuned: list[dict], seed: int) -> list[dict[str, str]]:
-    """Returns the blind pairs of a sheet's rows. Raises ValueError where it cannot be read."""
-    asked = {row["id"] for row in read_table(sheet, SHOWN_FIELDS)}
-    return [blind_pair(*both, seed) for both in zip(base, tuned) if both[0]["id"] in asked]
+def _pairs_of(folder: Path, sheet: str, base: list[dict], tuned: list[dict], seed: int) -> list[dict[str, str]]:
+    """Returns the blind pairs of a sheet's rows, in its order. Raises ValueError where it cannot be read."""
+    asked, sample = {row["id"] for row in read_table(folder / sheet, SHOWN_FIELDS)}, read_sample(folder, sheet)
+    rows = {both[0]["id"]: both for both in zip(base, tuned)}
+    order = rows if sample is None else sample.strata  # sheets of earlier versions have the order of the rows
+    return [blind_pair(*rows[row], seed) for row in order if row in asked and row in rows]
 
 
 def read_both_ratings(
@@ -252,7 +269,7 @@ def read_both_ratings(
     files, pairs = list_rating_files(folder / "ratings"), []
     for sheet, sides in ((TUNED_SHEET, (base, tuned)), (SHEET, (tuned, preferred))):
         try:
-            pairs.append(_pairs_of(folder / sheet, *sides, seed))
+            pairs.append(_pairs_of(folder, sheet, *sides, seed))
         except ValueError:
             pairs.append([])  # no such sheet
     earlier = [file for file in files if _is_of(file, *pairs)]
@@ -278,16 +295,20 @@ def _is_of(file: Path, pairs: list[dict], others: list[dict]) -> bool:
     return same_replies(pairs) > same_replies(others)
 
 
-def summarise_run_ratings(ratings: Ratings, groups: Mapping[str, str], draws: int, seed: int) -> dict:
-    """Returns `summarise_ratings` with `choices` (see `summarise_choices`), `attention` and `skipped`.
+def summarise_run_ratings(
+    ratings: Ratings, groups: Mapping[str, str], draws: int, seed: int, sample: SheetSample | None = None
+) -> dict:
+    """Returns `summarise_ratings` with `choices` (see `summarise_choices`), `attention`, `skipped` and `sample`, as
+    `SheetSample.describe` returns it.
 
     Raters and pairs are those of marks and choices together.
     """
     both = [*ratings.marks, *ratings.choices]
     return {
-        **summarise_ratings(ratings.marks, draws, seed),
+        **summarise_ratings(ratings.marks, draws, seed, sample),
         **{"raters": sorted({own["rater"] for own in both}), "pairs": len({own["id"] for own in both})},
-        "choices": summarise_choices(ratings.choices, groups),
+        "choices": summarise_choices(ratings.choices, groups, sample),
         "attention": ratings.attention,
         "skipped": ratings.skipped,
+        "sample": sample.describe() if sample else {},
     }

@@ -87,27 +87,56 @@ def adjust_holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return adjusted
 
 
-def share_interval(hits: numpy.ndarray, rows: numpy.ndarray, level: float) -> tuple[float, float]:
+def weighted_interval(
+    values: numpy.ndarray, weights: numpy.ndarray, draws: int, level: float, seed: int
+) -> tuple[float, float]:
+    """Returns the bootstrap interval of a weighted mean of rows (rows,): see `percentile_ranks`, for whose groups the
+    rows stand with their weights."""
+    if len(values) < 2:
+        return float(values[0]), float(values[0])
+    drawn = draw_counts(len(values), draws, seed) * weights
+    low, high = numpy.percentile(drawn @ values / drawn.sum(axis=1), percentile_ranks(weights, level))
+    return float(low), float(high)
+
+
+def share_interval(
+    hits: numpy.ndarray, rows: numpy.ndarray, level: float, weights: numpy.ndarray | None = None
+) -> tuple[float, float]:
     """Returns the interval of a share, from its hits and rows by group (groups,).
 
     Clopper and Pearson's with the effective number of rows (Korn and Graubard 1998): 0 of 33 has an upper bound, and
-    rows of one group count for less.
+    rows of one group count for less. Where rows have `weights` (rows,), of mean 1, hits and rows are sums of them: then
+    they count for (Σw)²/Σw² at most (Kish 1965), and as many groups as would have equal weights.
     """
     from scipy.stats import beta, t
 
     groups, total = len(rows), float(rows.sum())
+    most, freedom = total, groups - 1.0
+    if weights is not None:
+        most = float(weights.sum()) ** 2 / float((weights**2).sum())
+        freedom = max(1.0, total**2 / float((rows**2).sum()) - 1)
     if groups < 2:
         return 0.0, 1.0
     share, tail = float(hits.sum()) / total, (100 - level) / 200
     variance = groups / (groups - 1) * float(((hits - share * rows) ** 2).sum()) / total**2
     effective = share * (1 - share) / variance if variance > 1e-12 else total
     if total > 1:
-        effective *= float(t.ppf(tail, total - 1) / t.ppf(tail, groups - 1)) ** 2
-    effective = min(effective, total)
+        effective *= float(t.ppf(tail, total - 1) / t.ppf(tail, freedom)) ** 2
+    effective = min(effective, most)
     count = share * effective
     low = float(beta.ppf(tail, count, effective - count + 1)) if share > 0 else 0.0
     high = float(beta.ppf(1 - tail, count + 1, effective - count)) if share < 1 else 1.0
     return low, high
+
+
+def weighted_share(
+    hits: numpy.ndarray, groups: Sequence[str], level: float, weights: numpy.ndarray | None = None
+) -> tuple[float, float, float]:
+    """Returns a share, the mean of hits by row (rows,), with its interval over groups: see `share_interval`."""
+    each = numpy.ones(len(hits)) if weights is None else weights
+    sums = sum_by_group(numpy.column_stack([hits * each, each]), groups)
+    value = float(hits.mean() if weights is None else numpy.average(hits, weights=weights))
+    return value, *share_interval(sums[:, 0], sums[:, 1], level, weights)
 
 
 def share_difference(

@@ -18,6 +18,7 @@ from gradio.events import api
 from gradio.themes import Default
 
 from helpers.inference.crisis_panel import panel_html
+from helpers.inference.feedback_panel import FeedbackPanel
 from helpers.inference.limits import (
     KEPT_ENTRIES,
     MESSAGE_CHARACTERS,
@@ -35,7 +36,6 @@ from helpers.inference.loaded_model import LoadedModel
 from helpers.inference.turns import (
     Entry,
     fixed_answer,
-    model_messages,
     open_turn,
     speaks_of_crisis,
     stop_reply,
@@ -45,7 +45,7 @@ from helpers.language.bengali import latin_digits
 from helpers.language.care import crisis_answer, detect_crisis
 from helpers.language.hotlines import HELPLINES
 from helpers.models.chat import TooLong
-from helpers.runs.experiments import log_thumb
+from helpers.runs.feedback import FeedbackStore
 
 CSS = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 # The ink, paper and link of the report's pages, light and dark
@@ -65,6 +65,8 @@ LOOK = {
     "button_primary_text_color": "#ffffff",
     "input_placeholder_color": "#6b6b6b",
     "input_placeholder_color_dark": "#a8a8a8",
+    "block_info_text_color": "#595959",
+    "block_info_text_color_dark": "#b8b8b8",
     "color_accent": "#0058a3",
     "color_accent_soft": "#eaf2fa",
     "color_accent_soft_dark": "#22384d",
@@ -91,10 +93,11 @@ def _choice(choices: list[tuple[str, str]], **options: Any) -> gradio.Radio:
 
 
 class ChatPage:
-    """The page of a run's model. `log` is the SQLite file that keeps thumbs; without it they are not kept."""
+    """The page of a run's model. `store` keeps the thumbs of those who agree; without it there are none."""
 
-    def __init__(self, model: LoadedModel, with_care: bool = True, log: Path | None = None) -> None:
-        self.model, self.with_care, self.log = model, with_care, log
+    def __init__(self, model: LoadedModel, with_care: bool = True, store: FeedbackStore | None = None) -> None:
+        self.model, self.with_care, self.store = model, with_care, store
+        self.feedback = FeedbackPanel(store, model.run.name, model.system, with_care) if store else None
         self.speaks = model.config["base_model"] != "embedded"  # in a crisis
         self.stopped: set[str] = set()  # ids of replies that were stopped: what they still write comes too late
         with gradio.Blocks(title="Sahanubhuti · সহানুভূতি", analytics_enabled=False, fill_height=True) as self.blocks:
@@ -105,6 +108,8 @@ class ChatPage:
 
     def serve(self, host: str, port: int, block: bool = True) -> str:
         """Serves the page and returns its address; fonts are the reader's own, nothing is loaded from elsewhere."""
+        if self.store:
+            self.store.delete_daily()
         fonts = ["system-ui", "Noto Sans", "Noto Sans Bengali", "sans-serif"]
         theme = Default(font=fonts, font_mono=["monospace"]).set(**LOOK)
         waiting: Options = {"quiet": not block, "prevent_thread_lock": not block}
@@ -135,6 +140,8 @@ class ChatPage:
         }
         look: Options = {"show_label": False, "height": None, "buttons": ["copy"], "group_consecutive_messages": False}
         self.chat = gradio.Chatbot(elem_id="talk", placeholder=words["empty"], **look, **as_text)
+        if self.feedback:
+            self.feedback.lay_out("bn")
         self.now = gradio.HTML(panel_html("bn"), visible=False, padding=False, elem_id="now")
         look = {"label": words["message"], "show_label": False, "placeholder": words["message"], "container": False}
         with gradio.Row(elem_id="write"):
@@ -145,7 +152,7 @@ class ChatPage:
             self.clear = gradio.Button(words["clear"], elem_id="clear", size="sm")
 
     def _lay_out_settings(self, words: dict[str, Any]) -> None:
-        self.about = gradio.Markdown(self._about(words), elem_id="about")
+        self.about = gradio.Markdown(self._about("bn"), elem_id="about")
         self.side = _choice(_sides(words, self.model), value=self.model.sides[0], label=words["model"], elem_id="side")
         with gradio.Accordion(words["settings"], open=False, elem_id="settings") as self.settings:
             self.decoding = [
@@ -154,6 +161,8 @@ class ChatPage:
                 gradio.Slider(16, RANGES["max_new_tokens"][1], 256, step=16, label=words["length"], elem_id="length"),
                 gradio.Number(3407, label=words["seed"], precision=0),
             ]
+        if self.feedback:
+            self.feedback.lay_out_aside("bn")
 
     def _connect_events(self) -> None:
         shown = [self.chat, self.entries]
@@ -170,7 +179,6 @@ class ChatPage:
         self.stop.click(self._on_stop, **stopped, cancels=[writing], **at_once)
         self.clear.click(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
         self.chat.clear(self._on_clear, self.entries, [*shown, self.now], cancels=[writing], **at_once)
-        self.chat.like(self._on_like, [self.entries, *self.decoding], None, **at_once)
         named = [
             self.title,
             self.help,
@@ -183,6 +191,9 @@ class ChatPage:
             self.clear,
         ]
         named += [self.about, self.settings, self.side, *self.decoding]
+        if self.feedback:
+            self.feedback.connect(self.chat, self.entries, self.language, self.now, self.decoding)
+            named += self.feedback.named()
         self.language.change(self._on_language, self.language, named, **at_once)
 
     def _on_send(self, message: str, entries: list[Entry], side: str, language: str, request: gradio.Request) -> tuple:
@@ -234,25 +245,6 @@ class ChatPage:
         self.stopped.update(entry.id for entry in entries[-1:] if entry.id)
         return [], [], gradio.update(visible=False)
 
-    def _on_like(
-        self,
-        entries: list[Entry],
-        temperature: float,
-        top_p: float,
-        length: float,
-        seed: float,
-        event: gradio.LikeData,
-        request: gradio.Request,
-    ) -> None:
-        place = event.index if isinstance(event.index, int) else event.index[0]
-        if not self.log or not 0 <= place < len(entries) or entries[place].kind != "reply" or event.liked == "":
-            return
-        with _explained():
-            self.rate.count(_caller(request))
-        messages = [*self.model.system, *model_messages(entries[: place + 1])]
-        decoding = _decoding(temperature, top_p, length, seed)
-        log_thumb(self.log, self.model.run.name, entries[place].side, messages, bool(event.liked), decoding)
-
     def _on_language(self, language: str) -> list:
         words = WORDS[language]
         return [
@@ -263,10 +255,11 @@ class ChatPage:
             gradio.update(placeholder=words["empty"]),
             gradio.update(placeholder=words["message"], label=words["message"]),
             *(gradio.update(value=words[name]) for name in ("send", "stop", "clear")),
-            self._about(words),
+            self._about(language),
             gradio.update(label=words["settings"]),
             gradio.update(label=words["model"], choices=_sides(words, self.model)),
             *(gradio.update(label=words[name]) for name in ("temperature", "top_p", "length", "seed")),
+            *(self.feedback.translate(language) if self.feedback else []),
         ]
 
     def reply(
@@ -291,10 +284,12 @@ class ChatPage:
             messages = [{"role": "user", "content": message}]
             yield from self.model.stream(messages, side, seconds=REPLY_SECONDS, **decoding)
 
-    def _about(self, words: dict[str, Any]) -> str:
+    def _about(self, language: str) -> str:
+        words = WORDS[language]
         note = f"**{words['embedded']}**\n\n" if self.model.config["base_model"] == "embedded" else ""
         misses = f"\n\n{words['misses']}" if self.with_care else ""
-        return f"{note}{words['about']} {words['keeps' if self.log else 'keeps_nothing']}{misses}"
+        keeps = self.feedback.describe(language) if self.feedback else words["keeps_nothing"]
+        return f"{note}{words['about']} {keeps}{misses}"
 
 
 def _urgent(language: str) -> str:

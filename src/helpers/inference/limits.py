@@ -40,10 +40,15 @@ class Unacceptable(ValueError):
 
 
 def refusal(reason: str, language: str, **facts: Any) -> str:
-    """Returns a text of `refused` in chat_page.yaml; whole numbers in the language's own digits."""
+    """Returns a text of `refused` in chat_page.yaml."""
+    return in_digits(WORDS[language]["refused"][reason], language, **facts)
+
+
+def in_digits(text: str, language: str, **facts: Any) -> str:
+    """Returns a text of chat_page.yaml with its facts; whole numbers in the language's own digits."""
     if language == "bn":
         facts = {name: str(v).translate(BENGALI_DIGITS) if isinstance(v, int) else v for name, v in facts.items()}
-    return WORDS[language]["refused"][reason].format(**facts)
+    return text.format(**facts)
 
 
 def check_decoding(**settings: Any) -> dict[str, Any]:
@@ -67,6 +72,15 @@ def check_message(message: Any, side: Any = "tuned", sides: Sequence[str] = SIDE
     if len(message) > MESSAGE_CHARACTERS:
         raise Unacceptable("long", length=len(message), most=MESSAGE_CHARACTERS)
     return message.strip()
+
+
+def check_rewritten(text: Any, reply: str) -> str:
+    """Returns what a person would rather have read than a reply. Raises Unacceptable as for a message, and for the
+    reply itself, which makes no pair."""
+    text = check_message(text)
+    if text == reply.strip():
+        raise Unacceptable("same")
+    return text
 
 
 class RateLimit:

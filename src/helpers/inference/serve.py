@@ -4,8 +4,10 @@ import errno
 import socket
 
 from helpers.inference.loaded_model import LoadedModel
+from helpers.inference.space_store import open_space_store
 from helpers.platforms.environment import set_up
 from helpers.platforms.errors import Refused, describe_error
+from helpers.runs.feedback import KEEP_DAYS, FeedbackStore
 from helpers.runs.record import Run
 
 
@@ -24,12 +26,20 @@ def check_address(host: str, port: int) -> None:
         raise Refused(f"port {port} is in use: choose another --port, or end the program that uses it.") from error
 
 
-def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: bool = True) -> None:
-    """Serves the chat page until it is interrupted.
+def serve_chat(
+    run: Run,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    with_care: bool = True,
+    keep_days: int = KEEP_DAYS,
+    on_space: bool = False,
+) -> None:
+    """Serves the chat page until it is interrupted; thumbs are kept for so many days.
 
     Raises Refused for an untrained or damaged run, without gradio, and as `check_address` does.
 
-    Without `with_care` a message in a crisis gets no fixed message: for experiments only.
+    Without `with_care` a message in a crisis gets no fixed message: for experiments only. `on_space`: a Hugging Face
+    Space, whose thumbs are kept in a private data set of its owner.
     """
     for needed in (run / "train" / "config.json", run / "train" / "adapter" / "adapter_config.json"):
         if not needed.is_file():
@@ -46,4 +56,6 @@ def serve_chat(run: Run, host: str = "127.0.0.1", port: int = 7860, with_care: b
         model = LoadedModel(run)
     except Exception as error:  # peft's, transformers' and safetensors' own, for a file that is damaged or missing
         raise Refused(f"the model of {run} cannot be loaded ({describe_error(error)}).") from error
-    ChatPage(model, with_care, run.folder.resolve().parent / "experiments.db").serve(host, port)
+    database = run.folder.resolve().parent / "experiments.db"
+    store = open_space_store(database, keep_days) if on_space else FeedbackStore(database, keep_days)
+    ChatPage(model, with_care, store).serve(host, port)

@@ -4,12 +4,12 @@ from pathlib import Path
 from typing import Any
 
 from helpers.evaluation.llm_judge import llm_choices
-from helpers.evaluation.raters import Ratings, read_run_ratings
+from helpers.evaluation.raters import Ratings, read_both_ratings, read_run_ratings
 from helpers.preference.items import Dropped, Preference, read_prompt
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 
-SHARES = {"tuned": 1.0, "base": 0.0}  # of the tuned reply, where a rater chose a side
+SIDES = ("base", "tuned", "preferred")
 NO_MAJORITY = "no majority among raters"
 
 
@@ -24,36 +24,45 @@ def read_rated_pairs(run: Run) -> tuple[list[Preference], list[Dropped], dict[st
     if not (folder / "metrics.json").is_file():
         problem = f"prefer.dataset names 'ratings', and run {run.name} has no evaluate/metrics.json"
         raise FileNotFoundError(f"{problem}: finish 03_evaluate first.")
-    base, tuned, judged = ([*_read_lines(folder / f"{name}.jsonl")] for name in ("base", "tuned", "judge"))
-    ratings = read_run_ratings(folder, base, tuned, run.metrics("evaluate")["seed"]) or Ratings([], [], [], [])
-    people, model = _sum_choices(ratings.choices), _sum_choices(llm_choices(judged))
-    if not people and not model:
-        skipped = f"; {len(ratings.skipped)} files were skipped: {'; '.join(ratings.skipped)[:400]}"
-        problem = f"{folder} has no choice between two replies{skipped * bool(ratings.skipped)}"
+    read, judged = {side: _read_lines(folder / f"{side}.jsonl") for side in SIDES}, _read_lines(folder / "judge.jsonl")
+    nothing, seed = Ratings([], [], [], []), run.metrics("evaluate")["seed"]
+    if read["preferred"]:
+        earlier, newer = (own or nothing for own in read_both_ratings(folder, *read.values(), seed))
+        sheets = {SIDES[:2]: (earlier, []), SIDES[1:]: (newer, judged)}
+    else:
+        sheets = {SIDES[:2]: (read_run_ratings(folder, read["base"], read["tuned"], seed) or nothing, judged)}
+    chosen = {sides: (_sum_choices(own.choices), _sum_choices(llm_choices(by))) for sides, (own, by) in sheets.items()}
+    skipped = list(dict.fromkeys(line for ratings, _ in sheets.values() for line in ratings.skipped))
+    if not any(map(any, chosen.values())):
+        files = f"; {len(skipped)} files were skipped: {'; '.join(skipped)[:400]}"
+        problem = f"{folder} has no choice between two replies{files * bool(skipped)}"
         hint = f"Put what raters return into {folder / 'ratings'}, set evaluate.llm_judge, or take 'ratings' out"
         raise ValueError(f"prefer.dataset names 'ratings', and {problem}. {hint}.")
     rows = {row["id"]: row for row in read_jsonl(run / "data" / "test.jsonl")}
-    replies = {side: {row["id"]: row["reply"] for row in own} for side, own in (("base", base), ("tuned", tuned))}
-    shown = rows.keys() & replies["base"].keys() & replies["tuned"].keys()
+    replies = {side: {row["id"]: row["reply"] for row in own} for side, own in read.items()}
     items, dropped = [], []
-    for source, shares in (("ratings", people), ("llm_judge", {i: own for i, own in model.items() if i not in people})):
-        for row_id in sorted(shares.keys() & shown):
-            both = {side: replies[side][row_id] for side in SHARES}
-            broken, item = _read_pair(source, rows[row_id], both, shares[row_id])
-            items += [item] * (not broken)
-            dropped += [Dropped(broken, item)] * bool(broken)
-    facts = {"people": len({choice["rater"] for choice in ratings.choices}), "skipped": ratings.skipped}
-    facts["left_out"] = sum(own["left_out"] for own in ratings.attention)
+    for (first, second), (people, model) in chosen.items():
+        shown = rows.keys() & replies[first].keys() & replies[second].keys()
+        others = {row: own for row, own in model.items() if row not in people}
+        for source, shares in (("ratings", people), ("llm_judge", others)):
+            for row_id in sorted(shares.keys() & shown):
+                both = (replies[first][row_id], replies[second][row_id])
+                broken, item = _read_pair(source, rows[row_id], both, shares[row_id])
+                items += [item] * (not broken)
+                dropped += [Dropped(broken, item)] * bool(broken)
+    everyone = [own for own, _ in sheets.values()]
+    facts = {"people": len({choice["rater"] for own in everyone for choice in own.choices}), "skipped": skipped}
+    facts["left_out"] = sum(who["left_out"] for own in everyone for who in own.attention)
     return items, dropped, facts
 
 
 def _read_pair(
-    source: str, row: dict[str, Any], replies: dict[str, str], shares: dict[str, float]
+    source: str, row: dict[str, Any], replies: tuple[str, str], shares: dict[str, float]
 ) -> tuple[str, Preference]:
-    """Returns why a row's choices, {rater: share of the tuned reply}, make no pair, "" where they do, and the pair of
+    """Returns why a row's choices, {rater: share of the second reply}, make no pair, "" where they do, and the pair of
     the reply that most chose."""
-    voters = {side: [rater for rater, share in shares.items() if share == own] for side, own in SHARES.items()}
-    winner, loser = sorted(SHARES, key=lambda side: -len(voters[side]))
+    voters = [[rater for rater, share in shares.items() if share == own] for own in (0.0, 1.0)]
+    winner, loser = sorted((1, 0), key=lambda side: -len(voters[side]))
     prompt, broken = read_prompt(row["messages"][:-1], [])
     names = frozenset(f"{source} {rater}" for rater in voters[winner])
     shared: dict[str, Any] = {"voters": names, "test_group": row["group"], "off_policy": True}

@@ -83,6 +83,11 @@ def describe_choices(choices: Mapping[str, Any], words: Words, key: str = "page.
     return words.say(key, **shares, **counts, alpha=alpha)
 
 
+def describe_sample(sample: Mapping[str, int], words: Words) -> str:
+    """Returns in a sentence how the rows on the sheet were chosen, "" where all weigh the same."""
+    return words.say("page.rows_chosen", **sample) if sample else ""
+
+
 def describe_attention(attention: list[dict[str, Any]], words: Words) -> list[str]:
     """Returns a sentence for each rater who failed an attention check: whether the ratings count."""
     return [words.say("page.left_out" if own["left_out"] else "page.excused", **own) for own in attention]
@@ -90,11 +95,12 @@ def describe_attention(attention: list[dict[str, Any]], words: Words) -> list[st
 
 def describe_ratings(results: Results, words: Words) -> dict[str, dict[str, Any]]:
     """Returns by rater kind, people and the language model that rates, what the page says of them beside the tables:
-    `choices`, `attention` and `trust`."""
+    `choices`, `sample`, `attention` and `trust`."""
     summaries = {"people": results.ratings, "judge": results.metrics.get("evaluate", {}).get("judge", {})}
     return {
         kind: {
             "choices": describe_choices(summary.get("choices", {}), words),
+            "sample": describe_sample(summary.get("sample", {}), words),
             "attention": describe_attention(summary.get("attention", []), words),
             "trust": describe_trust(results.meta_evaluations.get(kind), words, kind),
         }

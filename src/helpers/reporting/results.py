@@ -17,8 +17,9 @@ from helpers.evaluation.meta_evaluation import (
     score_by_reply,
     tabulate_ratings,
 )
-from helpers.evaluation.raters import Ratings, read_both_ratings, read_run_ratings, summarise_run_ratings
+from helpers.evaluation.raters import TUNED_SHEET, Ratings, read_both_ratings, read_run_ratings, summarise_run_ratings
 from helpers.evaluation.rating_files import read_table
+from helpers.evaluation.sheet_rows import SHEET, SheetSample, read_sample
 from helpers.platforms.errors import Refused
 from helpers.reporting import shapes
 from helpers.runs.damage import MEND, reading
@@ -85,10 +86,17 @@ class Results:
         return {row: line["group"] for row, line in self.row_scores.items() if line.get("group")}
 
     @cached_property
+    def sample(self) -> SheetSample | None:
+        """How the rows on the sheet of base and tuned replies were chosen; None for an earlier version's first rows."""
+        return read_sample(self.run / "evaluate", TUNED_SHEET if self.preferred else SHEET)
+
+    @cached_property
     def ratings(self) -> dict:
         """What `summarise_run_ratings` makes of evaluate/ratings/; {} without any file."""
-        metrics = self.metrics.get("evaluate", {})
-        return summarise_run_ratings(self.rated, self.groups, **_resampling(metrics)) if self.rated else {}
+        if not self.rated:
+            return {}
+        options = _resampling(self.metrics.get("evaluate", {}))
+        return summarise_run_ratings(self.rated, self.groups, **options, sample=self.sample)
 
     @cached_property
     def meta_evaluations(self) -> dict[str, MetaEvaluation]:
@@ -108,8 +116,8 @@ class Results:
         tables = {kind: tabulate_ratings(ids, *given, self.groups) for kind, given in opinions.items()}
         values = score_by_reply(base, tuned, self.row_scores)
         scores = {"judge": values, "people": values | mark_values(ids, tables["judge"])}
-        resampling = _resampling(self.metrics["evaluate"])
-        held = {kind: evaluate_scores(scores[kind], ids, table, **resampling) for kind, table in tables.items()}
+        options, sample = _resampling(self.metrics["evaluate"]), self.sample
+        held = {kind: evaluate_scores(scores[kind], ids, own, **options, sample=sample) for kind, own in tables.items()}
         return {kind: own for kind, own in held.items() if own}
 
     @property

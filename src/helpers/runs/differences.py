@@ -12,7 +12,7 @@ from helpers.runs.stages import EMBEDDED_CORPUS, OPTIONAL_INPUTS, has_preferred,
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
 EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}, "model": ""}
-NEW_SETTINGS = ("max_probes", "gates")
+NEW_SETTINGS = ("max_probes", "gates", "human_choice")
 
 
 def result_settings(parameters: dict) -> dict:

@@ -15,7 +15,8 @@ CREATE TABLE IF NOT EXISTS LLAMAExperiments (
   metrics TEXT NOT NULL, timestamp TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS Feedback (
   id INTEGER PRIMARY KEY, run TEXT NOT NULL, side TEXT NOT NULL, conversation TEXT NOT NULL, liked INTEGER NOT NULL,
-  settings TEXT NOT NULL, timestamp TEXT NOT NULL);
+  settings TEXT NOT NULL, timestamp TEXT NOT NULL, rewritten TEXT NOT NULL DEFAULT '',
+  person TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS GeneratedResponses (
   id INTEGER PRIMARY KEY, experiment_id INTEGER NOT NULL REFERENCES LLAMAExperiments(id), input_text TEXT NOT NULL,
   response_text TEXT NOT NULL, timestamp TEXT NOT NULL);
@@ -30,16 +31,33 @@ INSERT_REPLY = (
     "INSERT INTO GeneratedResponses (experiment_id, input_text, response_text, timestamp) "
     "VALUES (:experiment, :prompt, :reply, :at)"
 )
-INSERT_THUMB = "INSERT INTO Feedback (run, side, conversation, liked, settings, timestamp) VALUES (?, ?, ?, ?, ?, ?)"
+LATER_COLUMNS = ("rewritten", "person")  # of Feedback, which databases of earlier versions do not have
+FEEDBACK_FILES = ("Feedback.csv", "feedback.jsonl")  # what export_logs writes of it
 
 
 @contextlib.contextmanager
 def open_database(path: Path) -> Iterator[sqlite3.Connection]:
     """Opens the database, made where it is missing, for one transaction."""
     with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection:
+        connection.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten in the file
         connection.executescript(SCHEMA)
+        _add_later_columns(connection)
         with connection:
             yield connection
+
+
+def _add_later_columns(connection: sqlite3.Connection) -> None:
+    """Gives the table Feedback of an earlier version the columns that it lacks; once, whoever else opens it."""
+    if _missing_columns(connection):
+        with connection:
+            connection.execute("BEGIN IMMEDIATE")
+            for name in _missing_columns(connection):
+                connection.execute(f"ALTER TABLE Feedback ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+
+
+def _missing_columns(connection: sqlite3.Connection) -> list[str]:
+    columns = {row[1] for row in connection.execute("PRAGMA table_info(Feedback)")}
+    return [name for name in LATER_COLUMNS if name not in columns]
 
 
 def log_experiment(
@@ -58,14 +76,6 @@ def log_replies(database: Path, experiment: int, replies: list[dict]) -> None:
     """Adds replies (`prompt`, `reply`, `at`) to an experiment, in one transaction."""
     with open_database(database) as connection:
         connection.executemany(INSERT_REPLY, [reply | {"experiment": experiment} for reply in replies])
-
-
-def log_thumb(database: Path, run: str, side: str, conversation: list[dict], liked: bool, settings: dict) -> None:
-    """Keeps a thumb on the last reply of a conversation (messages); a later thumb replaces an earlier one."""
-    key = (run, side, json.dumps(conversation, ensure_ascii=False))
-    with open_database(database) as connection:
-        connection.execute("DELETE FROM Feedback WHERE run = ? AND side = ? AND conversation = ?", key)
-        connection.execute(INSERT_THUMB, (*key, int(liked), json.dumps(settings), utc_now()))
 
 
 def liked_rows(database: Path) -> list[dict]:
@@ -108,9 +118,18 @@ def _write_tables(database: Path) -> list[Path]:
 
     files = []
     with open_database(database) as connection:
-        for name in ("LLAMAExperiments", "GeneratedResponses", "Feedback"):
+        for name in ("LLAMAExperiments", "GeneratedResponses"):
             files.append(database.with_name(f"{name}.csv"))
             write_csv(files[-1], pandas.read_sql_query(f"SELECT * FROM {name} ORDER BY id", connection))
-    files.append(database.with_name("feedback.jsonl"))
-    write_jsonl(files[-1], liked_rows(database))
-    return files
+    return [*files, *write_feedback_files(database)]
+
+
+def write_feedback_files(database: Path) -> list[Path]:
+    """Writes the table Feedback and the liked replies beside the database; returns the two files."""
+    import pandas
+
+    table, liked = map(database.with_name, FEEDBACK_FILES)
+    with open_database(database) as connection:
+        write_csv(table, pandas.read_sql_query("SELECT * FROM Feedback ORDER BY id", connection))
+    write_jsonl(liked, liked_rows(database))
+    return [table, liked]

@@ -9,4 +9,4 @@ if __name__ == "__main__":
     from helpers.inference.serve import serve_chat
     from helpers.runs.record import Run
 
-    serve_chat(Run(folder / "run"), host="0.0.0.0")
+    serve_chat(Run(folder / "run"), host="0.0.0.0", on_space=True)
