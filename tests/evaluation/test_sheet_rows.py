@@ -8,11 +8,12 @@ from helpers.evaluation.raters import read_run_ratings, summarise_choices, summa
 from helpers.evaluation.resampling import share_interval, weighted_interval
 from helpers.evaluation.sheet import blind_pair, sheet_id, tuned_is_first, write_sheet
 from helpers.evaluation.sheet_rows import (
-    FILE,
+    SHEET,
     SheetSample,
     choose_rows,
     rank_differences,
     read_sample,
+    sample_file,
     write_sample,
 )
 from helpers.platforms.errors import Refused
@@ -94,7 +95,7 @@ def test_whoever_stops_early_is_weighted_by_what_was_rated():
 def test_a_sample_is_read_as_it_was_written(tmp_path):
     write_sample(tmp_path, choose(50))
     assert read_sample(tmp_path) == choose(50)
-    line = (tmp_path / FILE).read_text("utf-8").splitlines()[1].split(",")
+    line = (tmp_path / sample_file(SHEET)).read_text("utf-8").splitlines()[1].split(",")
     assert (line[1], line[2], float(line[3])) == ("random", "375", pytest.approx(25 / 375))
 
 
@@ -103,8 +104,8 @@ def test_a_run_of_an_earlier_version_has_no_sample(tmp_path):
 
 
 def test_a_damaged_sample_is_named(tmp_path):
-    (tmp_path / FILE).write_text("id,stratum,rows,probability\nr1,random,many,1\n", encoding="utf-8")
-    with pytest.raises(Refused, match=FILE):
+    (tmp_path / sample_file(SHEET)).write_text("id,stratum,rows,probability\nr1,random,many,1\n", encoding="utf-8")
+    with pytest.raises(Refused, match=sample_file(SHEET)):
         read_sample(tmp_path)
 
 
@@ -265,7 +266,7 @@ def test_a_sheet_is_known_by_its_own_order(folder):
 
 def test_a_sheet_of_an_earlier_version_has_the_order_of_the_rows(folder):
     path, base, tuned = folder
-    (path / FILE).unlink()
+    (path / sample_file(SHEET)).unlink()
     write_sheet(path, [blind_pair(*both, 7) for both in zip(base[:6], tuned[:6])], 7)
     lines = [f"{row['id']},0" for row in base[:6]]
     (path / "ratings/a.csv").write_text("\n".join(["id,choice", *lines]), encoding="utf-8")

@@ -9,12 +9,13 @@ import torch
 from adapters import adapter_difference, log_entries
 from configs import SMALL_STEPS
 from safetensors.torch import load_file
+from two_machines import train_on_two_machines
 
 from helpers.planning.config import TrainingConfig
 from helpers.preference.config import configure_preference
 from helpers.preference.examples import REFERENCES, encode_examples, encode_reply, sequences_of
-from helpers.preference.loop import launch_preference, load_preference, read_inputs
-from helpers.runs.files import file_sha256, read_json, read_jsonl, write_json, write_jsonl
+from helpers.preference.loop import load_preference, read_inputs
+from helpers.runs.files import file_sha256, read_json, write_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import default_settings
 from helpers.training.loop import run_training
@@ -226,13 +227,14 @@ def test_the_base_model_and_adapter_are_those_of_the_tuned_run(prefer, preferenc
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_train_the_adapter_of_one(method, prefer, preferences):
-    rows, runs = preferences(method, 23), []
-    for gpus in (1, 2):
-        cut = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4 // gpus, "max_steps": 4}
-        run = prefer(f"{gpus} processes", rows, cut, num_gpus=gpus)
-        runs.append(run)
-        metrics = launch_preference(run, TrainingConfig.of_run(run, "prefer"))
-        assert metrics["world_size"] == gpus
-    assert preferred_difference(*runs) < 1e-4
-    losses = [read_jsonl(run / "prefer/log.jsonl")[-1]["eval_loss"] for run in runs]
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    def prepare(processes):
+        cut = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4 // processes, "max_steps": 4}
+        return prefer(f"{processes} processes", preferences(method, 23), cut)
+
+    alone, pair = prepare(1), prepare(2)
+    single = train(alone)
+    double, _ = train_on_two_machines(pair, "helpers.preference.loop", "prefer")
+    assert double["world_size"] == 2
+    assert preferred_difference(alone, pair) < 1e-4
+    assert double["val_loss"] == pytest.approx(single["val_loss"], rel=1e-4)
+    assert double["held_out"]["margin"] == pytest.approx(single["held_out"]["margin"], rel=1e-2)
