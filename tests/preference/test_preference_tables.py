@@ -63,6 +63,11 @@ def test_pairs_stand_beside_labelled_replies(tmp_path):
     assert read(write_lines(tmp_path / "p.jsonl", *rows)) == ([(WARM, COLD), ("", COLD)], [])
 
 
+def test_a_row_with_two_replies_is_a_pair(tmp_path):
+    row = ask(PROMPT, WARM, COLD) | ask(PROMPT, "আচ্ছা, তারপর?", label=True)
+    assert read(write_lines(tmp_path / "p.jsonl", row)) == ([(WARM, COLD)], [])
+
+
 TURNS = [{"role": "user", "content": "মন খারাপ।"}, {"role": "assistant", "content": COLD}]
 TURNS = [*TURNS, {"role": "user", "content": PROMPT}]
 
@@ -118,9 +123,10 @@ def test_a_row_that_is_none_is_dropped(tmp_path, row, reason):
     assert read(write_lines(tmp_path / "p.jsonl", sound, row)) == ([(WARM, COLD)], [reason])
 
 
-@pytest.mark.parametrize(
-    "label", [True, 1, 1.0, "True", "১", " yes", "ভালো", "ভাল।", "পছন্দ", "হ্যাঁ", "👍", "👍\ufe0f", "+1"]
-)
+LIKED = [True, 1, 1.0, "True", "১", " yes", "ভালো", "ভাল।", "পছন্দ", "হ্যাঁ", "👍", "👍\ufe0f", "+1"]
+
+
+@pytest.mark.parametrize("label", [*LIKED, "ভাল\u09c7\u09be"])  # the vowel sign in two pieces
 def test_a_label_says_liked(label):
     assert read_label(label) is True
 
