@@ -8,6 +8,7 @@ from typing import Any
 from helpers.inference.generate import stream_reply, system_messages
 from helpers.models.chat import fit_conversation
 from helpers.models.embedded import locate_base_model
+from helpers.models.float32_activations import explain_activations
 from helpers.models.loading import Network, load_for_inference, load_tokenizer
 from helpers.platforms.machine import pick_dtype
 from helpers.runs.record import Run
@@ -30,6 +31,8 @@ class LoadedModel:
             print(f"dtype {dtype}: {reason}")
             adapter, in_4bit = run / "train" / "adapter", self.config["load_in_4bit"]
             self.network = load_for_inference(base, adapter, in_4bit, dtype, self.config["device_map"])
+            if note := explain_activations(self.network, dtype):
+                print(note)
 
     def side(self, side: str) -> contextlib.AbstractContextManager:
         """Makes the network the base model ("base") or the tuned one ("tuned") inside a `with`."""

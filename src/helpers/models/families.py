@@ -16,6 +16,14 @@ Shape = dict[str, Any]  # of a model, as in its own config.json
 
 
 @dataclass(frozen=True)
+class Overflow:
+    """What is known of a model type whose activations exceed float16's 65,504."""
+
+    seen_by: str
+    unsloth: bool  # whether Unsloth computes them in float32 by itself
+
+
+@dataclass(frozen=True)
 class Family:
     """Base models that share special tokens and a template, in several sizes: see families.yaml."""
 
@@ -25,12 +33,14 @@ class Family:
     pattern: str = "(?!)"  # regular expression that finds a known size in a model's name; its first group is the size
     ungated: dict[str, str] = field(default_factory=dict)  # gated model: the same weights without a gate
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
+    overflows: dict[str, dict[str, Any]] = field(default_factory=dict)  # by transformers' model_type, as in Overflow
 
 
 _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
+OVERFLOWS = {kind: Overflow(**each) for family in FAMILIES.values() for kind, each in family.overflows.items()}
 ESTIMATED = {
     "llama",
     "mistral",
@@ -147,6 +157,12 @@ def _complete(name: str, config: dict[str, Any]) -> Shape:
             f"output, gate, up and down projections of {', '.join(sorted(ESTIMATED))}."
         )
     return {**shape, "tie_word_embeddings": config.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))}
+
+
+def describe_overflow(model_type: str) -> str:
+    """Returns that a model's activations exceed float16 and who has seen it, "" for one that is not known to."""
+    overflow = OVERFLOWS.get(model_type)
+    return f"activations of {model_type} exceed float16's 65,504 ({overflow.seen_by})" if overflow else ""
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from helpers.models.chat import encode_examples, make_collator
+from helpers.models.float32_activations import computes_in_float32, explain_activations
 from helpers.models.loading import load_for_training, load_tokenizer, start_backend
 from helpers.planning.batches import effective_batch_line
 from helpers.planning.config import RULES, TrainingConfig
@@ -51,6 +52,9 @@ def load_training(run: Run) -> LoadedTraining:
     dtype, dtype_reason = pick_dtype(forced)
     print_once(f"dtype {dtype}: {dtype_reason}", *config_warnings(config), *inputs.notes)
     trainer = build_trainer(run, inputs, dtype)
+    if note := explain_activations(trainer.model, dtype):
+        print_once(note)
+        dtype_reason = f"{dtype_reason}; {note}"
     return LoadedTraining(inputs, trainer, dtype, dtype_reason, time.perf_counter() - began)
 
 
@@ -116,7 +120,7 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> StepTrainer:
     examples = {part: encode_examples(tokenizer, rows, part, config.max_length) for part, rows in inputs.rows.items()}
     train_set, collator = Dataset.from_list(examples["train"]), make_collator(tokenizer)
     model = load_for_training(config, dtype)
-    arguments = training_arguments(run, config, dtype)
+    arguments = training_arguments(run, config, "float32" if computes_in_float32(model) else dtype)
     patience = config.sft.get("early_stopping_patience")
     trainer = StepTrainer(
         inputs,
