@@ -86,7 +86,6 @@ def test_a_gpu_has_bfloat16_from_capability_8(here, gpus, name, expected):
         ("gemma3_text", [], T4.name, True),
         ("gemma3_text", [], A100.name, False),
         ("gemma3_text", ["train.sft.fp16=true"], A100.name, True),
-        ("gemma3_text", ["train.sft.bf16=true"], A100.name, False),
         ("llama", ["train.sft.fp16=true"], T4.name, False),
     ],
 )

@@ -22,7 +22,7 @@ def has_bfloat16(gpu: str = "") -> bool:
 
 def needs_float32(config: TrainingConfig, shape: Shape, gpu: str = "") -> bool:
     """Returns whether a model's activations exceed float16, and this GPU, as in `has_bfloat16`, computes in it."""
-    if shape.get("model_type") not in OVERFLOWS or config.sft.get("bf16"):
+    if shape.get("model_type") not in OVERFLOWS:
         return False
     return bool(config.sft.get("fp16")) or not has_bfloat16(gpu)
 
