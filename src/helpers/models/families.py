@@ -66,6 +66,17 @@ def name_16bit(base_model: str) -> str:
     return base_model.removesuffix("-bnb-4bit").removesuffix("-unsloth")
 
 
+def check_bits(base_model: str, load_in_4bit: bool) -> None:
+    """Raises ValueError for weights that are stored in 4 bits and asked for in 16, and as `model_shape` does."""
+    quantization = model_shape(base_model).get("quantization_config") or {}
+    if not load_in_4bit and (base_model.endswith("-bnb-4bit") or quantization.get("load_in_4bit")):
+        raise ValueError(
+            f"train.load_in_4bit is false, and the weights of {base_model!r} are stored in 4 bits: PEFT would load them "
+            f"as such, and Unsloth those of another model. Set train.load_in_4bit=true, or shared.base_model to the "
+            f"16-bit model."
+        )
+
+
 def ungated_twin(base_model: str) -> str:
     """Returns the model with the same weights that nobody has to ask for, "" where none is known."""
     return next((family.ungated[base_model] for family in FAMILIES.values() if base_model in family.ungated), "")
@@ -127,6 +138,8 @@ def _read_shape(name: str, file: Path) -> Shape:
             f"load_in_4bit quantizes, or a copy in 4-bit by bitsandbytes."
         )
     shape = _complete(name, config)
+    if quantized := config.get("quantization_config"):
+        shape = {**shape, "quantization_config": quantized}
     for key in sorted(REQUIRED):
         if not isinstance(shape.get(key), int) or shape[key] < 1:
             raise DamagedModel(f"the config.json of {name!r} is damaged: its {key} is {shape.get(key)!r}.")

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from helpers.models.batching import padded_tokens
-from helpers.models.families import count_parameters, model_shape
+from helpers.models.families import check_bits, count_parameters, model_shape
 from helpers.planning.batches import (
     count_steps,
     effective_batch_line,
@@ -128,6 +128,7 @@ def make_plan(
     """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `run` and its folder may hold a
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
+    check_bits(config.base_model, config.load_in_4bit)
     check_activations(config, shape, gpu)
     float32 = needs_float32(config, shape, gpu)
     limit = session_hours or config.session.get("hours") or SESSION_HOURS["kaggle"]
