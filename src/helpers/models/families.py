@@ -71,9 +71,9 @@ def check_bits(base_model: str, load_in_4bit: bool) -> None:
     quantization = model_shape(base_model).get("quantization_config") or {}
     if not load_in_4bit and (base_model.endswith("-bnb-4bit") or quantization.get("load_in_4bit")):
         raise ValueError(
-            f"train.load_in_4bit is false, and the weights of {base_model!r} are stored in 4 bits: PEFT would load them "
-            f"as such, and Unsloth those of another model. Set train.load_in_4bit=true, or shared.base_model to the "
-            f"16-bit model."
+            f"train.load_in_4bit is false, and the weights of {base_model!r} are stored in 4 bits: PEFT would load "
+            f"them as such, and Unsloth those of another model. Set train.load_in_4bit=true, or shared.base_model to "
+            f"the 16-bit model."
         )
 
 
