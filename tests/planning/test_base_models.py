@@ -190,11 +190,11 @@ def refuse_run(folder, capsys, *sets):
     return capsys.readouterr().err
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_weights_in_4_bits_are_not_asked_for_in_16(tmp_path, capsys, kind):
+@pytest.mark.parametrize("shape", [{**SHAPES["Qwen 3"], "model_type": "llama"}, SHAPES["Gemma 3"]])
+def test_weights_in_4_bits_are_not_asked_for_in_16(tmp_path, capsys, shape):
     build_tokenizer(FAMILIES["Qwen 3"], ["ক খ"]).save_pretrained(tmp_path / "packed")
     stored = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    write_json(tmp_path / "packed" / "config.json", {**SHAPES["Qwen 3"], "model_type": kind, **stored})
+    write_json(tmp_path / "packed" / "config.json", {**shape, **stored})
     reason, base = "stored in 4 bits: PEFT would load them as such", f"shared.base_model={tmp_path / 'packed'}"
     assert reason in refuse_run(tmp_path, capsys, base, "train.load_in_4bit=false")
     options = ["--json", "--set", "train.load_in_4bit=false"]
