@@ -7,9 +7,9 @@ from typing import Any
 
 from helpers.evaluation.benchmarks import check_benchmarks
 from helpers.evaluation.encoder import check_encoder
-from helpers.models.families import count_parameters, model_shape
+from helpers.models.families import check_bits, count_parameters, model_shape
 from helpers.planning.config import configure_training
-from helpers.platforms.downloads import check_tokenizer_files, is_hub_name
+from helpers.platforms.downloads import check_tokenizer_files, is_cached, is_hub_name
 from helpers.platforms.errors import Refused
 from helpers.runs.settings import Settings
 from helpers.search.candidates import draw_points, rung_steps
@@ -67,7 +67,22 @@ def check_training(train: dict[str, Any]) -> None:
     base = train["base_model"]
     if base == "embedded" or is_hub_name(base) or Path(base).is_dir():
         count_parameters(model_shape(base), train["lora"])
+        check_bits(base, train["load_in_4bit"])
         check_tokenizer_files(base)
+        check_template(base)
+
+
+def check_template(base: str) -> None:
+    """Raises ValueError for a base model whose chat template cannot be trained with, where its tokenizer is here: one
+    that has to be downloaded first is refused by 01_prepare_data."""
+    if not Path(base).is_dir() and not (is_hub_name(base) and is_cached(base, weights=False)):
+        return
+    from helpers.models.loading import load_tokenizer
+
+    try:
+        load_tokenizer(base)
+    except Exception as error:  # of damaged files a library's own, of any type
+        raise ValueError(f"the tokenizer of {base!r} cannot be used: {' '.join(str(error).split())}") from error
 
 
 def check_preferences(preferences: dict[str, Any]) -> None:

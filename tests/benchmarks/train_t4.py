@@ -1,17 +1,19 @@
-"""Trains at real Llama shapes, with random weights, on GPUs held to a T4's memory; ends with one table.
+"""Trains at real shapes, with random weights, on GPUs held to a T4's memory; ends with one table.
 
 PYTHONPATH=src python tests/benchmarks/train_t4.py CASE [CASE …] [--memory 14.56] [--sms 8] [--out results.jsonl]
 
 `--sms 8` holds each process to 8 SMs as well, a T4's balance of arithmetic and launches (stand_in.py), and prints what
 share of the measured rates a T4 has.
 
-`--list` names the cases; each runs in a process of its own. Needs about 20 GB below --work for the weights, which
-are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap 2,048. Tokens per second count
-real tokens only, without the first WARM_UP of the run's steps.
+`--list` names the cases, `--make` makes their base models and ends; each case runs in a process of its own. Those of
+other families, family-…, say whether the losses are finite and the memory is near the plan's. Needs about 20 GB below
+--work for the weights, which are made once. Rows have the corpus's token lengths: median 219, P95 555, P99 1,145, cap
+2,048. Tokens per second count real tokens only, without the first WARM_UP of the run's steps.
 """
 
 import argparse
 import json
+import math
 import os
 import random
 import statistics
@@ -22,12 +24,12 @@ from functools import partial
 from pathlib import Path
 
 import stand_in
+from shapes import FAMILY_CASES, SHAPES
 
 from helpers.data.load import load_table
 from helpers.models.batching import padded_tokens
 from helpers.models.chat import encode_examples, encode_row, make_collator, tokenize_rendered
 from helpers.models.embedded import build_tokenizer
-from helpers.models.families import SHAPES
 from helpers.models.loading import load_base_model, load_for_training, load_tokenizer, start_backend
 from helpers.models.random_weights import save_random_model
 from helpers.planning.batches import schedule_steps
@@ -36,6 +38,7 @@ from helpers.planning.config import TrainingConfig
 from helpers.planning.hours import training_seconds
 from helpers.planning.lengths import spread_lengths
 from helpers.planning.memory import estimate_memory
+from helpers.planning.precision import needs_float32
 from helpers.platforms.errors import describe_error
 from helpers.platforms.processes import launch_processes, process_rank
 from helpers.runs.archives import pack_folder
@@ -116,7 +119,9 @@ CASES = {
     "ref-b": {"preset": "ref-b-bengali-8b-6k", "size": "8B", "sets": [], "steps": 10},
     "ref-c": {"preset": "ref-c-bengali-8b-qlora", "backend": "peft", "size": "8B", "sets": [], "steps": 10},
     "ref-e": {"preset": "ref-e-wikitext-1b", "backend": "peft", "size": "1B", "sets": [], "steps": 10},
+    **FAMILY_CASES,
 }
+MEMORY_TOLERANCE = 0.08  # by which the peak may differ from the plan's
 
 
 def make_model(folder: Path, size: str, speaks: bool = False) -> None:
@@ -127,7 +132,8 @@ def make_model(folder: Path, size: str, speaks: bool = False) -> None:
 def base_model(work: Path, size: str, speaks: bool = False, packed: bool = False) -> Path:
     """Returns the folder of the random-weight model, made when it is missing; `packed` in NF4, as Unsloth's copies are,
     which loads faster where few multiprocessors would have to pack it."""
-    folder = work / f"llama-{size}-{'speaking' if speaks else 'random'}{'-4bit' if packed else ''}"
+    prefix = "" if "model_type" in SHAPES[size] else "llama-"
+    folder = work / f"{prefix}{size}-{'speaking' if speaks else 'random'}{'-4bit' if packed else ''}"
     if not (folder / "config.json").is_file():
         code = f"import sys; sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}\nimport train_t4\n"
         if packed:
@@ -201,7 +207,7 @@ def prepare(name: str, work: Path) -> tuple[Run, TrainingConfig]:
     run, settings = Run.named(work, CASES[name].get("run", name)), case_settings(name, work)
     if not (run / "data" / "metrics.json").is_file():
         tokenizer = load_tokenizer(settings["train"]["base_model"])
-        make_data(run / "data", tokenizer, ROWS, settings["prepare_data"])
+        make_data(run / "data", tokenizer, CASES[name].get("rows", ROWS), settings["prepare_data"])
     run.note_stage("prepare_data", parameters=settings["prepare_data"])
     types = {key: kind for key, (_, kind) in parameters_cell("train").items()}
     start_stage("train", {"__annotations__": types, **settings["train"]})
@@ -312,6 +318,9 @@ def measure(name: str, work: Path) -> dict:
     useful = [sum(lengths[row] for share in step for batch in share for row in batch) for step in steps]
     sizes = {padded_tokens(batch, lengths) for step in steps for share in step for batch in share}
     by_plan = training_seconds(config, find_speed(config, run), lengths, epochs)
+    shape = SHAPES[case["size"]]
+    predicted = estimate_memory(config, shape, sizes, needs_float32(config, shape)).peak
+    losses = [entry["loss"] for entry in log]
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {
         "tokens_per_second": speed([entry["seconds"] for entry in log], useful),
@@ -319,10 +328,18 @@ def measure(name: str, work: Path) -> dict:
         "all_tokens_per_second": sum(useful[1:]) / (log[-1]["seconds"] - log[0]["seconds"]),
         **{name: metrics[name] for name in (*names, "trainable_parameters", "total_parameters")},
         "allocated_gib": [torch.cuda.max_memory_allocated(gpu) / 2**30 for gpu in range(torch.cuda.device_count())],
-        "predicted_gib": estimate_memory(config, SHAPES[case["size"]], sizes).peak,
-        "losses": [round(entry["loss"], 4) for entry in log],
+        "predicted_gib": predicted,
+        "losses": [round(loss, 4) for loss in losses],
+        **(judge_family(losses, metrics["peak_memory_gib"], predicted) if "family" in case else {}),
         **(measure_ranks(run, log, metrics) if metrics["world_size"] > 1 else {}),
     }
+
+
+def judge_family(losses: list[float], peak: float, predicted: float) -> dict:
+    """Returns whether the losses are finite, and how near the memory is to the plan's."""
+    difference = peak / predicted - 1
+    near = abs(difference) < MEMORY_TOLERANCE
+    return {"finite": all(map(math.isfinite, losses)), "memory_difference": round(difference, 4), "near_the_plan": near}
 
 
 def start_ranks(module: str, arguments: list[str], processes: int, **variables: str) -> int:
@@ -455,6 +472,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cases", nargs="*", choices=[[], *CASES])
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--make", action="store_true", help="only makes the base models of the cases")
     parser.add_argument("--one", action="store_true", help="in this process; the last line is JSON")
     parser.add_argument("--memory", type=float, default=14.56, help="GiB the process may use")
     parser.add_argument("--sms", type=int, default=0, help="multiprocessors of each GPU that a process may use; 0: all")
@@ -471,6 +489,8 @@ def main() -> None:
         return
     for name in options.cases:
         case_settings(name, options.work)  # makes base models, at full width
+    if options.make:
+        return
     with stand_in.hold_to_sms(options.sms):
         results = run_cases(options)
     for name, result in results.items():

@@ -174,18 +174,44 @@ def test_a_model_of_no_use_is_told_beside_the_others(models, tmp_path, capsys, c
     good, odd = json.loads(compare(capsys, tmp_path, models["Qwen 3"], tmp_path / "odd", "--json").out)
     assert good["hours"] > 0
     assert reason in odd["problem"]
-    sets = f"shared.base_model={tmp_path / 'odd'}"
-    assert main(["run", "--preset", "colab-t4", "--outputs", str(tmp_path), "--dry-run", "--set", sets]) == 2
-    assert reason in capsys.readouterr().err
+    assert reason in refuse_run(tmp_path, capsys, f"shared.base_model={tmp_path / 'odd'}")
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, capsys):
     write_json(tmp_path / "bare" / "config.json", SHAPES["Qwen 3"])
     (only,) = json.loads(compare(capsys, tmp_path, tmp_path / "bare", "--json").out)
     assert "has no tokenizer" in only["problem"]
-    sets = f"shared.base_model={tmp_path / 'bare'}"
-    assert main(["run", "--preset", "colab-t4", "--outputs", str(tmp_path), "--dry-run", "--set", sets]) == 2
-    assert "has no tokenizer" in capsys.readouterr().err
+    assert "has no tokenizer" in refuse_run(tmp_path, capsys, f"shared.base_model={tmp_path / 'bare'}")
+
+
+def refuse_run(folder, capsys, *sets):
+    """Returns what a run with these settings is refused with, before it starts."""
+    assert main(["run", "--preset", "colab-t4", "--outputs", str(folder), "--dry-run", "--set", *sets]) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [{**SHAPES["Qwen 3"], "model_type": "llama"}, SHAPES["Gemma 3"]])
+def test_weights_in_4_bits_are_not_asked_for_in_16(tmp_path, capsys, shape):
+    build_tokenizer(FAMILIES["Qwen 3"], ["ক খ"]).save_pretrained(tmp_path / "packed")
+    stored = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    write_json(tmp_path / "packed" / "config.json", {**shape, **stored})
+    reason, base = "stored in 4 bits: PEFT would load them as such", f"shared.base_model={tmp_path / 'packed'}"
+    assert reason in refuse_run(tmp_path, capsys, base, "train.load_in_4bit=false")
+    options = ["--json", "--set", "train.load_in_4bit=false"]
+    assert reason in json.loads(compare(capsys, tmp_path, tmp_path / "packed", *options).out)[0]["problem"]
+    assert json.loads(compare(capsys, tmp_path, tmp_path / "packed", "--json").out)[0]["hours"] > 0
+
+
+def test_an_unusable_chat_template_is_refused_at_once(models, tmp_path, capsys):
+    tokenizer = build_tokenizer(FAMILIES["Qwen 3"], ["ক খ"])
+    tokenizer.chat_template = "{% for m in messages %}### {{ m.role }}\n{{ m.content }}\n{% endfor %}### assistant\n"
+    tokenizer.save_pretrained(tmp_path / "odd")
+    write_json(tmp_path / "odd" / "config.json", SHAPES["Qwen 3"])
+    reason = refuse_run(tmp_path, capsys, f"shared.base_model={tmp_path / 'odd'}")
+    assert "expected one token that ends it" in reason or "does not continue its own prompt" in reason
+    (tmp_path / "odd" / "tokenizer.json").write_text("{", encoding="utf-8")
+    assert "cannot be used: " in refuse_run(tmp_path, capsys, f"shared.base_model={tmp_path / 'odd'}")
+    assert [path.name for path in tmp_path.iterdir()] == ["odd"]
 
 
 def test_a_hub_that_cannot_be_reached_is_told_once(models, tmp_path):

@@ -18,6 +18,7 @@ from helpers.runs.record import Run
 from helpers.runs.settings import NOTEBOOKS, resolve_settings
 from helpers.training.config import resolve_config
 
+IN_16_BIT = "shared.base_model=unsloth/Meta-Llama-3.1-8B-Instruct"
 KEYS = (
     "preset trainable_parameters total_parameters world_size effective_batch optimizer_steps warmup_share "
     "tokens_per_epoch useful_token_fraction peak_memory_gib hours sessions"
@@ -88,7 +89,8 @@ def test_the_plan_in_metrics_is_the_plan_of_the_run(demo):
     ("sets", "message"),
     [
         (["train.max_tokens=8192"], r"estimated peak 3\d\.\d GiB per GPU .*train.max_tokens=\d+ would fit"),
-        (["train.load_in_4bit=false"], "a smaller base_model or load_in_4bit would help"),
+        (["train.load_in_4bit=false", IN_16_BIT], "a smaller base_model or load_in_4bit would help"),
+        (["train.load_in_4bit=false"], "stored in 4 bits: PEFT would load them as such, and Unsloth those of another"),
         (["shared.base_model=someone/Mistral-7B"], "the shape of 'someone/Mistral-7B' is not known"),
         (["prepare_data.dataset=kaggle:a/b"], "nothing is known about 'kaggle:a/b' yet"),
         (["train.lora.target_modules=[query]"], "lora.target_modules names query"),

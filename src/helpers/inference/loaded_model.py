@@ -8,6 +8,7 @@ from typing import Any
 from helpers.inference.generate import stream_reply, system_messages
 from helpers.models.chat import fit_conversation
 from helpers.models.embedded import locate_base_model
+from helpers.models.float32_activations import explain_activations
 from helpers.models.loading import ADAPTERS, Network, load_for_inference, load_tokenizer
 from helpers.platforms.machine import pick_dtype
 from helpers.runs.record import Run
@@ -33,6 +34,8 @@ class LoadedModel:
             adapter, in_4bit = run / ADAPTERS["tuned"], self.config["load_in_4bit"]
             further = {"preferred": run / ADAPTERS["preferred"]} if "preferred" in self.sides else {}
             self.network = load_for_inference(base, adapter, in_4bit, dtype, self.config["device_map"], further)
+            if note := explain_activations(self.network, dtype):
+                print(note)
 
     @contextlib.contextmanager
     def side(self, side: str) -> Iterator[None]:

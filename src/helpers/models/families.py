@@ -16,6 +16,14 @@ Shape = dict[str, Any]  # of a model, as in its own config.json
 
 
 @dataclass(frozen=True)
+class Overflow:
+    """What is known of a model type whose activations exceed float16's 65,504."""
+
+    seen_by: str
+    unsloth: bool  # whether Unsloth computes them in float32 by itself
+
+
+@dataclass(frozen=True)
 class Family:
     """Base models that share special tokens and a template, in several sizes: see families.yaml."""
 
@@ -25,12 +33,14 @@ class Family:
     pattern: str = "(?!)"  # regular expression that finds a known size in a model's name; its first group is the size
     ungated: dict[str, str] = field(default_factory=dict)  # gated model: the same weights without a gate
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
+    overflows: dict[str, dict[str, Any]] = field(default_factory=dict)  # by transformers' model_type, as in Overflow
 
 
 _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
 FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
+OVERFLOWS = {kind: Overflow(**each) for family in FAMILIES.values() for kind, each in family.overflows.items()}
 ESTIMATED = {
     "llama",
     "mistral",
@@ -54,6 +64,17 @@ class DamagedModel(ValueError):
 def name_16bit(base_model: str) -> str:
     """Returns the name of a base model without the ending of its 4-bit copy."""
     return base_model.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+
+
+def check_bits(base_model: str, load_in_4bit: bool) -> None:
+    """Raises ValueError for weights that are stored in 4 bits and asked for in 16, and as `model_shape` does."""
+    quantization = model_shape(base_model).get("quantization_config") or {}
+    if not load_in_4bit and (base_model.endswith("-bnb-4bit") or quantization.get("load_in_4bit")):
+        raise ValueError(
+            f"train.load_in_4bit is false, and the weights of {base_model!r} are stored in 4 bits: PEFT would load "
+            f"them as such, and Unsloth those of another model. Set train.load_in_4bit=true, or shared.base_model to "
+            f"the 16-bit model."
+        )
 
 
 def ungated_twin(base_model: str) -> str:
@@ -117,6 +138,8 @@ def _read_shape(name: str, file: Path) -> Shape:
             f"load_in_4bit quantizes, or a copy in 4-bit by bitsandbytes."
         )
     shape = _complete(name, config)
+    if quantized := config.get("quantization_config"):
+        shape = {**shape, "quantization_config": quantized}
     for key in sorted(REQUIRED):
         if not isinstance(shape.get(key), int) or shape[key] < 1:
             raise DamagedModel(f"the config.json of {name!r} is damaged: its {key} is {shape.get(key)!r}.")
@@ -147,6 +170,12 @@ def _complete(name: str, config: dict[str, Any]) -> Shape:
             f"output, gate, up and down projections of {', '.join(sorted(ESTIMATED))}."
         )
     return {**shape, "tie_word_embeddings": config.get("tie_word_embeddings", shape.get("tie_word_embeddings", False))}
+
+
+def describe_overflow(model_type: str) -> str:
+    """Returns that a model's activations exceed float16 and who has seen it, "" for one that is not known to."""
+    overflow = OVERFLOWS.get(model_type)
+    return f"activations of {model_type} exceed float16's 65,504 ({overflow.seen_by})" if overflow else ""
 
 
 def linear_layers(shape: Shape) -> dict[str, tuple[int, int]]:

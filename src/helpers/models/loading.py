@@ -8,6 +8,11 @@ from typing import Any
 
 from helpers.models.attention import use_capped_attention, use_grouped_attention
 from helpers.models.chat import Tokenizer, prepare_tokenizer
+from helpers.models.float32_activations import (
+    check_unsloth,
+    keep_activations_in_float32,
+    keeps_activations_in_float32,
+)
 from helpers.platforms.downloads import check_tokenizer_files, fetch_model
 from helpers.platforms.errors import describe_error
 
@@ -68,6 +73,7 @@ def load_for_training(config: Any, dtype: str) -> Network:
     weights = {"dtype": getattr(torch, dtype), "load_in_4bit": config.load_in_4bit, "device_map": device_map}
     with _explain_load_errors(config.base_model_path):
         model, _ = FastLanguageModel.from_pretrained(config.base_model_path, **weights, **shared)
+    check_unsloth(model, dtype)
     return FastLanguageModel.get_peft_model(model, random_state=config.seed, **shared, **config.lora)
 
 
@@ -103,6 +109,8 @@ def load_for_inference(
     for name, folder in (further or {}).items():
         model.load_adapter(str(folder), adapter_name=name)
     model.eval()
+    if keeps_activations_in_float32(base):
+        return model  # its adapter in float32, as training computes with it
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(base.dtype)  # as training computes with it; in float32 all is cast twice
@@ -130,8 +138,18 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
         model = AutoModelForCausalLM.from_pretrained(
             base_model, dtype=getattr(torch, dtype), quantization_config=quantization, device_map=device_map
         )
+    _set_compute_dtype(model, getattr(torch, dtype))
     use_capped_attention(model)
+    keep_activations_in_float32(model)
     return model
+
+
+def _set_compute_dtype(model: Network, dtype: Any) -> None:
+    """Makes 4-bit layers multiply in this dtype: those stored in 4 bits bring the dtype they were saved with, mostly
+    bfloat16, which a T4 only emulates."""
+    for module in model.modules():
+        if state := getattr(getattr(module, "weight", None), "quant_state", None):
+            module.compute_dtype = state.dtype = dtype
 
 
 def _set_up_devices(device_map: str) -> str | dict[str, Any]:

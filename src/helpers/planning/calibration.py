@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from helpers.models.families import Shape, count_parameters, model_shape, target_modules
+from helpers.models.families import OVERFLOWS, Shape, count_parameters, model_shape, target_modules
 from helpers.planning.config import TrainingConfig
+from helpers.planning.precision import float32_operations
 from helpers.planning.speed import Line, Speed, estimate_speed, unpacking_seconds
 from helpers.platforms.machine import gpu_names
 from helpers.runs.damage import reading
@@ -104,6 +105,7 @@ def model_settings(config: TrainingConfig) -> dict[str, Any]:
         "target_modules": target_modules(shape, config.lora),
         "max_tokens": config.max_tokens,
         "rows": 0 if config.max_tokens else config.sft["per_device_train_batch_size"],
+        **({"model_type": shape["model_type"]} if shape.get("model_type") in OVERFLOWS else {}),
     }
 
 
@@ -111,16 +113,16 @@ def find_speed(config: TrainingConfig, run: Run, gpu: str = "") -> Speed:
     """Returns the speed of a GPU, "" for the one that is here, a T4 where there is none: as calibrated, for another
     model by the calibrated rates alone, else by a T4's constants. Raises Refused for a damaged file."""
     gpu, shape = gpu or next(iter(gpu_names()), PLANNED_GPU), model_shape(config.base_model)
-    calibrations = run_calibrations(run)
+    calibrations, slow = run_calibrations(run), float32_operations(config, shape, gpu)
     if gpu not in calibrations:
         others = f"; {FILE} has only {', '.join(calibrations)}" * bool(calibrations)
-        return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}")
+        return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}", slow=slow)
     calibration = calibrations[gpu]
     source = f"{FILE}, {gpu}, {calibration.date[:10]}"
     model = find_model(calibration, config)
     if model is None:
         source += ", its products and copies: a model of this shape and settings was not measured"
-        return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source)
+        return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source, slow)
     return measured_speed(calibration, model, shape, config, source)
 
 

@@ -12,6 +12,7 @@ from helpers.models.families import count_parameters, model_shape, name_16bit, u
 from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
 from helpers.planning.memory import GIB, T4_GIB, weight_bytes
 from helpers.planning.plan import plan_preset
+from helpers.planning.precision import check_activations
 from helpers.planning.promise import describe_promise
 from helpers.platforms import probe
 from helpers.platforms.downloads import is_hub_name
@@ -111,6 +112,8 @@ def check_machine(stages: Iterable[str], settings: Settings, run: Run, from_star
             fitted, note = fit_gpus(configure_training(settings["train"]), facts.gpu_count, begun)
         except ValueError as error:
             problems.append(f"{error} {facts.click('gpu')}. --force starts the training again.")
+    if "train" in stages and facts.gpus:
+        problems += find_activation_problems(settings["train"])
     if problems:
         raise Refused("\n".join(problems))
     lines = [f"{note}.", compare_estimates(settings, run, fitted)] if fitted and note else []
@@ -193,6 +196,15 @@ def describe_gpu_problem(needs: Needs, facts: MachineFacts) -> str:
     if needs.split and count == 1:
         return f"train.device_map splits the model over two GPUs, and this machine has 1. {facts.click('gpu')}."
     return ""
+
+
+def find_activation_problems(train: dict[str, Any]) -> list[str]:
+    """Returns why a base model cannot be trained in the dtype that the GPUs here compute in, [] when it can."""
+    try:
+        check_activations(configure_training(train), model_shape(train["base_model"]))
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def has_kernels(capability: str, architectures: list[str]) -> bool:

@@ -14,6 +14,7 @@ SPARE_GIB = 0.5  # per GPU that a plan leaves free: CUDA's own context, fragment
 VALIDATION_TOKEN_BUDGET = 4096  # of a validation micro-batch in training, pads included
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # per weight: 4 bits, 8-bit scales of 64, 32-bit scales of those
 OPTIMIZER_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2}  # of state per trainable parameter; 8 for the others
+LOGIT_BYTES = 2 + 4 + 4  # per token and word of the vocabulary: in float16, in float32, and their gradient
 ALLOCATOR_OVERHEAD = 1.02  # memory the allocator holds, of what tensors fill
 
 
@@ -26,17 +27,17 @@ class MemoryEstimate(NamedTuple):
     peak: float
 
 
-def activation_bytes(shape: dict, backend: str) -> tuple[float, float]:
+def activation_bytes(shape: dict, backend: str, each: int = 2) -> tuple[float, float]:
     """Returns bytes per token: kept by one decoder layer for its backward pass, and needed besides while that runs.
 
-    Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in 16 bits. PEFT's numbers are
-    fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept.
+    Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in `each` bytes. PEFT's numbers
+    are fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept.
     """
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
     key = linear_layers(shape)["k_proj"][1]
     if backend == "unsloth":
-        return 2 * (6 * hidden + 2 * key + 2 * inner), 2 * (4 * hidden + 3 * inner)
-    return 2 * (9.25 * hidden + 4.75 * inner), 2 * 4 * hidden
+        return each * (6 * hidden + 2 * key + 2 * inner), each * (4 * hidden + 3 * inner)
+    return each * (9.25 * hidden + 4.75 * inner), each * 4 * hidden
 
 
 def weight_bytes(shape: dict, load_in_4bit: bool) -> float:
@@ -45,18 +46,23 @@ def weight_bytes(shape: dict, load_in_4bit: bool) -> float:
     return count["linear"] * (NF4_BYTES if load_in_4bit else 2) + (count["base"] - count["linear"]) * 2
 
 
-def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int]) -> MemoryEstimate:
+def estimate_memory(
+    config: TrainingConfig, shape: dict, sizes: Collection[int], float32: bool = False
+) -> MemoryEstimate:
     """Returns the estimated memory of a training whose micro-batches have these sizes: tokens, pads included.
 
-    Where the micro-batches are small, the validation has the peak.
+    Where the micro-batches are small, the validation has the peak. `float32`: activations are kept in it.
     """
     count = count_parameters(shape, config.lora)
     gpus = 2 if config.device_map else 1  # that share one model
     weights = weight_bytes(shape, config.load_in_4bit) / gpus
     adapter = count["trainable"] * (4 + 4 + OPTIMIZER_BYTES.get(config.sft["optim"], 8)) / gpus
-    kept, working = activation_bytes(shape, config.backend)
+    each = 4 if float32 else 2
+    kept, working = activation_bytes(shape, config.backend, each)
     layers, hidden = shape["num_hidden_layers"] / gpus, shape["hidden_size"]
-    layer_inputs = 0 if config.backend == "unsloth" else 2 * hidden * layers  # Unsloth's wait in the machine's memory
+    layer_inputs = 0 if config.backend == "unsloth" else each * hidden * layers  # its own wait in RAM
+    if float32 and config.backend == "peft":  # else they are in what was fitted, of a smaller vocabulary
+        working += LOGIT_BYTES * shape["vocab_size"]
     training = max(
         tokens * (kept + working + layer_inputs if uses_checkpointing(tokens, config) else kept * layers + working)
         for tokens in sizes
@@ -64,37 +70,41 @@ def estimate_memory(config: TrainingConfig, shape: dict, sizes: Collection[int])
     if config.load_in_4bit:
         training += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
     validation = 2 * 4 * LOGITS_CHUNK_TOKENS * shape["vocab_size"]  # logits and their logarithms
-    validation += VALIDATION_TOKEN_BUDGET * activation_bytes(shape, "unsloth")[1]  # nothing is kept
+    validation += VALIDATION_TOKEN_BUDGET * activation_bytes(shape, "unsloth", each)[1]  # nothing is kept
     buffers = 0.12 * GIB * min(1, count["base"] / 1e9)
     parts = [weights / GIB, adapter / GIB, (max(training, validation) + buffers) / GIB]
     return MemoryEstimate(*parts, peak=sum(parts) * ALLOCATOR_OVERHEAD)
 
 
-def largest_token_budget(config: TrainingConfig, shape: dict, longest: int, gpu_gib: float) -> int:
+def largest_token_budget(
+    config: TrainingConfig, shape: dict, longest: int, gpu_gib: float, float32: bool = False
+) -> int:
     """Returns the largest max_tokens, in steps of 128, whose estimated peak fits a GPU of so many GiB, else 0."""
 
     def fits(budget: int) -> bool:
         candidate = config.model_copy(update={"max_tokens": budget})
-        return estimate_memory(candidate, shape, {budget, longest}).peak <= gpu_gib - SPARE_GIB
+        return estimate_memory(candidate, shape, {budget, longest}, float32).peak <= gpu_gib - SPARE_GIB
 
     return next(filter(fits, range(16_384, 0, -128)), 0)
 
 
-def check_memory(config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float) -> float | None:
+def check_memory(
+    config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float, float32: bool = False
+) -> float | None:
     """Returns the estimated peak in GiB per GPU, None for the embedded model. Raises ValueError when it does not fit.
 
-    `sizes` are the tokens of the micro-batches, `longest` those of the longest row.
+    `sizes` are the tokens of the micro-batches, `longest` those of the longest row, `float32` as in `estimate_memory`.
     """
     if shape["hidden_size"] == SHAPES["embedded"]["hidden_size"]:
         return None
-    memory = estimate_memory(config, shape, sizes)
+    memory = estimate_memory(config, shape, sizes, float32)
     if memory.peak > gpu_gib - SPARE_GIB:
-        budget = largest_token_budget(config, shape, longest, gpu_gib)
+        budget = largest_token_budget(config, shape, longest, gpu_gib, float32)
         smaller = "a smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"
         way = f"train.max_tokens={budget} would fit" if budget else smaller
         raise ValueError(
             f"estimated peak {memory.peak:.1f} GiB per GPU (weights {memory.weights:.1f}, adapter "
-            f"{memory.adapter:.1f}, activations {memory.activations:.1f}); a GPU has {gpu_gib:.2f} GiB, {SPARE_GIB} of "
-            f"them kept free. {way}."
+            f"{memory.adapter:.1f}, activations{' in float32' * float32} {memory.activations:.1f}); a GPU has "
+            f"{gpu_gib:.2f} GiB, {SPARE_GIB} of them kept free. {way}."
         )
     return round(memory.peak, 2)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from helpers.models.batching import padded_tokens
-from helpers.models.families import count_parameters, model_shape
+from helpers.models.families import check_bits, count_parameters, model_shape
 from helpers.planning.batches import (
     count_steps,
     effective_batch_line,
@@ -23,6 +23,7 @@ from helpers.planning.config import Promise, TrainingConfig, configure_training,
 from helpers.planning.hours import count_events, estimate_answering, estimate_hours
 from helpers.planning.lengths import PlannedRows, row_lengths, spread_lengths
 from helpers.planning.memory import T4_GIB, check_memory
+from helpers.planning.precision import check_activations, explain_float32, needs_float32
 from helpers.planning.promise import describe_promise, keep_promise, promised_rows, with_promise
 from helpers.planning.speed import seconds_of
 from helpers.platforms.machine import gpu_gib as gpu_memory
@@ -59,6 +60,7 @@ class Plan:
     sessions: int
     lengths_from: str
     promise: dict[str, Any] | None  # what is given up to end in promised hours, as planning.config.Promise has it
+    activations: str  # what those in float32 mean, "" for 16 bits
 
 
 def plan_preset(
@@ -126,13 +128,16 @@ def make_plan(
     """Returns the plan for these rows; `evaluation` are the settings of 03_evaluate, `run` and its folder may hold a
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
+    check_bits(config.base_model, config.load_in_4bit)
+    check_activations(config, shape, gpu)
+    float32 = needs_float32(config, shape, gpu)
     limit = session_hours or config.session.get("hours") or SESSION_HOURS["kaggle"]
     if promise := config.promise:
         rows, evaluation = promised_rows(promise, rows, evaluation)
     schedule = schedule_steps(rows.train, config, world)
     sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
     count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
-    peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib)
+    peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib, float32)
     speed = find_speed(config, run, gpu)
     hours = estimate_hours(config, speed, rows, schedule, evaluation)
     warmup, answering = config.sft["warmup_steps"], estimate_answering(config, speed, rows, evaluation)
@@ -161,6 +166,7 @@ def make_plan(
         sessions=max(1, math.ceil(hours["total"] / limit)),
         lengths_from=rows.source,
         promise=config.promise.model_dump() if config.promise else None,
+        activations=explain_float32(config, shape) if float32 else "",
     )
 
 
@@ -182,4 +188,5 @@ def plan_table(plan: Plan) -> dict[str, str]:
     share = plan.trainable_parameters / plan.total_parameters
     facts = asdict(plan) | {"times": times, "peak": peak, "trainable_share": share}
     table = {label: text.format(**facts) for label, text in texts.items()}
+    table |= {"activations": plan.activations} if plan.activations else {}
     return table | ({"promise": describe_promise(Promise(**plan.promise))} if plan.promise else {})

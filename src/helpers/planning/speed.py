@@ -47,20 +47,23 @@ def estimate_speed(
     flops: float = T4_FLOPS,
     copied: float = T4_BYTES,
     source: str = "a T4's constants",
+    slow: float = 0.0,
 ) -> Speed:
     """Returns the speed of a GPU of `flops` floating-point operations and `copied` bytes per second, a T4 unless given.
 
     A token's pass forward takes 2 operations per weight, backward as many where weights are frozen; the efficiencies
-    above are of what that would take.
+    above are of what that would take. `slow` are the operations of a token's pass forward that take as long as so many
+    more in float16; where there are any, keys and values are kept in float32.
     """
     count = count_parameters(shape, {"target_modules": []})
-    token = 2 * (count["linear"] + count["table"]) / flops
+    token = (2 * (count["linear"] + count["table"]) + slow) / flops
     fixed = unpacking_seconds(shape, load_in_4bit, copied)
 
     def passes(number: int, efficiency: float, extra: float = 0.0) -> Line:
         return [(rows, (number * (fixed + rows * token) + extra) / efficiency) for rows in (0, 1)]
 
     kept = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"]  # bytes of a token's keys and values
+    kept *= 2 if slow else 1
     return Speed(
         training=passes(2, TRAINING_EFFICIENCY),
         checkpointed=passes(3, TRAINING_EFFICIENCY),

@@ -18,6 +18,7 @@ from helpers.training.loop import (
     make_ready,
     session_clock,
     start_process,
+    trained_dtype,
     training_arguments,
 )
 from helpers.training.steps import StepDataset
@@ -61,7 +62,9 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> Any:
     fixed: dict[str, Any] = {"precompute_ref_log_probs": True}
     if not by_pairs:  # KTOTrainer asks for both, since it would take a batch's next row for the reply to another prompt
         fixed |= {"train_sampling_strategy": "sequential", "per_device_train_batch_size": 2}
-    arguments = training_arguments(run, config, dtype, DPOConfig if by_pairs else KTOConfig, **fixed)
+    arguments = training_arguments(
+        run, config, trained_dtype(model, dtype), DPOConfig if by_pairs else KTOConfig, **fixed
+    )
     lengths, tokens = row_sizes(examples["train"])
     place, targets = (arguments.process_index, arguments.world_size), [1] * len(lengths)
     trainer: Any = (DpoStepTrainer if by_pairs else KtoStepTrainer)(

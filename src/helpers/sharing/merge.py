@@ -9,6 +9,7 @@ from helpers.evaluation.answers import select_test_rows
 from helpers.models.attention import use_capped_attention
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.chat import Tokenizer, end_ids
+from helpers.models.float32_activations import keep_activations_in_float32
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import ADAPTERS, load_tokenizer
 from helpers.platforms.downloads import fetch_model
@@ -36,11 +37,16 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
     loading: dict[str, Any] = {"dtype": "auto", "device_map": "auto" if torch.cuda.is_available() else {"": "cpu"}}
 
     def perplexity(model: Any) -> float:
-        use_capped_attention(model)
         scores = score_likelihood(model, tokenizer, rows, 8, SCORING_TOKEN_BUDGET)
         return math.exp(sum(score["nll"] for score in scores) / sum(score["tokens"] for score in scores))
 
-    model = AutoModelForCausalLM.from_pretrained(base, **loading)
+    def load(folder: Path | str) -> Any:
+        model = AutoModelForCausalLM.from_pretrained(folder, **loading)
+        use_capped_attention(model)
+        keep_activations_in_float32(model)
+        return model
+
+    model = load(base)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is quantised: name its 16-bit base in export.base_16bit.")
     tuned = PeftModel.from_pretrained(model, str(run / ADAPTERS[side])).eval()
@@ -54,7 +60,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
         if vocabulary := cached_file(base, "tokenizer.model", **OPTIONAL):  # which llama.cpp's converter reads
             shutil.copy(vocabulary, part)
         del merged, tuned, model  # before the second copy is loaded
-        reloaded = AutoModelForCausalLM.from_pretrained(part, **loading).eval()
+        reloaded = load(part).eval()
         after = perplexity(reloaded)
         if abs(after / before - 1) > MAX_PERPLEXITY_CHANGE:
             raise ValueError(

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from helpers.models.chat import IGNORED, Tokenizer, encode_examples, make_collator
+from helpers.models.float32_activations import computes_in_float32, explain_activations
 from helpers.models.loading import load_for_training, load_tokenizer, start_backend
 from helpers.planning.batches import effective_batch_line
 from helpers.planning.config import RULES, TrainingConfig
@@ -59,6 +60,9 @@ def load_trainer(
     dtype, dtype_reason = pick_dtype(forced)
     print_once(f"dtype {dtype}: {dtype_reason}", *config_warnings(config), *inputs.notes)
     trainer = build(run, inputs, dtype)
+    if note := explain_activations(trainer.model, dtype):
+        print_once(note)
+        dtype_reason = f"{dtype_reason}; {note}"
     return LoadedTraining(inputs, trainer, dtype, dtype_reason, time.perf_counter() - began)
 
 
@@ -125,7 +129,7 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> StepTrainer:
     lengths = [len(example["input_ids"]) for example in examples["train"]]
     targets = [sum(label != IGNORED for label in example["labels"]) for example in examples["train"]]
     model = load_for_training(config, dtype)
-    arguments = training_arguments(run, config, dtype, SFTConfig)
+    arguments = training_arguments(run, config, trained_dtype(model, dtype), SFTConfig)
     trainer = StepTrainer(
         inputs,
         StepDataset(train_set, lengths, targets, config, arguments.process_index, arguments.world_size),
@@ -151,6 +155,11 @@ def start_process(config: TrainingConfig) -> Tokenizer:
     tokenizer = load_tokenizer(config.base_model_path)
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def trained_dtype(model: Any, dtype: str) -> str:
+    """Returns the dtype that the trainer computes in, of a model that was loaded in this one."""
+    return "float32" if computes_in_float32(model) else dtype
 
 
 def session_clock(run: Run, config: TrainingConfig) -> SessionClock:
