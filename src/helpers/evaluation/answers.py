@@ -24,6 +24,7 @@ from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
+from helpers.models.loading import tokenizer_digest
 from helpers.planning.config import TrainingConfig
 from helpers.platforms.errors import Paused
 from helpers.platforms.processes import launch_processes
@@ -86,6 +87,7 @@ class Answers:
     probes: list[dict] = field(default_factory=list)  # the likelihoods of `scored_probes`
     instructions: list[Reply] = field(default_factory=list)
     benchmarks: list[dict] = field(default_factory=list)  # an entry per task, as `run_benchmarks` returns them
+    tokenizer: str = ""  # its `tokenizer_digest`
 
 
 def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
@@ -188,7 +190,8 @@ def answer_share(
                 keep = work / f"{side}_{kind}.jsonl"
                 what = f"{side} {kind}"
                 results[side][kind] = task(model.network, model.tokenizer, keep=keep, what=what, **share)
-    return {side: Answers(**kinds) for side, kinds in results.items()}
+    digest = tokenizer_digest(model.tokenizer)
+    return {side: Answers(**kinds, tokenizer=digest) for side, kinds in results.items()}
 
 
 def sum_seconds(run: Run) -> dict[str, float]:
