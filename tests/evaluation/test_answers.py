@@ -74,7 +74,9 @@ def test_both_models_answer_the_fixed_prompts_asked_for(alone):
 
 
 def test_answers_say_which_tokenizer_counted_their_tokens(run, alone):
-    assert {answers.tokenizer for answers in alone.values()} == {tokenizer_digest(load_tokenizer(run / "data/model"))}
+    assert {answers.tokenizer for answers in alone.values()} == {
+        tokenizer_digest(load_tokenizer(str(run / "data/model")))
+    }
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ class Family:
     pattern: str = "(?!)"  # regular expression that finds a known size in a model's name; its first group is the size
     ungated: dict[str, str] = field(default_factory=dict)  # gated model: the same weights without a gate
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
+    tokens_per_character: float = 0.0  # of the embedded corpus, by the models that `pattern` finds; 0: not known
 
 
 _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
@@ -59,6 +60,12 @@ def name_16bit(base_model: str) -> str:
 def ungated_twin(base_model: str) -> str:
     """Returns the model with the same weights that nobody has to ask for, "" where none is known."""
     return next((family.ungated[base_model] for family in FAMILIES.values() if base_model in family.ungated), "")
+
+
+def tokens_per_character(base_model: str) -> float:
+    """Returns how many tokens the model of a known name spends per character of Bengali, 0 where that is not known."""
+    rates = (family.tokens_per_character for family in FAMILIES.values() if re.search(family.pattern, base_model))
+    return next(rates, 0.0)
 
 
 def model_shape(base_model: str) -> Shape:
@@ -97,7 +104,7 @@ def _hub_shape(name: str) -> Shape:
             return _read_shape(name, Path(cached or hf_hub_download(name, "config.json")))
     except OSError as error:  # the Hub's own errors are among them
         reason = describe_error(error)
-    known = "Expected a folder with a config.json, a model of the Hub, or Llama 3.1 8B, 3.2 3B or 1B"
+    known = "Expected a folder with a config.json, a model of the Hub, or one of a name in families.yaml"
     raise ValueError(f"the shape of {name!r} is not known: {reason}. {known}.")
 
 
