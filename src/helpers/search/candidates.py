@@ -108,7 +108,7 @@ def make_candidates(
         try:
             config = configure_training(candidate_parameters(base, point))
             steps = max(1, round(budget / cost(config)))
-            steps = (kept and kept[number]) or steps
+            steps = (kept[number] if kept else 0) or steps
         except (ValueError, OSError) as error:
             candidates.append(Candidate(number, point, refused=str(error)))
             continue
