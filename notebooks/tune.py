@@ -13,7 +13,8 @@
 #
 # Which settings of 02_train are best? Every candidate trains for a few steps; the better ones train on for η times as
 # many, each from its own checkpoint, and so on to the last rung. All candidates have the same budget in tokens. Optuna
-# keeps the search and decides which candidates continue.
+# keeps the search and decides which candidates continue. Where `base_model` is among the settings, the budget is the
+# same estimated hours, and candidates are judged by validation bits per character: losses per token do not compare.
 #
 # **Needs** as long as the estimate below says. **Reads** `data/`. **Writes** `tune/`: `trials.csv`, `best.json`,
 # `search.png` and `.svg`, `metrics.json`. Not part of a run unless asked for: `--stages tune`. More processes may help
@@ -75,7 +76,8 @@ text_table(estimate)
 
 # %% [markdown]
 # ## The search
-# How did each candidate do? `eliminated`: at a rung, its loss was not among the best 1 / η. A failed one says why.
+# How did each candidate do? `eliminated`: at a rung, its loss or bits per character were not among the best 1 / η. A
+# failed one says why.
 
 # %%
 from helpers.reporting.live import show_progress
@@ -89,8 +91,8 @@ text_table(show_trials(table))
 
 # %% [markdown]
 # ## The best settings
-# Of the candidates that reached the last rung, the one with the lowest validation loss. `importance` is the share of
-# the first rung's variance that each setting explains.
+# Of the candidates that reached the last rung, the one with the lowest validation loss, or fewest bits per character.
+# `importance` is the share of the first rung's variance that each setting explains.
 
 # %%
 from helpers.reporting.figures import draw_search, save_figure
@@ -101,7 +103,7 @@ best = best_candidate(table, list(space))
 metrics = write_results(search, table, best, estimate)
 figure = draw_search(table, best)
 save_figure(figure, run / "tune", "search", close=False)
-figure.set_label(f"Validation loss of each candidate by rung. {describe_search(metrics)}")
+figure.set_label(f"Validation of each candidate by rung. {describe_search(metrics)}")
 picture(figure, describe_search(metrics))
 
 # %%

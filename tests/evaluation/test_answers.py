@@ -25,7 +25,7 @@ from helpers.inference.loaded_model import LoadedModel
 from helpers.models.chat import IGNORED, encode_row
 from helpers.models.embedded import locate_base_model
 from helpers.models.likelihood import score_likelihood
-from helpers.models.loading import load_base_model, load_tokenizer
+from helpers.models.loading import load_base_model, load_tokenizer, tokenizer_digest
 from helpers.platforms.errors import Paused
 from helpers.runs.files import read_journal, read_json, read_jsonl, write_json
 from helpers.runs.record import Run
@@ -71,6 +71,12 @@ def resumed(demo, run, alone):
 def test_both_models_answer_the_fixed_prompts_asked_for(alone):
     assert list(alone) == ["base", "tuned"]
     assert {len(answers.prompts) for answers in alone.values()} == {6}
+
+
+def test_answers_say_which_tokenizer_counted_their_tokens(run, alone):
+    assert {answers.tokenizer for answers in alone.values()} == {
+        tokenizer_digest(load_tokenizer(str(run / "data/model")))
+    }
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,14 @@
 
 import pytest
 
-from helpers.models.families import FAMILIES, SHAPES, linear_layers, model_shape
+from helpers.models.families import (
+    FAMILIES,
+    SHAPES,
+    count_parameters,
+    linear_layers,
+    model_shape,
+    tokens_per_character,
+)
 
 
 @pytest.mark.parametrize(
@@ -16,6 +23,31 @@ from helpers.models.families import FAMILIES, SHAPES, linear_layers, model_shape
 )
 def test_a_models_name_gives_its_shape(name, size):
     assert model_shape(name) == SHAPES[size]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"),
+    [
+        ("Qwen/Qwen3-1.7B", 1721),
+        ("unsloth/Qwen3-4B-bnb-4bit", 4022),
+        ("Qwen/Qwen3-4B-Instruct-2507", 4022),
+        ("unsloth/Qwen3-8B-unsloth-bnb-4bit", 8191),
+        ("sarvamai/sarvam-1", 2525),
+        ("unsloth/gemma-3-4b-it-unsloth-bnb-4bit", 3880),
+        ("google/gemma-3-1b-it", 1000),
+    ],
+)
+def test_other_families_shapes_count_as_published(name, millions):
+    assert count_parameters(model_shape(name), {"target_modules": []})["base"] / 1e6 == pytest.approx(
+        millions, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("name", ["Qwen/Qwen3-4B-AWQ", "Qwen/Qwen3-8B-FP8", "Qwen/Qwen3-Embedding-4B", "a/sarvam-1-v2"])
+def test_a_name_that_may_be_of_other_weights_is_not_known(name):
+    assert tokens_per_character(name) == 0
+    with pytest.raises(ValueError, match="is not known: HF_HUB_OFFLINE is set"):
+        model_shape(name)
 
 
 def test_a_name_of_unknown_size_is_refused():

@@ -5,7 +5,9 @@ import math
 
 import pytest
 
-from helpers.planning.lengths import CORPORA, spread_lengths
+from helpers.models.families import FAMILIES
+from helpers.planning.lengths import CORPORA, find_corpus, row_lengths, spread_lengths
+from helpers.runs.record import Run
 
 QUANTILES = [(0.0, 70), (0.5, 219), (0.95, 555), (0.99, 1145), (1.0, 2048)]
 
@@ -36,3 +38,22 @@ def test_quantiles_come_back_as_lengths():
 def test_lengths_are_those_that_earlier_plans_had(corpus):
     for rows in (corpus["rows"], 1, 1000):
         assert spread_lengths(corpus["quantiles"], rows) == interpolate(corpus["quantiles"], rows)
+
+
+FULL = {"dataset": "kaggle:raseluddin/bengali-empathetic-conversations-corpus", "max_length": 10_000, "max_rows": 0}
+
+
+@pytest.mark.parametrize(
+    ("base_model", "rate"), [("Qwen/Qwen3-4B", "chatml"), ("sarvamai/sarvam-1", "text"), ("a/Llama-3.1-8B", "llama-3")]
+)
+def test_known_lengths_are_told_in_a_models_own_tokens(base_model, rate, tmp_path):
+    known = find_corpus(FULL["dataset"])
+    lengths, _ = row_lengths({**FULL, "base_model": base_model}, Run(tmp_path))
+    share, template = FAMILIES[rate].tokens_per_character / known["tokens_per_character"], known["template"]
+    for tokens, place in ((218, 0.5), (503, 0.95)):  # by Llama 3's tokenizer
+        assert lengths[round(len(lengths) * place)] == pytest.approx(template + (tokens - template) * share, abs=2)
+
+
+def test_lengths_stay_those_of_llama_for_an_unknown_model(tmp_path):
+    unknown, known = (row_lengths({**FULL, "base_model": n}, Run(tmp_path)) for n in ("a/b", "a/Llama-3.2-1B"))
+    assert unknown == known

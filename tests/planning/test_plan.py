@@ -19,6 +19,7 @@ from helpers.runs.settings import NOTEBOOKS, resolve_settings
 from helpers.training.config import resolve_config
 
 IN_16_BIT = "shared.base_model=unsloth/Meta-Llama-3.1-8B-Instruct"
+PRESETS = sorted(path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml"))
 KEYS = (
     "preset trainable_parameters total_parameters world_size effective_batch optimizer_steps warmup_share "
     "tokens_per_epoch useful_token_fraction peak_memory_gib hours sessions"
@@ -26,14 +27,14 @@ KEYS = (
 
 
 @cache
-def plan_json(preset, *options):
-    """Returns what `plan --json` prints in a Python without torch."""
+def plan_all():
+    """Returns {preset: what `plan --json` prints in a Python without torch}, all in one call, and its seconds."""
     code = "import sys; sys.modules['torch'] = None; from helpers.__main__ import main; raise SystemExit(main())"
     before = os.times().children_user
-    command = [sys.executable, "-c", code, "plan", "--preset", preset, "--outputs", "/nowhere", "--json", *options]
+    command = [sys.executable, "-c", code, "plan", "--preset", *PRESETS, "--outputs", "/nowhere", "--json"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), os.times().children_user - before  # of the processor
+    return dict(zip(PRESETS, json.loads(done.stdout), strict=True)), os.times().children_user - before
 
 
 def plan_of(run_folder, *sets, preset="kaggle-t4x2"):
@@ -42,17 +43,27 @@ def plan_of(run_folder, *sets, preset="kaggle-t4x2"):
     return plan_preset(settings, Run(run_folder / "x"))
 
 
-@pytest.mark.parametrize("preset", sorted(path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml")))
+@pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_a_plan_without_torch(preset):
-    plan, seconds = plan_json(preset)
-    assert seconds < 10  # five of the processor; other work on its sibling thread doubles it
+    plans, seconds = plan_all()
+    plan = plans[preset]
+    assert seconds < 3 * len(PRESETS)  # of the processor; other work on its sibling thread doubles it
+    assert plan["preset"] == preset
     assert set(KEYS.split()) <= set(plan)
     parts = [plan["hours"][name] for name in ("train", "validate", "evaluate", "checkpoints")]
     assert sum(parts) == pytest.approx(plan["hours"]["total"], abs=0.01)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_settings_page_has_each_presets_hours(preset):
+    page = (NOTEBOOKS.parent / "docs/settings.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(rf"^\| `{preset}` \|.*\| ([\d.]+|–) \|[^|]*\|$", page, re.MULTILINE)
+    hours = plan_all()[0][preset]["hours"]["total"]
+    assert float(shown.replace("–", "0")) == pytest.approx(hours, rel=0.1, abs=0.05)
+
+
 def test_the_flagship_fits_one_session_on_two_gpus():
-    plan, _ = plan_json("kaggle-t4x2")
+    plan = plan_all()[0]["kaggle-t4x2"]
     assert plan["hours"]["total"] < 11
     assert plan["sessions"] == 1
     assert plan["world_size"] == 2
@@ -68,7 +79,7 @@ def test_the_plan_of_two_processes_has_twice_the_batch(tmp_path):
 
 
 def test_a_model_split_over_gpus_is_one_process():
-    plan, _ = plan_json("ref-a-bengali-8b-fp16")
+    plan = plan_all()[0]["ref-a-bengali-8b-fp16"]
     assert plan["effective_batch"] == 16
     assert plan["world_size"] == 1
 

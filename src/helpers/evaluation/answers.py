@@ -25,6 +25,7 @@ from helpers.inference.generate import Reply, generate_replies
 from helpers.inference.loaded_model import LoadedModel
 from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.likelihood import score_likelihood
+from helpers.models.loading import tokenizer_digest
 from helpers.planning.config import TrainingConfig
 from helpers.platforms.errors import Paused
 from helpers.platforms.processes import launch_processes
@@ -90,6 +91,7 @@ class Answers:
     instructions: list[Reply] = field(default_factory=list)
     benchmarks: list[dict] = field(default_factory=list)  # an entry per task, as `run_benchmarks` returns them
     drift: list[dict] = field(default_factory=list)  # the likelihoods of the preferred model's replies, where it is one
+    tokenizer: str = ""  # its `tokenizer_digest`
 
 
 def select_test_rows(run: Run, max_rows: int, seed: int) -> list[dict]:
@@ -210,7 +212,8 @@ def answer_share(
         scoring = partial(score_likelihood, rows=answered, cut=[reply["hit_cap"] for reply in replies], **limits)
         for side in ("tuned", "preferred"):
             compute(side, "drift", scoring)
-    return {side: Answers(**kinds) for side, kinds in results.items()}
+    digest = tokenizer_digest(model.tokenizer)
+    return {side: Answers(**kinds, tokenizer=digest) for side, kinds in results.items()}
 
 
 def answer_with(rows: list[dict], replies: list[Reply]) -> list[dict]:

@@ -289,6 +289,7 @@ def finish_evaluation(
         "bootstrap_draws": settings.bootstrap_draws,
         "signatures": signatures(),
         "rubric_version": RUBRIC_VERSION,
+        "tokenizer": answers["base"].tokenizer,
         **scores.model_dump(),
         **{key: result for key, result in others.items() if result},
     }

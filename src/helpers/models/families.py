@@ -34,6 +34,7 @@ class Family:
     ungated: dict[str, str] = field(default_factory=dict)  # gated model: the same weights without a gate
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
     overflows: dict[str, dict[str, Any]] = field(default_factory=dict)  # by transformers' model_type, as in Overflow
+    tokens_per_character: float = 0.0  # of the embedded corpus, by the models that `pattern` finds; 0: not known
 
 
 _FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
@@ -82,6 +83,12 @@ def ungated_twin(base_model: str) -> str:
     return next((family.ungated[base_model] for family in FAMILIES.values() if base_model in family.ungated), "")
 
 
+def tokens_per_character(base_model: str) -> float:
+    """Returns how many tokens the model of a known name spends per character of Bengali, 0 where that is not known."""
+    rates = (family.tokens_per_character for family in FAMILIES.values() if re.search(family.pattern, base_model))
+    return next(rates, 0.0)
+
+
 def model_shape(base_model: str) -> Shape:
     """Returns the shape of a base model, as in its config.json: a folder's own, that of a known model's name, or the
     Hub's, of which only that file is downloaded.
@@ -118,7 +125,7 @@ def _hub_shape(name: str) -> Shape:
             return _read_shape(name, Path(cached or hf_hub_download(name, "config.json")))
     except OSError as error:  # the Hub's own errors are among them
         reason = describe_error(error)
-    known = "Expected a folder with a config.json, a model of the Hub, or Llama 3.1 8B, 3.2 3B or 1B"
+    known = "Expected a folder with a config.json, a model of the Hub, or one of a name in families.yaml"
     raise ValueError(f"the shape of {name!r} is not known: {reason}. {known}.")
 
 

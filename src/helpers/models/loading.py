@@ -1,6 +1,8 @@
 """The base model and its adapter, for both backends."""
 
 import contextlib
+import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -47,6 +49,15 @@ def load_tokenizer(base_model: str) -> Tokenizer:
     with _explain_load_errors(base_model):
         fetch_model(base_model, weights=False)
         return prepare_tokenizer(AutoTokenizer.from_pretrained(base_model))
+
+
+def tokenizer_digest(tokenizer: Tokenizer) -> str:
+    """Returns 16 hex digits of a SHA-256 over all that decides how a text is cut into tokens, and nothing else: not the
+    chat template, not how rows are padded. Two models of the same digest have the same tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    whole = json.loads(backend.to_str()) if backend else {"model": tokenizer.get_vocab()}
+    parts = {name: whole.get(name) for name in ("normalizer", "pre_tokenizer", "model", "added_tokens")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def load_for_training(config: Any, dtype: str) -> Network:

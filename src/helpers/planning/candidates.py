@@ -16,7 +16,7 @@ from helpers.models.embedded import locate_base_model
 from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import MachineFacts, describe_download_problem
-from helpers.planning.lengths import find_corpus, keep_lengths, spread_lengths
+from helpers.planning.lengths import keep_lengths, scale_lengths
 from helpers.planning.plan import plan_preset
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
@@ -144,23 +144,6 @@ def describe_model(
         "speed_from": plan.speed_from,
     }
     return Candidate(name, *card, rows_over_length=over, **rates, **costs, **about)
-
-
-def scale_lengths(dataset: str, tokens_per_character: float) -> tuple[list[int], str]:
-    """Returns the known lengths of a data set's rows by a tokenizer with so many tokens per character of Bengali, and
-    where they are from. Raises ValueError where nothing is known."""
-    known = find_corpus(dataset)
-    lengths, source, template = (
-        spread_lengths(known["quantiles"], known["rows"]),
-        known["source"],
-        known.get("template", 0),
-    )
-    if "tokens_per_character" not in known:
-        return lengths, f"{source}, the same for every tokenizer"
-    known_rate = known["tokens_per_character"]
-    share = tokens_per_character / known_rate
-    scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    return scaled, f"{source}; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
 
 
 def find_absence(name: str) -> str:

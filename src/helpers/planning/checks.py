@@ -129,6 +129,8 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
     loads = bool(LOADING_STAGES & {*stages})
     if loads:
         models.append(base)
+    if "tune" in stages and isinstance(bases := settings["tune"]["space"].get("base_model"), list):
+        models += map(str, bases)
     if "export" in stages:
         export = settings["export"]
         merges = {"merged", "gguf"} & {*export["forms"]}

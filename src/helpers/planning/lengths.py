@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy
 import yaml
 
+from helpers.models.families import tokens_per_character
 from helpers.runs.damage import reading
 from helpers.runs.record import Run
 
@@ -37,10 +38,25 @@ def find_corpus(dataset: str) -> dict[str, Any]:
     return known
 
 
+def scale_lengths(dataset: str, rate: float) -> tuple[list[int], str]:
+    """Returns the known lengths of a data set's rows by a tokenizer with so many tokens per character of Bengali, and
+    where they are from; 0: by the tokenizer that they are known in. Raises ValueError where nothing is known."""
+    known = find_corpus(dataset)
+    lengths, source = spread_lengths(known["quantiles"], known["rows"]), known["source"]
+    known_rate, template = known.get("tokens_per_character", 0), known.get("template", 0)
+    if not known_rate:
+        return lengths, f"{source}, the same for every tokenizer"
+    if not rate or rate == known_rate:
+        return lengths, source
+    share = rate / known_rate
+    scaled = [round(template + max(0, length - template) * share) for length in lengths]
+    return scaled, f"{source}; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
+
+
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
     """Returns the tokens of every row of the data set, ascending, and where they are from: the run's own data, else
-    what is known about the data set. `data` are the settings of prepare_data. Raises ValueError when nothing is known,
-    and Refused for a damaged file.
+    what is known about the data set, for the tokenizer of a base model of a known name. `data` are the settings of
+    prepare_data. Raises ValueError when nothing is known, and Refused for a damaged file.
     """
     if run.has_metrics("prepare_data"):
         with reading(run / "data" / "metrics.json"):
@@ -48,8 +64,8 @@ def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
             if metrics["dataset"] == data["dataset"]:
                 lengths = spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"])
                 return lengths, str(run / "data" / "metrics.json")
-    known = find_corpus(data["dataset"])
-    return keep_lengths(spread_lengths(known["quantiles"], known["rows"]), data), known["source"]
+    lengths, source = scale_lengths(data["dataset"], tokens_per_character(data["base_model"]))
+    return keep_lengths(lengths, data), source
 
 
 def keep_lengths(lengths: list[int], data: dict[str, Any]) -> list[int]:

@@ -13,7 +13,8 @@ from helpers.reporting.decision import describe_check, judge_run
 from helpers.reporting.figures import draw_losses, draw_scores, save_figure
 from helpers.reporting.render import write_page
 from helpers.reporting.results import Results, read_results
-from helpers.reporting.tables import LABELS, build_facts, build_table, differing_settings, is_unjudged
+from helpers.reporting.tables import LABELS, SPECS, build_facts, build_table, differing_settings, is_unjudged
+from helpers.reporting.tokens import PER_TOKEN, common_rows, describe_tokens, share_tokens
 from helpers.reporting.words import Words
 from helpers.runs.record import RECORDS, Run
 
@@ -44,8 +45,9 @@ def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Pat
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are called {', '.join(twice)}.")
     results, words = [read_results(run) for run in runs], Words(language)
-    figures = {"several_scores": draw_scores(dict(zip(names, map(tuned_scores, results))), words)}
-    if logs := {result.run.name: result.log for result in results if result.log}:
+    figures = {"several_scores": draw_scores(dict(zip(names, shared_scores(results))), words)}
+    logs = {result.run.name: result.log for result in results if result.log}
+    if logs and share_tokens(results):  # a loss is per token
         figures["several_losses"] = draw_losses(logs, words)
     folder = target.parent / f"{target.stem}_figures"
     pictures = {name: save_figure(figure, folder, name) for name, figure in figures.items()}
@@ -61,6 +63,8 @@ def comparison_content(results: list[Results], folder: Path, words: Words) -> di
     settings = differing_settings(dict(zip(names, parameters)), ("run_name", "outputs"))
     trainings = [result.metrics.get("train", {}) for result in results]
     times = [training | {"time": words.duration(training.get("hours"))} for training in trainings]
+    trained = build_facts("trainings", dict(zip(names, times))) if all(trainings) else []
+    tokens = [] if share_tokens(results) else describe_tokens(results, words)
     pages = [(result.run.name, result.run / "report" / "index.html") for result in results]
     return {
         "names": names,
@@ -70,12 +74,13 @@ def comparison_content(results: list[Results], folder: Path, words: Words) -> di
             lead for name in ("bits_per_char", "chrf") if (lead := describe_best(name, names, scores, pairs, words))
         ],
         "pairs": pairs,
+        "tokens": tokens,
         "tables": {
             "verdicts": verdict_rows(results, words),
             "settings": sorted(settings, key=lambda row: row["setting"]),
             "scores": run_score_rows(names, scores, pairs),
             "differences": difference_rows(names, pairs),
-            "training": build_facts("trainings", dict(zip(names, times))) if all(trainings) else [],
+            "training": [row for row in trained if not tokens or row["what"] not in SPECS["per token"]],
         },
     }
 
@@ -99,14 +104,16 @@ def tuned_scores(result: Results) -> Scores:
 
 
 def shared_scores(results: list[Results]) -> list[Scores]:
-    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ, and without the
-    share of unsafe replies where the versions of the rubric do."""
+    """Returns each run's `tuned_scores`, without similarity of meaning where the runs' encoders differ, without the
+    share of unsafe replies where the versions of the rubric do, and without PER_TOKEN where their tokens do."""
     scores, evaluated = [tuned_scores(result) for result in results], [run.metrics["evaluate"] for run in results]
     differ: tuple[str, ...] = ()
     if len({metrics.get("meaning", {}).get("encoder") for metrics in evaluated}) > 1:
         differ += ("similarity_",)
     if len({metrics.get("rubric_version") for metrics in evaluated}) > 1:
         differ += ("unsafe",)
+    if not share_tokens(results):
+        differ += PER_TOKEN
     return [{name: score for name, score in own.items() if not name.startswith(differ)} for own in scores]
 
 
@@ -120,26 +127,18 @@ def tuned_sums(result: Results, ids: list[str]) -> dict[str, numpy.ndarray]:
     return score_sums([rows[row_id] for row_id in ids if row_id in rows], likelihoods)
 
 
-def common_rows(results: list[Results]) -> list[str]:
-    """Returns the ids of the test rows that every run has answered, with the same reference."""
-    references = [dict.fromkeys(run.row_scores) | {row["id"]: row["reference"] for row in run.tuned} for run in results]
-    shared = set.intersection(*(set(texts.items()) for texts in references))
-    return [row_id for row_id, text in references[0].items() if (row_id, text) in shared]
-
-
 def paired_differences(results: list[Results], draws: int = 1000) -> tuple[int, Pairs]:
     """Returns the number of common test rows, and {(run, other): scores of other − run} over them, paired.
 
-    The intervals are corrected for the number of other runs (Bonferroni). Perplexity and token accuracy are left out
-    where the runs' tokens differ.
+    The intervals are corrected for the number of other runs (Bonferroni). PER_TOKEN are left out where the runs' tokens
+    differ.
     """
     ids = common_rows(results)
     if len(ids) < 2:
         return len(ids), {}
     sums = [tuned_sums(result, ids) for result in results]
-    tokens = [run["perplexity"][:, 1] for run in sums if "perplexity" in run]
-    if any((counts != tokens[0]).any() for counts in tokens):
-        sums = [{n: v for n, v in run.items() if n not in ("perplexity", "token_accuracy")} for run in sums]
+    if not share_tokens(results):
+        sums = [{name: values for name, values in run.items() if name not in PER_TOKEN} for run in sums]
     level = 100 - 5 / (len(results) - 1)
     groups = [results[0].row_scores[row].get("group") or row for row in ids]
     return len(ids), {

@@ -125,7 +125,7 @@ def draw_search(trials: list[dict], best: dict, words: Words = ENGLISH) -> "Figu
     `trials` are the rows of tune/trials.csv, `best` the content of tune/best.json. A cross ends a candidate that was
     eliminated, a dot one that reached the last rung; the best is blue.
     """
-    names = sorted({name for row in trials for name in row if name.startswith("loss at rung ")})
+    names = sorted({name for row in trials for name in row if " at rung " in name})
     figure, (curves, bars) = create_axes(1, 2, figsize=(9, 3.5), width_ratios=[3, 2])
     for row in trials:
         points = [(rung, float(row[name])) for rung, name in enumerate(names, 1) if row.get(name) not in (None, "")]
@@ -135,7 +135,8 @@ def draw_search(trials: list[dict], best: dict, words: Words = ENGLISH) -> "Figu
             curves.plot(*zip(*points), color=line, linewidth=width, zorder=2 + is_best)
             curves.plot(*points[-1], "o" if row["status"] == "finished" else "x", color=end, zorder=2 + is_best)
     curves.set_xticks(range(1, len(names) + 1))
-    curves.set(xlabel=words.say("plot.rung"), ylabel=words.say("plot.validation_loss"))
+    measure = "validation_bits" if "bits_per_char" in best else "validation_loss"
+    curves.set(xlabel=words.say("plot.rung"), ylabel=words.say(f"plot.{measure}"))
     shares = best["importance"] or {}
     bars.barh([name.rpartition(".")[2] for name in shares], list(shares.values()), color=BLUE)
     bars.set(xlabel=words.say("plot.shares"), xlim=(0, 1))

@@ -10,7 +10,7 @@ from helpers.reporting.estimates import describe_estimates, estimate_facts, plan
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.preference import pair_results, preference_content, preference_facts
 from helpers.reporting.render import write_page
-from helpers.reporting.results import Results, read_results
+from helpers.reporting.results import Results, is_measure, read_results
 from helpers.reporting.shapes import TokenFacts
 from helpers.reporting.summary import describe_fixed, describe_worst, is_at_floor, summarise_run, unsafe_shares
 from helpers.reporting.words import Words
@@ -201,8 +201,8 @@ def has_gpu(results: Results) -> bool:
 
 
 def search_rows(trials: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Returns tune/trials.csv as rows of text, its losses to four digits."""
-    losses = [name for name in (trials[0] if trials else []) if "loss" in name or name == "perplexity"]
+    """Returns tune/trials.csv as rows of text, what was judged to four digits."""
+    losses = [name for name in (trials[0] if trials else []) if is_measure(name)]
     return [row | {name: f"{float(row[name]):.4f}" if row[name] else "–" for name in losses} for row in trials]
 
 

@@ -262,8 +262,13 @@ def _read_trials(path: Path) -> list[dict[str, str]]:
         rows = _read_table(path)
         for row in rows:
             shapes.Trial.model_validate(row)
-            _ = [float(value) for name, value in row.items() if value and ("loss" in name or name == "perplexity")]
+            _ = [float(value) for name, value in row.items() if value and is_measure(name)]
         return rows
+
+
+def is_measure(name: str) -> bool:
+    """Returns whether a column of tune/trials.csv is what candidates were judged by, at a rung or in the end."""
+    return " at rung " in name or name in ("val_loss", "bits_per_char", "perplexity")
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:

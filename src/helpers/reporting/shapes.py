@@ -173,6 +173,7 @@ class EvaluationFacts(Comparison, extra="allow", frozen=True):
     decoding: str = ""
     max_new_tokens: int = 0
     seed: int = 0
+    tokenizer: str = ""
     topics: list[GroupFacts] = []
     lengths: list[GroupFacts] = []
     prompts: PromptFacts = PromptFacts()

@@ -3,7 +3,7 @@
 import itertools
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ NOT_SEARCHABLE = {  # why: train settings that no candidate may choose
     "the budget decides it": "num_train_epochs sft.max_steps",
     "the rungs decide it": "sft.save_strategy sft.save_steps sft.save_total_limit sft.eval_strategy sft.eval_steps "
     "sft.logging_steps sft.load_best_model_at_end sft.early_stopping_patience",
-    "losses would not compare": "base_model eval_rows",
+    "losses would not compare": "eval_rows",
     "it is the run's": "run_name outputs session",
 }
 RUNG_SFT = {"logging_steps": 1, "eval_strategy": "no", "save_strategy": "no"}  # rungs alone evaluate and save
@@ -81,28 +81,37 @@ def rung_steps(budget_steps: int, eta: int, rungs: int) -> tuple[int, ...]:
     return tuple(max(1, round(budget_steps / eta ** (rungs - 1 - rung))) for rung in range(rungs))
 
 
-def make_candidates(
-    base: dict[str, Any], points: list[Point], lengths: Sequence[int], budget_steps: int, eta: int, rungs: int
-) -> list[Candidate]:
-    """Returns the candidates at these points, all for the same tokens: those of `budget_steps` steps of `base`.
+def tokens_per_step(config: TrainingConfig, lengths: Sequence[int]) -> float:
+    """Returns the tokens of an optimizer step, the mean over an epoch of rows of these lengths."""
+    epoch = config.model_copy(update={"num_train_epochs": 1.0, "sft": {**config.sft, "max_steps": -1}})
+    return sum(lengths) / len(schedule_steps(lengths, epoch, config.num_gpus or 1)[0])
 
-    `lengths` are the training rows' tokens. A candidate whose settings do not go together is `refused`. Raises
+
+def make_candidates(
+    base: dict[str, Any],
+    points: list[Point],
+    cost: Callable[[TrainingConfig], float],
+    budget_steps: int,
+    eta: int,
+    rungs: int,
+    kept: Sequence[int] = (),
+) -> list[Candidate]:
+    """Returns the candidates at these points, all for the same budget: what `budget_steps` steps of `base` cost.
+
+    `cost` gives that of a step, in tokens or hours; `kept` are the candidates' steps where they are decided already, 0:
+    not. A candidate whose settings do not go together, or whose base model cannot be read, is `refused`. Raises
     ValueError for a budget of too few steps.
     """
-
-    def tokens_per_step(config: TrainingConfig) -> float:
-        epoch = config.model_copy(update={"num_train_epochs": 1.0, "sft": {**config.sft, "max_steps": -1}})
-        return sum(lengths) / len(schedule_steps(lengths, epoch, config.num_gpus or 1)[0])
-
-    budget = budget_steps * tokens_per_step(configure_training(candidate_parameters(base, {})))
+    budget = budget_steps * cost(configure_training(candidate_parameters(base, {})))
     candidates = []
     for number, point in enumerate(points):
         try:
             config = configure_training(candidate_parameters(base, point))
-        except ValueError as error:
+            steps = max(1, round(budget / cost(config)))
+            steps = (kept[number] if kept else 0) or steps
+        except (ValueError, OSError) as error:
             candidates.append(Candidate(number, point, refused=str(error)))
             continue
-        steps = max(1, round(budget / tokens_per_step(config)))
         warmup = config.sft["warmup_steps"]
         share = warmup if warmup < 1 else warmup / budget_steps  # steps of `base`, as a share: the same tokens for all
         sft = {**config.sft, **RUNG_SFT, "max_steps": steps, "warmup_steps": min(0.5, share)}

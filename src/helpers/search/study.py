@@ -11,7 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,16 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from pydantic import BaseModel
 
+from helpers.models.embedded import locate_base_model
+from helpers.models.loading import load_tokenizer, tokenizer_digest
+from helpers.planning.config import TrainingConfig
 from helpers.planning.lengths import spread_lengths
 from helpers.platforms.errors import describe_error
 from helpers.runs.damage import reading
 from helpers.runs.record import Run
 from helpers.runs.settings import check_settings
-from helpers.search.candidates import Candidate, Point, draw_points, make_candidates
+from helpers.search.base_models import ModelRows, count_rows, seconds_per_step
+from helpers.search.candidates import Candidate, Point, draw_points, make_candidates, tokens_per_step
 
 SILENT_SECONDS = 600.0  # without a heartbeat, after which a process on another machine counts as gone
 
@@ -44,6 +49,20 @@ class Search:
     session: dict[str, Any]
     study: optuna.Study
     owner: str  # this machine and the run's folder on it; "" for a study in the run's folder, which no other one has
+    models: dict[str, ModelRows] = field(default_factory=dict)  # of a search over base models, by name
+
+    @property
+    def measure(self) -> str:
+        """What candidates are judged by: a loss per token compares between models of one tokenizer alone."""
+        return "bits per character" if self.models else "loss"
+
+    def lengths_for(self, config: TrainingConfig) -> list[int]:
+        """Returns the tokens of the training rows by a configuration's base model, ascending."""
+        return self.models[config.base_model].lengths if self.models else self.lengths
+
+    def judged(self, config: TrainingConfig, loss: float) -> float:
+        """Returns a validation loss, in nats per token, as `measure` has it."""
+        return loss * self.models[config.base_model].bits_per_nat if self.models else loss
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
         """Returns the study's trials in these states, all without any, as the storage has them now."""
@@ -68,8 +87,8 @@ class TrialNotes(BaseModel):
 def open_search(run: Run) -> Search:
     """Opens a run's search, as the stage's parameters in run.json describe it; two that open it do so in turn.
 
-    Raises ValueError for a run without a search, an impossible space or budget, and a storage of another search or one
-    that cannot be opened, Refused for a damaged file.
+    Raises ValueError for a run without a search, an impossible space or budget, and a storage of another search or of
+    another tokenizer or one that cannot be opened, Refused for a damaged file, and as `load_tokenizer` does.
     """
     record = run.record()
     if "tune" not in record.stages:
@@ -85,7 +104,16 @@ def open_search(run: Run) -> Search:
         base["embedded_model"] = data["embedded_model"]
         lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     points = draw_points(settings["space"], settings["trials"], seed)
-    candidates = make_candidates(base, points, lengths, settings["budget_steps"], eta, rungs)
+    models: dict[str, ModelRows] = {}
+
+    def step_hours(config: TrainingConfig) -> float:
+        if config.base_model not in models:
+            models[config.base_model] = count_rows(run, config)
+        return seconds_per_step(run, config, models[config.base_model].lengths) / 3600
+
+    cost = step_hours if "base_model" in settings["space"] else partial(tokens_per_step, lengths=lengths)
+    make = partial(make_candidates, base, points, cost, settings["budget_steps"], eta, rungs)
+    candidates = make()
     search = {"candidates": points, "eta": eta, "rungs": rungs, "seed": seed}
     (run / "tune").mkdir(parents=True, exist_ok=True)
     with FileLock(run / "tune" / ".turn.lock"):
@@ -99,8 +127,27 @@ def open_search(run: Run) -> Search:
             study.set_user_attr("search", search)
         elif study.user_attrs["search"] != search:
             raise ValueError(f"the storage of study {run.name} holds another search: take another run_name or storage.")
+        if models:  # by the speed of the machine that began: another one's, or a calibration, changes no budget
+            if "steps" not in study.user_attrs:
+                study.set_user_attr("steps", [own.config.sft["max_steps"] if own.config else 0 for own in candidates])
+            candidates = make(kept=study.user_attrs["steps"])
+        else:
+            check_tokenizer(study, run, base["base_model"])
     owner = f"{socket.gethostname()}:{run}" if storage else ""
-    return Search(run, candidates, lengths, eta, rungs, settings["session"], study, owner)
+    return Search(run, candidates, lengths, eta, rungs, settings["session"], study, owner, models)
+
+
+def check_tokenizer(study: optuna.Study, run: Run, base_model: str) -> None:
+    """Raises ValueError for a study whose losses per token are by another tokenizer than this base model's."""
+    digest = tokenizer_digest(load_tokenizer(locate_base_model(base_model, run)))
+    if "tokenizer" not in study.user_attrs:
+        study.set_user_attr("tokenizer", digest)
+    elif study.user_attrs["tokenizer"] != digest:
+        raise ValueError(
+            f"the study {run.name} has losses per token of a base model whose tokenizer is not that of {base_model!r}: "
+            f"they do not compare. Take another run_name or storage, or search base_model too, which is judged by bits "
+            f"per character."
+        )
 
 
 def open_study(run: Run, storage: str, eta: int) -> optuna.Study:

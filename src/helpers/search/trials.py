@@ -95,8 +95,8 @@ def train_candidate(search: Search, trial: Trial, candidate: Candidate, run: Run
     if candidate.config is None:
         raise ValueError(candidate.refused)
     session = {"session": {**search.session, "mirror": ""}, "part_of": "../../.."}
-    losses = dict(search.trials()[trial.number].intermediate_values)  # {η to the power of the rung: loss}
-    on_rung = partial(judge_candidate, search, trial, candidate.rungs, losses)
+    losses = dict(search.trials()[trial.number].intermediate_values)  # {η to the power of the rung: search.measure}
+    on_rung = partial(judge_candidate, search, trial, candidate, losses)
     step = candidate.rungs[0]
     while step:
         loss = losses.get(search.eta ** candidate.rungs.index(step), checkpoint_loss(run, step))
@@ -110,19 +110,21 @@ def train_candidate(search: Search, trial: Trial, candidate: Candidate, run: Run
 
 
 def judge_candidate(
-    search: Search, trial: Trial, rungs: tuple[int, ...], losses: dict[int, float], step: int, loss: float
+    search: Search, trial: Trial, candidate: Candidate, losses: dict[int, float], step: int, loss: float
 ) -> int | None:
     """Reports the loss at a rung; returns the next rung's step, 0 at the last, None for an eliminated candidate.
 
     The pruner, and so `losses`, counts a rung as η to its power, whatever the candidate's steps. Raises
     FloatingPointError for a loss that is not finite.
     """
+    rungs = candidate.rungs
     rung = rungs.index(step)
     if search.eta**rung not in losses:
         if not math.isfinite(loss):
             raise FloatingPointError(f"the validation loss at step {step} is not finite.")
-        trial.report(loss, step=search.eta**rung)
-        losses[search.eta**rung] = loss
+        assert candidate.config, "a refused candidate is not trained"
+        losses[search.eta**rung] = search.judged(candidate.config, loss)
+        trial.report(losses[search.eta**rung], step=search.eta**rung)
     if step == rungs[-1]:
         return 0
     decision = f"goes_on_{rung}"  # kept, since the pruner answers once

@@ -61,7 +61,9 @@ def apply_search_settings(run: Run, parameters: dict[str, Any]) -> dict[str, Any
         group, _, key = name.rpartition(".")
         (parameters[group] if group else parameters)[key] = value
     settings = ", ".join(f"{name} {value}" for name, value in best["settings"].items())
-    print(f"from the search: {settings} (candidate {best['candidate']}, validation loss {best['val_loss']:.4f})")
+    by_bits = "bits_per_char" in best
+    judged = f"{best['bits_per_char']:.4f} bits per character" if by_bits else f"validation loss {best['val_loss']:.4f}"
+    print(f"from the search: {settings} (candidate {best['candidate']}, {judged})")
     return parameters
 
 

@@ -51,6 +51,12 @@ class TrainingInputs:
         return step_of(self.checkpoint) if self.checkpoint else 0
 
 
+def pick_validation_rows(config: TrainingConfig, rows: list[dict]) -> list[dict]:
+    """Returns the validation rows that a training is validated on: all, or config.eval_rows of them by its seed."""
+    by_seed = sorted(rows, key=lambda row: shuffle_key(config.seed, row["id"])) if config.eval_rows else rows
+    return by_seed[: config.eval_rows or None]
+
+
 def read_inputs(run: Run) -> TrainingInputs:
     """Reads train/config.json, the data rows, and the newest valid checkpoint's manifest and progress.
 
@@ -61,8 +67,7 @@ def read_inputs(run: Run) -> TrainingInputs:
     if (promise := config.promise) and promise.train_rows < len(rows["train"]):
         by_seed = sorted(rows["train"], key=lambda row: shuffle_key(config.seed, row["id"]))
         rows["train"] = by_seed[: promise.train_rows]
-    if config.eval_rows:
-        rows["val"] = sorted(rows["val"], key=lambda row: shuffle_key(config.seed, row["id"]))[: config.eval_rows]
+    rows["val"] = pick_validation_rows(config, rows["val"])
     return find_progress(run, config, rows, [*DATA.values()])
 
 
