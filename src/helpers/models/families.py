@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import describe_error
+from helpers.runs.files import load_yaml
 
 Shape = dict[str, Any]  # of a model, as in its own config.json
 
@@ -27,8 +26,7 @@ class Family:
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
 
 
-_FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
+FAMILIES = {name: Family(**family) for name, family in load_yaml(Path(__file__).with_suffix(".yaml")).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
 ESTIMATED = {
