@@ -77,7 +77,7 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["peft", "unsloth"])
-def test_the_suite_runs_and_resumes_for_a_family(family, folder, backend, suite, tmp_path):
+def test_the_suite_resumes_bit_for_bit_for_a_family(family, folder, backend, suite, tmp_path):
     """From the data to the page, a GGUF file included where LLAMA_CPP names a checkout of llama.cpp.
 
     The training is then killed after its second step of four, as far as the run's files tell, and resumes.
@@ -123,14 +123,3 @@ def end_in_gguf(file, checkout):
     fields = GGUFReader(file).fields
     tokens, end = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.eos_token_id"].contents()
     return tokens[end]
-
-
-@pytest.mark.slow
-def test_a_family_resumes_bit_for_bit(folder, make, stop_at):
-    settings = {"base_model": str(folder), **SETTINGS}
-    whole, parts = make("whole", **settings), make("parts", **settings)
-    run_training(whole)
-    stop_at(2)
-    assert run_training(parts)["status"] == "paused"
-    assert run_training(parts)["status"] == "finished"
-    assert adapter_difference(whole, parts) == 0
