@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from adapters import adapter_difference
 from model_families import FAMILIES, save_family
 
 from helpers.inference.generate import generate_replies
+from helpers.inference.loaded_model import LoadedModel
+from helpers.inference.turns import open_turn, write_reply
 from helpers.models.chat import end_ids
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_for_inference, load_tokenizer
@@ -39,10 +42,17 @@ def folder(family, embedded_rows, tmp_path_factory):
     return save_family(FAMILIES[family], texts, tmp_path_factory.mktemp("family") / "model")
 
 
-@pytest.fixture
-def trained(make, folder, embedded_rows):
+@pytest.fixture(scope="module")
+def trained(make_in, folder, embedded_rows, tmp_path_factory):
     """Returns a run of a few steps and what it measured."""
-    run = make("own", base_model=str(folder), learning_rate=0.02, num_train_epochs=2.0, **SETTINGS)
+    run = make_in(
+        tmp_path_factory.mktemp("trained"),
+        "own",
+        base_model=str(folder),
+        learning_rate=0.005,
+        num_train_epochs=2.0,
+        **SETTINGS,
+    )
     write_jsonl(run / "data/test.jsonl", embedded_rows[50:56])
     return run, run_training(run)
 
@@ -73,6 +83,23 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
     assert end in (ends if isinstance(ends, list) else [ends])
     merged = load_tokenizer(str(run / "merged"))
     assert (end_ids(merged)[0], merged.chat_template) == (end, tokenizer.chat_template)
+
+
+def test_the_chat_page_stops_at_the_familys_end(family, trained):
+    model = LoadedModel(trained[0])
+    letter = model.tokenizer("ক", add_special_tokens=False)["input_ids"][-1]
+    end, written = model.tokenizer.convert_tokens_to_ids(FAMILIES[family].end), []
+
+    def write(module, inputs, logits):
+        written.append(None)
+        forced = torch.zeros_like(logits)
+        forced[..., end if len(written) % 4 == 0 else letter] = 1e4
+        return forced
+
+    model.network.get_output_embeddings().register_forward_hook(write)
+    opened = open_turn([], "মন খারাপ।", "tuned", "bn", True)
+    *_, shown = write_reply(model, opened, max_new_tokens=12, temperature=0.0)
+    assert (shown[-1].content.replace(" ", ""), shown[-1].writing, len(written)) == ("ককক", False, 4)
 
 
 @pytest.mark.slow
