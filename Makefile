@@ -14,8 +14,10 @@ install_lock = $(UV) --require-hashes --build-constraints $(1) -r $(1) \
 # settings lead to. For the small CPU build on Linux: make TORCH_INDEX=https://download.pytorch.org/whl/cpu …
 TORCH := torch==2.13.0
 TORCH_INDEX ?=
-# Compiled once and in one process, also where Python is told to write no bytecode; else each process of a run does it.
-compile = PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(1)" >.venv/import.log 2>&1 || { cat .venv/import.log; exit 1; }
+# Compiled in one process before several need it, also where the environment tells Python to write no bytecode: else
+# every process of a run and of the tests does it.
+export PYTHONDONTWRITEBYTECODE :=
+compile = $(BIN)/python -c "import $(1)" >.venv/import.log 2>&1 || { cat .venv/import.log; exit 1; }
 STACK := matplotlib.pyplot, pandas, unsloth, trl, datasets, evaluate, optuna, papermill, nbconvert, jupytext, ipykernel
 STACK_DEV := gradio, openai, pytest_cov
 

@@ -7,10 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from helpers.platforms.errors import Refused
-from helpers.runs.files import expand_home
+from helpers.runs.files import expand_home, load_yaml
 
 if TYPE_CHECKING:
     from helpers.runs.record import Run
@@ -74,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser, options: dict[str, dict]) -> No
 
 def build_parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands."""
-    words = yaml.safe_load(WORDS.read_text(encoding="utf-8"))
+    words = load_yaml(WORDS)
     style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     listing = "\n".join(f"  {name:13}{command['help']}" for name, command in words["commands"].items())
     parser = argparse.ArgumentParser(

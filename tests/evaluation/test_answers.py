@@ -35,7 +35,9 @@ OTHER = {"base": "tuned", "tuned": "base"}
 
 def evaluation_settings(demo, **changes):
     parameters = demo.run.stage("evaluate").parameters
-    return EvaluationSettings(**parameters | {"max_new_tokens": 16, "max_prompts": 6, "batch_size": 4} | changes)
+    return EvaluationSettings(
+        **parameters | {"max_new_tokens": 16, "max_prompts": 6, "max_probes": 2, "batch_size": 4} | changes
+    )
 
 
 def copy_run(demo, folder):

@@ -28,7 +28,7 @@ def flagship(*sets):
 def run(tmp_path, monkeypatch):
     """Returns a run whose data are prepared, at the beginning of a session."""
     monkeypatch.setenv(SESSION_START, str(boot_clock()))
-    data = {"train": 20000, "val": 1000, "test": 1000, "tokens": {"quantiles": QUANTILES}}
+    data = {"train": 4000, "val": 200, "test": 200, "tokens": {"quantiles": QUANTILES}}
     run = Run(tmp_path / "outputs" / "mine")
     write_json(run / "run.json", {"run_name": "mine", "id": "mine", "stages": {}})
     write_json(run / "data" / "metrics.json", data)
@@ -120,7 +120,7 @@ def test_a_gpu_that_torch_cannot_use_changes_no_plan(run, monkeypatch, capsys):
 
 
 def test_a_promise_of_hours_is_kept_by_the_measured_speed(run, monkeypatch):
-    promised = flagship("train.session.total_hours=8")
+    promised = flagship("train.session.total_hours=2.5")
     by_constants, _ = plan_run(run, promised)
     fake_measuring(monkeypatch, times=1.5)
     config, plan = plan_session(run, promised)

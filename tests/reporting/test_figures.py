@@ -8,6 +8,11 @@ from helpers.reporting.report import write_report
 from helpers.runs.record import Session
 
 
+@pytest.fixture
+def draw_once():
+    """Draws every picture anew: here that is what is tested."""
+
+
 def test_the_plots_of_a_page_come_out_the_same_again(run):
     names = ("training_loss", "eval_results", "sessions")
     write_report(run, 6)

@@ -1,9 +1,19 @@
 """Models of other families are trained, answer with their adapter, and are merged: as tiny random models on a CPU."""
 
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
+import torch
+from adapters import adapter_difference
 from model_families import FAMILIES, save_family
 
 from helpers.inference.generate import generate_replies
+from helpers.inference.loaded_model import LoadedModel
+from helpers.inference.turns import open_turn, write_reply
 from helpers.models.chat import end_ids
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_for_inference, load_tokenizer
@@ -15,7 +25,7 @@ from helpers.training.loop import run_training
 QUICK = ("Qwen 3", "Gemma 2")  # the others take as long again each
 SETTINGS = {"sft": {"optim": "adamw_torch", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}}
 STAGES = "prepare_data,train,evaluate,infer,export,report"
-SUITE = ("--preset", "demo", "--tiny", "--run-name", "own", "--stages", STAGES)
+SUITE = ("--preset", "demo", "--tiny", "--run-name", "own")
 
 
 @pytest.fixture(
@@ -32,10 +42,17 @@ def folder(family, embedded_rows, tmp_path_factory):
     return save_family(FAMILIES[family], texts, tmp_path_factory.mktemp("family") / "model")
 
 
-@pytest.fixture
-def trained(make, folder, embedded_rows):
+@pytest.fixture(scope="module")
+def trained(make_in, folder, embedded_rows, tmp_path_factory):
     """Returns a run of a few steps and what it measured."""
-    run = make("own", base_model=str(folder), learning_rate=0.02, num_train_epochs=2.0, **SETTINGS)
+    run = make_in(
+        tmp_path_factory.mktemp("trained"),
+        "own",
+        base_model=str(folder),
+        learning_rate=0.005,
+        num_train_epochs=2.0,
+        **SETTINGS,
+    )
     write_jsonl(run / "data/test.jsonl", embedded_rows[50:56])
     return run, run_training(run)
 
@@ -68,26 +85,68 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
     assert (end_ids(merged)[0], merged.chat_template) == (end, tokenizer.chat_template)
 
 
+def test_the_chat_page_stops_at_the_familys_end(family, trained):
+    model = LoadedModel(trained[0])
+    letter = model.tokenizer("ক", add_special_tokens=False)["input_ids"][-1]
+    end, written = model.tokenizer.convert_tokens_to_ids(FAMILIES[family].end), []
+
+    def write(module, inputs, logits):
+        written.append(None)
+        forced = torch.zeros_like(logits)
+        forced[..., end if len(written) % 4 == 0 else letter] = 1e4
+        return forced
+
+    model.network.get_output_embeddings().register_forward_hook(write)
+    opened = open_turn([], "মন খারাপ।", "tuned", "bn", True)
+    *_, shown = write_reply(model, opened, max_new_tokens=12, temperature=0.0)
+    assert (shown[-1].content.replace(" ", ""), shown[-1].writing, len(written)) == ("ককক", False, 4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["peft", "unsloth"])
-def test_the_suite_runs_for_a_family(folder, backend, suite, tmp_path):
-    sets = ["--set", f"shared.base_model={folder}", f"train.backend={backend}"]
-    done = suite(*SUITE, "--outputs", tmp_path, *sets)
+def test_the_suite_resumes_bit_for_bit_for_a_family(family, folder, backend, suite, tmp_path):
+    """From the data to the page, a GGUF file included where LLAMA_CPP names a checkout of llama.cpp.
+
+    The training is then killed after its second step of four, as far as the run's files tell, and resumes.
+    """
+    checkout = os.environ.get("LLAMA_CPP", "")
+    sets = {
+        "shared.base_model": folder,
+        "train.backend": backend,
+        "train.sft.save_strategy": "steps",
+        "train.sft.save_steps": 2,
+        "export.forms": json.dumps(["adapter", "merged", *["gguf"] * bool(checkout)]),
+        "export.gguf_types": json.dumps(["f16"]),
+        "export.llama_cpp": checkout,
+    }
+    command = [*SUITE, "--outputs", tmp_path, "--set", *(f"{name}={value}" for name, value in sets.items())]
+    done = suite(*command, "--stages", STAGES)
     assert done.returncode == 0, done.output
     run = Run(tmp_path / "own")
     assert run.metrics("train")["optimizer_steps"] == 4
+    assert run.metrics("train")["backend"] == backend
     assert run.metrics("evaluate")["n"] == 6
     assert (run / "report/index.html").is_file()
+    assert (run / "export/merged/config.json").is_file()
+    if checkout:
+        assert end_in_gguf(run / "export/gguf/own-f16.gguf", checkout) == FAMILIES[family].end
+
+    whole = Run(shutil.copytree(run.folder, tmp_path / "whole"))
+    for name in ("adapter", "checkpoints/checkpoint-4"):
+        shutil.rmtree(run / "train" / name)
+    (run / "train/metrics.json").unlink()
+    run.note_stage("train", status="running")
+    again = suite(*command, "--stages", "train")
+    assert again.returncode == 0, again.output
+    assert "resuming from checkpoint-2" in (run / "notebooks/02_train.ipynb").read_text("utf-8")
+    assert adapter_difference(whole, run) == 0
 
 
-@pytest.mark.slow
-def test_a_family_resumes_bit_for_bit(folder, make, stop_at):
-    from adapters import adapter_difference
+def end_in_gguf(file, checkout):
+    """Returns the token at which llama.cpp ends a reply, from a GGUF file's own fields."""
+    sys.path.insert(0, str(Path(checkout) / "gguf-py"))
+    from gguf import GGUFReader
 
-    settings = {"base_model": str(folder), **SETTINGS}
-    whole, parts = make("whole", **settings), make("parts", **settings)
-    run_training(whole)
-    stop_at(2)
-    assert run_training(parts)["status"] == "paused"
-    assert run_training(parts)["status"] == "finished"
-    assert adapter_difference(whole, parts) == 0
+    fields = GGUFReader(file).fields
+    tokens, end = fields["tokenizer.ggml.tokens"].contents(), fields["tokenizer.ggml.eos_token_id"].contents()
+    return tokens[end]

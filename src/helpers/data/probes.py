@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
+from helpers.runs.files import load_yaml
 
 LANGUAGES = ("bn", "en")
 CHOICES = ("knowledge", "reasoning")
@@ -36,8 +36,7 @@ class Instruction(NamedTuple):
 @cache
 def read_probes() -> dict[str, list[dict[str, Any]]]:
     """Returns probes.yaml: {kind: items}."""
-    quick = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a second less, where libyaml is there
-    return yaml.load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"), quick)
+    return load_yaml(Path(__file__).with_suffix(".yaml"))
 
 
 def select_items(kind: str, most: int) -> list[dict[str, Any]]:

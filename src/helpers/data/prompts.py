@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import yaml
+from helpers.runs.files import load_yaml
 
 # Prompts by category, and the turns of one conversation
-PROMPTS: dict = yaml.safe_load(Path(__file__).with_name("prompts.yaml").read_text(encoding="utf-8"))
+PROMPTS: dict = load_yaml(Path(__file__).with_name("prompts.yaml"))
 FIVE = ("loneliness", "career", "exam", "family", "stress")  # the categories of ref-c-bengali-8b-qlora's five prompts
 
 

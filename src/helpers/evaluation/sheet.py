@@ -7,14 +7,12 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from helpers.data.sampling import shuffle_key
 from helpers.language.bengali import latin_digits, split_words
 from helpers.language.hotlines import HELPLINES
-from helpers.runs.files import write_csv, write_text
+from helpers.runs.files import load_yaml, write_csv, write_text
 
-QUESTIONS: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("raters.yaml").read_text(encoding="utf-8"))
+QUESTIONS: dict[str, Any] = load_yaml(Path(__file__).with_name("raters.yaml"))
 SCALES: dict[str, list[str]] = QUESTIONS["scales"]
 FONT = Path(__file__).parents[1] / "reporting" / "fonts" / "NotoSansBengali-Regular.ttf"  # as on the other pages
 SHEET_TEMPLATE = Path(__file__).with_name("sheet.html")
@@ -128,7 +126,7 @@ def write_sheet(folder: Path, pairs: list[dict[str, str]], seed: int) -> SheetLa
     import jinja2
     import pandas
 
-    layout, words = lay_out_sheet(pairs, seed), yaml.safe_load(SHEET_WORDS.read_text(encoding="utf-8"))
+    layout, words = lay_out_sheet(pairs, seed), load_yaml(SHEET_WORDS)
     write_csv(folder / "human_eval.csv", pandas.DataFrame(layout.pairs))
     page = jinja2.Environment(autoescape=True).from_string(SHEET_TEMPLATE.read_text(encoding="utf-8"))
     html = page.render(

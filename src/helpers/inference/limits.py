@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from helpers.runs.files import load_yaml
 
-WORDS: dict[str, dict[str, Any]] = yaml.safe_load(
-    Path(__file__).with_name("chat_page.yaml").read_text(encoding="utf-8")
-)
+WORDS: dict[str, dict[str, Any]] = load_yaml(Path(__file__).with_name("chat_page.yaml"))
 BENGALI_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 
 MESSAGE_CHARACTERS = 8000  # more never fit a prompt of LoadedModel

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import regex
-import yaml
 
 from helpers.language.bengali import normalise, split_words
 from helpers.language.folding import fold, skeleton
+from helpers.runs.files import load_yaml
 
 # Of a message's words in Latin letters, how many of `english marks` in crisis_words.yaml make it English
 _ENGLISH_SHARE = 0.2
@@ -24,7 +24,7 @@ _WORD = regex.compile(r"[\p{L}\p{M}]+")
 @cache
 def read_yaml(name: str) -> dict[str, Any]:
     """Returns a YAML file of this folder."""
-    return yaml.safe_load(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+    return load_yaml(Path(__file__).with_name(name))
 
 
 @cache

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import regex
-import yaml
 
 from helpers.language.bengali import latin_digits, normalise
+from helpers.runs.files import load_yaml
 
 # Each line's country, name, hours (these three also in English), number and source
-HELPLINES: list[dict[str, str]] = yaml.safe_load(Path(__file__).with_name("helplines.yaml").read_text(encoding="utf-8"))
+HELPLINES: list[dict[str, str]] = load_yaml(Path(__file__).with_name("helplines.yaml"))
 
 _WRITTEN = [number for line in HELPLINES for number in (line["number"], line.get("also", ""))]
 HELPLINE_NUMBERS = {regex.sub(r"\D", "", latin_digits(number)) for number in _WRITTEN} - {""}  # as digits 0 to 9
@@ -26,7 +26,7 @@ FOREIGN_NUMBERS = ["911", "988", "211", "741741"]
 COMMON_NUMBER = "211"  # as often a room or a page: a telephone's only where the words next to it say to dial it
 FOREIGN_TOLL_FREE = ["2738255", "7842433", "7997233", "6564673", "6624357", "4224453", "7862929", "4887386", "5658860"]
 
-_WORDS: dict[str, list[str]] = yaml.safe_load(Path(__file__).with_name("numbers.yaml").read_text(encoding="utf-8"))
+_WORDS: dict[str, list[str]] = load_yaml(Path(__file__).with_name("numbers.yaml"))
 _INVISIBLE = regex.compile(r"[\p{Cf}\ufe0f\u20e3*_`\"'“”‘’«»]")  # joiners, marks of a keycap, of quotation, of Markdown
 _DASH = regex.compile(r"[\p{Pd}\u2212~]")
 _DIGIT = regex.compile(r"\d")  # of any script

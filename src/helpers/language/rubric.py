@@ -8,15 +8,15 @@ from functools import cache
 from pathlib import Path
 
 import regex
-import yaml
 
 from helpers.language.bengali import split_words
 from helpers.language.encouragement import encourages_self_harm, without_quotes
 from helpers.language.hotlines import foreign_crisis_number, names_helpline
+from helpers.runs.files import load_yaml
 
 LENGTH = (10, 100)  # words
 # Stems, endings, lexicons, question, safety
-RULES: dict = yaml.safe_load(Path(__file__).with_name("rubric.yaml").read_text(encoding="utf-8"))
+RULES: dict = load_yaml(Path(__file__).with_name("rubric.yaml"))
 VERSION: int = RULES["version"]
 CRISIS = "crisis"  # the category whose prompts need a referral
 

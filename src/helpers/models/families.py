@@ -7,10 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import describe_error
+from helpers.runs.files import load_yaml
 
 Shape = dict[str, Any]  # of a model, as in its own config.json
 
@@ -37,8 +36,7 @@ class Family:
     tokens_per_character: float = 0.0  # of the embedded corpus, by the models that `pattern` finds; 0: not known
 
 
-_FAMILIES_YAML = Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
-FAMILIES = {name: Family(**family) for name, family in yaml.safe_load(_FAMILIES_YAML).items()}
+FAMILIES = {name: Family(**family) for name, family in load_yaml(Path(__file__).with_suffix(".yaml")).items()}
 LLAMA_3 = FAMILIES["llama-3"]
 SHAPES = LLAMA_3.shapes
 OVERFLOWS = {kind: Overflow(**each) for family in FAMILIES.values() for kind, each in family.overflows.items()}

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.models.families import count_parameters, model_shape, name_16bit, ungated_twin
 from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
 from helpers.planning.memory import GIB, T4_GIB, weight_bytes
@@ -21,13 +19,14 @@ from helpers.platforms.machine import Gpu, attached_folders, gpu_gib, list_gpus,
 from helpers.platforms.secrets import export_secrets
 from helpers.runs import record
 from helpers.runs.checkpoints import begun_processes
+from helpers.runs.files import load_yaml
 from helpers.runs.mirror import hold_run
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE
 from helpers.runs.settings import Settings, read_parameters
 from helpers.runs.stages import STAGES
 
-CLICKS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+CLICKS: dict[str, dict[str, str]] = load_yaml(Path(__file__).with_suffix(".yaml"))
 LOADING_STAGES = {"tune", "train", "prefer", "evaluate", "infer"}  # they compute with the base model
 CPU_PARAMETERS = 200e6  # with more, an epoch of the published corpus takes a CPU of 100 GFLOP/s over a day
 

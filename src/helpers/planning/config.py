@@ -3,13 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel
 
-from helpers.runs.files import read_json
+from helpers.runs.files import load_yaml, read_json
 from helpers.runs.record import Run
 
-RULES: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("training.yaml").read_text(encoding="utf-8"))
+RULES: dict[str, Any] = load_yaml(Path(__file__).with_name("training.yaml"))
 
 
 class Promise(BaseModel, frozen=True):

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
-import yaml
 
 from helpers.models.families import tokens_per_character
 from helpers.runs.damage import reading
+from helpers.runs.files import load_yaml
 from helpers.runs.record import Run
 
-CORPORA = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text(encoding="utf-8"))
+CORPORA = load_yaml(Path(__file__).with_name("corpora.yaml"))
 
 
 class PlannedRows(NamedTuple):

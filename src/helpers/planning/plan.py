@@ -7,8 +7,6 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.models.batching import padded_tokens
 from helpers.models.families import check_bits, count_parameters, model_shape
 from helpers.planning.batches import (
@@ -28,6 +26,7 @@ from helpers.planning.promise import describe_promise, keep_promise, promised_ro
 from helpers.planning.speed import seconds_of
 from helpers.platforms.machine import gpu_gib as gpu_memory
 from helpers.platforms.machine import gpu_names
+from helpers.runs.files import load_yaml
 from helpers.runs.record import Run
 from helpers.runs.session import SESSION_HOURS
 from helpers.runs.settings import Settings, default_settings
@@ -181,7 +180,7 @@ def describe_hours(hours: float) -> str:
 
 def plan_table(plan: Plan) -> dict[str, str]:
     """Returns a plan as lines to show: {what: how much}, with the words of plan.yaml."""
-    texts = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+    texts = load_yaml(Path(__file__).with_suffix(".yaml"))
     gib = plan.peak_memory_gib
     peak = f"{gib:.2f} GiB (estimated)" if gib else "not estimated: the embedded model"
     times = {name: describe_hours(hours) for name, hours in plan.hours.items()}

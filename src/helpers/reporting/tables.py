@@ -8,16 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from helpers.evaluation.comparison import Comparison, Score
 from helpers.evaluation.metrics import PRIMARY
 from helpers.evaluation.resampling import NORMAL_95, SIGNIFICANT
+from helpers.runs.files import load_yaml
 
 if TYPE_CHECKING:
     from pandas.io.formats.style import Styler
 
-SPECS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+SPECS = load_yaml(Path(__file__).with_suffix(".yaml"))
 
 LABELS: dict[str, tuple[str, int]] = {score: (label, digits) for score, (label, digits) in SPECS["labels"].items()}
 

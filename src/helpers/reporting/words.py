@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from helpers.reporting.tables import LABELS
+from helpers.runs.files import load_yaml
 
 LANGUAGES = ("en", "bn")
 
@@ -56,7 +55,7 @@ def read_texts(language: str) -> dict[str, dict[str, str]]:
     """Returns {section: {key: text}} of a language. Raises ValueError for one that is not there."""
     if language not in LANGUAGES:
         raise ValueError(f"page_language is {language!r}: expected one of {', '.join(LANGUAGES)}.")
-    return yaml.safe_load((Path(__file__).parent / f"words_{language}.yaml").read_text(encoding="utf-8"))
+    return load_yaml(Path(__file__).parent / f"words_{language}.yaml")
 
 
 @dataclass

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def utc_now() -> str:
     """Returns the time as ISO 8601 in UTC, to the second."""
@@ -56,6 +58,11 @@ def read_json(path: Path, mend: str = MEND_JSON) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, nested without end
         raise ValueError(f"{path} is not valid JSON ({error}). {mend}") from error
+
+
+def load_yaml(path: Path) -> Any:
+    """Reads one of the suite's own YAML files; with libyaml, where it is there, in a tenth of the time."""
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def take_separator_line(text: str) -> tuple[str, str]:

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from helpers.platforms.errors import Refused
 from helpers.platforms.scrub import holds_secret, is_secret_field
+from helpers.runs.files import load_yaml
 
-RANGES: dict[str, dict[str, dict]] = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+RANGES: dict[str, dict[str, dict]] = load_yaml(Path(__file__).with_suffix(".yaml"))
 LARGEST = 2**53  # from which on JSON's readers round whole numbers
 STORE = "put it into the environment, or into Kaggle's or Colab's Secrets"
 
