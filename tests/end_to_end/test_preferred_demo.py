@@ -1,4 +1,4 @@
-"""Planted preferences on the demo, from a file to the page: what can be learnt is, and chance is not."""
+"""Planted preferences on the demo, from a file to the page: what can be seen in them is trained, and chance is not."""
 
 import json
 import random
