@@ -169,7 +169,7 @@ def test_the_page_loads_nothing_from_elsewhere(chat, address):
 
 
 @pytest.mark.browser
-def test_the_helplines_do_not_wait_for_another_reply(chat, address, browser):
+def test_the_helplines_do_not_wait_for_another_reply(chat, address, browser, model):
     other = browser.new_page()
     other.goto(address)
     other.wait_for_selector("#message textarea")
@@ -178,7 +178,8 @@ def test_the_helplines_do_not_wait_for_another_reply(chat, address, browser):
     began = time.monotonic()
     send(chat, CRISIS)
     wait_until(chat, lambda: replies(chat) and "১৪৪১৬" in replies(chat)[0])
-    assert time.monotonic() - began < 3, "the helplines waited for another person's reply"
+    is_written = model.lock.locked()  # the other reply, which on a slow machine shows more than the seconds do
+    assert is_written or time.monotonic() - began < 3, "the helplines waited for another person's reply"
     assert "৯৯৯" in replies(chat)[0]
     assert "কম্পিউটার প্রোগ্রাম" in replies(chat)[0]
     other.click("#stop")
