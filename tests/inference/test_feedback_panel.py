@@ -12,7 +12,10 @@ from helpers.inference.chat_page import ChatPage
 from helpers.inference.feedback_panel import FeedbackPanel
 from helpers.inference.limits import MESSAGE_CHARACTERS, WORDS, RateLimit
 from helpers.inference.turns import Entry
+from helpers.preference.sources import read_sources
 from helpers.runs.feedback import FeedbackStore
+from helpers.runs.files import write_json, write_jsonl
+from helpers.runs.record import Run
 
 CALLER = SimpleNamespace(client=SimpleNamespace(host="192.0.2.1"))
 TALK = [Entry("user", "মন খারাপ।"), Entry("assistant", "শুনছি।", "reply", "base")]
@@ -31,7 +34,7 @@ class OneReply:
 
 @pytest.fixture
 def store(tmp_path):
-    return FeedbackStore(tmp_path / "chat.db", keep_days=90)
+    return FeedbackStore(tmp_path / "experiments.db", keep_days=90)
 
 
 @pytest.fixture
@@ -217,12 +220,21 @@ def address(store):
     page.blocks.close()
 
 
+@pytest.fixture
+def demo_run(tmp_path):
+    """Returns a trained run beside the database."""
+    run = Run(tmp_path / "demo")
+    write_json(run / "train/config.json", {"base_model": "embedded"})
+    write_jsonl(run / "data/train.jsonl", [{"messages": [{"role": "user", "content": "ভালো?"}]}])
+    return run
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize(
     ("language", "light", "width"),
     [("bn", "light", 390), pytest.param("en", "dark", 1280, marks=pytest.mark.slow)],
 )
-def test_what_a_person_gives_can_be_deleted(browser, address, store, language, light, width):
+def test_what_a_person_gives_can_be_deleted(browser, address, store, demo_run, language, light, width):
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=light)
     page, errors = context.new_page(), []
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
@@ -246,6 +258,8 @@ def test_what_a_person_gives_can_be_deleted(browser, address, store, language, l
     page.wait_for_selector("#rewritten textarea", state="hidden")
     (row,) = store.rows()
     assert (row["rewritten"], row["liked"]) == ("কী হয়েছে, বলবেন?", False)
+    (preference,) = read_sources(demo_run, ["thumbs"]).items  # what the next training by preferences reads
+    assert (preference.chosen, preference.rejected) == ("কী হয়েছে, বলবেন?", "শুনছি।")
     page.click("#given > button")
     page.wait_for_selector("#code textarea")
     assert page.input_value("#code textarea") == row["person"]
@@ -257,6 +271,8 @@ def test_what_a_person_gives_can_be_deleted(browser, address, store, language, l
     page.click("#delete")
     page.wait_for_function("document.querySelector('#code textarea').value === ''")
     assert store.rows() == []
+    with pytest.raises(ValueError, match="holds none"):
+        read_sources(demo_run, ["thumbs"])
     assert errors == []
     context.close()
 

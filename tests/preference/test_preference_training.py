@@ -13,7 +13,7 @@ from two_machines import train_on_two_machines
 
 from helpers.planning.config import TrainingConfig
 from helpers.preference.config import configure_preference
-from helpers.preference.examples import REFERENCES, encode_examples, encode_reply, sequences_of
+from helpers.preference.examples import REFERENCES, encode_examples, encode_reply, sequences_of, split_pairs
 from helpers.preference.loop import load_preference, read_inputs
 from helpers.runs.files import file_sha256, read_json, write_json, write_jsonl
 from helpers.runs.record import Run
@@ -208,6 +208,13 @@ def test_a_reply_to_another_prompt_is_of_another_group(tokenizer, preferences, p
         assert reply != other
         [partner] = [each for each in examples if each["completion_ids"] == other]
         assert partner["group"] != example["group"]
+
+
+def test_a_reply_that_is_better_and_worse_is_no_single_one(preferences):
+    best, middle = preferences("dpo", 2)
+    middle = {**middle, "prompt": best["prompt"], "chosen": best["rejected"], "rejected": "না।"}
+    singles = split_pairs([best, middle, as_single(best, True)])
+    assert [(row["completion"], row["label"]) for row in singles] == [(best["chosen"], True), ("না।", False)]
 
 
 def test_the_base_model_and_adapter_are_those_of_the_tuned_run(prefer, preferences, tuned):

@@ -34,16 +34,18 @@ def encode_pair(tokenizer: Tokenizer, row: dict[str, Any]) -> Example:
 
 
 def split_pairs(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns rows in which every pair has become two single replies, one liked and one not."""
-    singles = []
+    """Returns rows in which every pair has become two single replies, one liked and one not.
+
+    A reply that is better than one and worse than another is both: it is left out.
+    """
+    singles: dict[tuple[str, str, bool], dict[str, Any]] = {}
     for row in rows:
-        if "chosen" not in row:
-            singles.append(row)
-            continue
         kept = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
-        for side, label in (("chosen", True), ("rejected", False)):
-            singles.append({**kept, "id": f"{row['id']} {side}", "completion": row[side], "label": label})
-    return singles
+        sides = [("chosen", True), ("rejected", False)] if "chosen" in row else [("completion", row["label"])]
+        for side, label in sides:
+            single = {**kept, "id": f"{row['id']} {side}", "completion": row[side], "label": label}
+            singles.setdefault((str(row["prompt"]), row[side], label), single)
+    return [single for (prompt, reply, label), single in singles.items() if (prompt, reply, not label) not in singles]
 
 
 def encode_singles(tokenizer: Tokenizer, rows: list[dict[str, Any]], seed: int) -> list[Example]:
