@@ -81,7 +81,7 @@ def test_the_second_runner_is_refused_at_once(run, start):
     began = time.monotonic()
     with pytest.raises(Refused):
         run.lock(runner=True)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
 
 
 def test_the_second_runner_changes_nothing(run, start, capsys):
