@@ -27,6 +27,7 @@ class OneReply:
     """A model that always says the same."""
 
     config, system, run = {"base_model": "embedded"}, [], SimpleNamespace(name="demo")
+    sides = ("tuned", "base")
 
     def stream(self, turns, side, **decoding):
         yield "শুনছি।"
