@@ -69,8 +69,8 @@ class PreferenceTraining(StepTraining):
         """Returns what a micro-batch adds to its step's loss: see `StepTraining.loss_share`."""
         rows = self.data_collator([self.steps.train_set[row] for row in batch])
         rows = {name: tensor.to(self.args.device) for name, tensor in rows.items()}
-        with self.metrics_of_this_rank():
-            loss: Any = self.compute_loss(model, rows)
+        with self.metrics_of_this_rank():  # the model itself: gradients are summed by `all_reduce_gradients`
+            loss: Any = self.compute_loss(self.accelerator.unwrap_model(model), rows)
         return loss * (len(batch) / targets)
 
     @contextlib.contextmanager
