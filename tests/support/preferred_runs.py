@@ -17,6 +17,8 @@ FACTS = {
     "method": "dpo",
     "used_test_ids": [],
     "sources": {"ratings": {"read": 30, "kept": 24, "dropped": 6}},
+    "train": 18,
+    "val": 6,
     "held_out": {"n": 8, "accuracy": {"value": 0.625, "low": 0.375, "high": 0.875}},
 }
 

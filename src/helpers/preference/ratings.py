@@ -27,7 +27,9 @@ def read_rated_pairs(run: Run) -> tuple[list[Preference], list[Dropped], dict[st
     read, judged = {side: _read_lines(folder / f"{side}.jsonl") for side in SIDES}, _read_lines(folder / "judge.jsonl")
     nothing, seed = Ratings([], [], [], []), run.metrics("evaluate")["seed"]
     if read["preferred"]:
-        earlier, newer = (own or nothing for own in read_both_ratings(folder, *read.values(), seed))
+        earlier, newer = (
+            own or nothing for own in read_both_ratings(folder, read["base"], read["tuned"], read["preferred"], seed)
+        )
         sheets = {SIDES[:2]: (earlier, []), SIDES[1:]: (newer, judged)}
     else:
         sheets = {SIDES[:2]: (read_run_ratings(folder, read["base"], read["tuned"], seed) or nothing, judged)}

@@ -163,7 +163,7 @@ class PreferFacts(Facts):
 
     method: str = ""
     used_test_ids: list[str] = []
-    val: dict[str, Any] = {}
+    held_out: dict[str, Any] = {}
 
 
 class EvaluationFacts(Comparison, extra="allow", frozen=True):
