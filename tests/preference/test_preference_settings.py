@@ -5,6 +5,7 @@ from preferences import ask
 
 from helpers.platforms.errors import Refused
 from helpers.preference.config import configure_preference
+from helpers.preference.prepare import prepare_preferences
 from helpers.preflight import check_stages
 from helpers.runs.files import read_json, write_csv, write_json, write_jsonl
 from helpers.runs.settings import default_settings, resolve_settings
@@ -113,3 +114,12 @@ def test_a_bare_no_is_the_word_no_here_too(configure):
 def test_early_stopping_names_the_settings_of_this_stage(configure):
     with pytest.raises(ValueError, match=r"prefer\.trl\.early_stopping_patience needs prefer\.trl\.load_best_model"):
         configure(PAIRS, {"early_stopping_patience": 2})
+
+
+def test_what_was_deleted_leaves_the_copy_too(run, pairs, tmp_path):
+    write_json(run / "train/config.json", {"base_model": "embedded", "backend": "peft"})
+    write_jsonl(run / "prefer/pairs.jsonl", pairs)
+    write_jsonl(tmp_path / "left.jsonl", pairs[:3])
+    with pytest.raises(ValueError, match="about 3 different prompts"):
+        prepare_preferences(run, [str(tmp_path / "left.jsonl")], 0.2, 1)
+    assert not (run / "prefer/pairs.jsonl").exists()
