@@ -8,6 +8,7 @@ import pytest
 from preferences import COLD, WARM, ask, give_thumb
 
 from helpers.preference.gather import write_preferences
+from helpers.reporting.shapes import PreferFacts
 
 
 def test_a_pair_becomes_a_row(gather, pairs):
@@ -130,3 +131,8 @@ def test_few_preferences_are_told_from_enough(gather, pairs):
 
 def test_nothing_leaves_the_evaluation_without_ratings(gather, pairs):
     assert gather(pairs).facts["used_test_ids"] == []
+
+
+def test_a_report_reads_the_counts_that_are_gathered(gather, pairs):
+    facts = gather(pairs).facts
+    PreferFacts.model_validate(facts | {"method": "dpo", "held_out": {"n": facts["val"]}})

@@ -163,7 +163,9 @@ class PreferFacts(Facts):
 
     method: str = ""
     used_test_ids: list[str] = []
-    val: dict[str, Any] = {}
+    train: int = 0
+    val: int = 0
+    held_out: dict[str, Any] = {}
 
 
 class EvaluationFacts(Comparison, extra="allow", frozen=True):
