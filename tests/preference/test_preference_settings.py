@@ -8,6 +8,7 @@ from helpers.preference.config import configure_preference
 from helpers.preference.prepare import prepare_preferences
 from helpers.preflight import check_stages
 from helpers.runs.files import read_json, write_csv, write_json, write_jsonl
+from helpers.runs.record import start_stage
 from helpers.runs.settings import default_settings, resolve_settings
 
 PAIRS = [{"chosen": "a", "rejected": "b"}]
@@ -123,3 +124,34 @@ def test_what_was_deleted_leaves_the_copy_too(run, pairs, tmp_path):
     with pytest.raises(ValueError, match="about 3 different prompts"):
         prepare_preferences(run, [str(tmp_path / "left.jsonl")], 0.2, 1)
     assert not (run / "prefer/pairs.jsonl").exists()
+
+
+def begin(run, file):
+    """Begins the stage prefer of a run by the preferences of a file, as its notebook does, and returns its record."""
+    cell = {**default_settings("prefer"), "outputs": str(run.outputs), "run_name": run.name, "dataset": [str(file)]}
+    start_stage("prefer", {**cell, "__annotations__": dict.fromkeys(cell)})
+    run.unlock()
+    return run.stage("prefer")
+
+
+@pytest.fixture
+def trained(run):
+    """Returns the run with all that the stage prefer reads, as if it had finished its training."""
+    (run / "train/adapter").mkdir()
+    (run / "train/adapter/adapter_model.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    for name in ("data/metrics.json", "train/metrics.json", "train/adapter/adapter_config.json"):
+        write_json(run / name, {})
+    return run
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_preferences_given_during_a_pause_run_it_again(trained, tmp_path, pairs, gone):
+    file = tmp_path / "own.jsonl"
+    write_jsonl(file, pairs[:10])
+    began = begin(trained, file).inputs
+    (trained / "prefer/checkpoints/checkpoint-1").mkdir(parents=True)
+    trained.note_stage("prefer", status="paused")
+    file.unlink() if gone else write_jsonl(file, pairs)
+    assert begin(trained, file).inputs == began
+    trained.note_stage("prefer", status="finished")
+    assert begin(trained, file).inputs != began
