@@ -47,7 +47,7 @@ set_up()
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
-dataset: list = ["thumbs"]  # "thumbs" of the chat page, "ratings" of the blind sheet, files .csv or .jsonl
+dataset: list = ["thumbs"]  # "thumbs" of the chat page, "ratings" of the blind sheet, .csv, .jsonl files
 val_share: float = 0.2  # of the preferences, held out
 num_gpus: int = 1  # one process each, 0: all
 max_tokens: int = 0  # of a micro-batch, pads included, 0: trl.per_device_train_batch_size rows
@@ -59,8 +59,8 @@ seed: int = 3407
 
 # %% [markdown]
 # ## What people prefer
-# From where, how many, and is it enough? Preferences pass the rules of the corpus. None is of a row that the model is
-# evaluated on, or says so: the rated rows then leave the comparison. What contradicts itself is dropped, by votes.
+# From where, how many, and is it enough? Preferences pass the rules of the corpus. None is about a row that the model
+# is evaluated on, except ratings, whose rows leave the comparison. Of contradictions the majority counts.
 
 # %%
 from helpers.planning.checks import start_stage

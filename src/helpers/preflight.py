@@ -11,6 +11,8 @@ from helpers.models.families import check_bits, count_parameters, model_shape
 from helpers.planning.config import configure_training
 from helpers.platforms.downloads import check_tokenizer_files, is_cached, is_hub_name
 from helpers.platforms.errors import Refused
+from helpers.runs.checkpoints import checkpoint_folders
+from helpers.runs.record import FORCED, Run
 from helpers.runs.settings import Settings
 from helpers.search.candidates import draw_points, rung_steps
 
@@ -86,14 +88,17 @@ def check_template(base: str) -> None:
 
 
 def check_preferences(preferences: dict[str, Any]) -> None:
-    """Checks the settings of prefer. Raises ValueError and FileNotFoundError."""
+    """Checks the settings of prefer, and reads its sources once, unless a training that keeps its own has begun: on
+    another machine they may be gone. Raises ValueError and FileNotFoundError."""
     from helpers.preference.config import check_settings
-    from helpers.preference.sources import NAMED, check_dataset
+    from helpers.preference.sources import check_dataset, check_sources
 
     check_dataset(preferences["dataset"])
     check_settings(preferences["trl"])
-    if missing := [name for name in preferences["dataset"] if name not in NAMED and not Path(name).is_file()]:
-        raise FileNotFoundError(f"prefer.dataset names {missing[0]!r}, which is not here: expected a file's path.")
+    run = Run.named(preferences["outputs"], preferences["run_name"])
+    begun = checkpoint_folders(run / "prefer" / "checkpoints")
+    if not begun or run.stage("prefer").status in ("finished", FORCED):
+        check_sources(run, preferences["dataset"])
 
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ import pytest
 from preferences import COLD, WARM, ask, give_thumb
 
 from helpers.preference.gather import write_preferences
+from helpers.reporting.shapes import PreferFacts
 
 
 def test_a_pair_becomes_a_row(gather, pairs):
@@ -124,8 +125,14 @@ def test_a_share_without_two_parts_is_refused(gather, pairs, share):
 
 def test_few_preferences_are_told_from_enough(gather, pairs):
     described = gather(pairs).describe()
-    assert "Few: 4 held-out prompts tell not even all of them right from chance. 465 more prompts" in described
+    assert "Few: on 4 held-out prompts not even an accuracy of 100% can be told from chance." in described
+    assert "485 prompts are needed, 97 of them held out: 465 are missing" in described
 
 
 def test_nothing_leaves_the_evaluation_without_ratings(gather, pairs):
     assert gather(pairs).facts["used_test_ids"] == []
+
+
+def test_a_report_reads_the_counts_that_are_gathered(gather, pairs):
+    facts = gather(pairs).facts
+    PreferFacts.model_validate(facts | {"method": "dpo", "held_out": {"n": facts["val"]}})

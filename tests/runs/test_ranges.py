@@ -99,6 +99,7 @@ def test_none_of_many_presets_is_an_uncaught_error(tmp_path_factory, content):
 def test_a_range_is_that_of_a_setting(stage):
     stages = STAGES if stage == "every stage" else [stage]
     fields = {"train": {f"{name}.{field}" for name in ("sft", "lora") for field in library_fields(name)}}
+    fields["prefer"] = {f"trl.{field}" for field in library_fields("trl")}
     fields["evaluate"] = {f"gates.{field}" for field in FURTHER_FIELDS["gates"]}
     known = {name for each in stages for name in parameters_cell(each)} | fields.get(stage, set())
     known |= {

@@ -15,6 +15,8 @@ SIDES = ("base", "tuned", "preferred")
 FACTS = {
     "status": "finished",
     "method": "dpo",
+    "train": 24,
+    "val": 8,
     "used_test_ids": [],
     "sources": {"ratings": {"read": 30, "kept": 24, "dropped": 6}},
     "train": 18,

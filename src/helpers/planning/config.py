@@ -69,16 +69,29 @@ def configure_training(parameters: dict[str, Any]) -> TrainingConfig:
     Each value is in its range: see helpers.runs.settings. Raises ValueError for a name in `sft` that belongs elsewhere,
     and for settings that contradict each other.
     """
-    if foreign := next((name for name in parameters["sft"] if name in RULES["owned_elsewhere"]), None):
-        raise ValueError(f"sft.{foreign} is decided by {RULES['owned_elsewhere'][foreign]}: set it there.")
-    sft = {**RULES["defaults"], **parameters["sft"]}
+    sft = complete_settings("sft", parameters["sft"], RULES["owned_elsewhere"])
     sft.pop("settings_from", None)  # applied by helpers.training.config
-    strategies = ("eval_strategy", "save_strategy", "logging_strategy")
-    sft |= {name: "no" for name in strategies if sft.get(name) is False}  # YAML reads a bare no as false
     given = {name: value for name, value in parameters.items() if name not in ("outputs", "run_name")}
     config = TrainingConfig.model_validate(given | {"sft": sft})
     check_config(config)
     return config
+
+
+def complete_settings(group: str, given: dict[str, Any], owned: dict[str, str]) -> dict[str, Any]:
+    """Returns settings of a library's trainer, `given` over the defaults; `group` is how the user names them.
+
+    Raises ValueError for a name of `owned`, which something else decides.
+    """
+    if foreign := next((name for name in given if name in owned), None):
+        decided, _, reason = owned[foreign].partition("nothing: ")
+        raise ValueError(
+            f"{group}.{foreign} cannot be set: {reason}. Remove it."
+            if reason
+            else f"{group}.{foreign} is decided by {decided}: set it there."
+        )
+    settings = {**RULES["defaults"], **given}
+    strategies = ("eval_strategy", "save_strategy", "logging_strategy")
+    return settings | {name: "no" for name in strategies if settings.get(name) is False}  # YAML reads a bare no so
 
 
 def fit_gpus(config: TrainingConfig, gpus: int, begun: int) -> tuple[TrainingConfig, str]:
@@ -111,8 +124,8 @@ def fit_gpus(config: TrainingConfig, gpus: int, begun: int) -> tuple[TrainingCon
 
 def check_config(config: TrainingConfig) -> None:
     """Raises ValueError for settings that contradict each other."""
-    sft = config.sft
+    sft, group = config.sft, "prefer.trl" if config.stage == "prefer" else "sft"
     if config.device_map and config.num_gpus != 1:
         raise ValueError(f"train.device_map splits one model over the GPUs: num_gpus is {config.num_gpus}, set 1.")
     if "early_stopping_patience" in sft and not sft.get("load_best_model_at_end"):
-        raise ValueError("sft.early_stopping_patience needs sft.load_best_model_at_end: true.")
+        raise ValueError(f"{group}.early_stopping_patience needs {group}.load_best_model_at_end: true.")

@@ -56,10 +56,11 @@ def describe_enough(power: dict[str, Any]) -> str:
     if not power["missing"]:
         return f"Enough for an effect worth having ({power['formula']}; {power['needed']:,} prompts)."
     shows = power["least_accuracy"]
-    shown = f"only {shows:.0%} or more" if shows else "not even all of them right"
+    shown = f"only an accuracy of {shows:.0%} or more" if shows else "not even an accuracy of 100%"
     return (
-        f"Few: {power['held_out']:,} held-out prompts tell {shown} from chance. {power['missing']:,} more prompts are "
-        f"missing of {power['needed']:,}, {power['needed_held_out']:,} of them held out ({power['formula']})."
+        f"Few: on {power['held_out']:,} held-out prompts {shown} can be told from chance. For an effect worth having "
+        f"{power['needed']:,} prompts are needed, {power['needed_held_out']:,} of them held out: {power['missing']:,} "
+        f"are missing ({power['formula']})."
     )
 
 

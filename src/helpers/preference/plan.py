@@ -71,7 +71,7 @@ def plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     return {
         "method": {"dpo": "DPO, by pairs", "kto": "KTO, by single replies"}[plan["method"]],
         "optimizer steps": f"{plan['optimizer_steps']:,}",
-        "effective batch": plan["batch"],
+        "per optimizer step": plan["batch"],
         "tokens per epoch": f"{plan['tokens_per_epoch']:,}",
         "peak memory per GPU": f"{peak:.2f} GiB (estimated)" if peak else "not estimated: the embedded model",
         "the reference": describe_hours(plan["hours"]["reference"]),

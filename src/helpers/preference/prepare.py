@@ -22,12 +22,12 @@ def prepare_preferences(
 
     Raises as `gather_preferences`, and ValueError where rows longer than the run's max_length leave a part without any.
     """
-    facts_file, begun = run / "prefer" / "gathered.json", checkpoint_folders(run / "prefer" / "checkpoints")
-    if begun and facts_file.is_file():
+    config, pairs_file, facts_file = run.training_config(), run / "prefer" / "pairs.jsonl", run / "prefer/gathered.json"
+    start_backend(config["backend"])  # before transformers, which reading preferences and the plan import
+    if checkpoint_folders(run / "prefer" / "checkpoints") and facts_file.is_file():
         print("The training continues with the preferences that it began with.")
-        return read_jsonl(run / "prefer" / "pairs.jsonl"), read_json(facts_file)
-    config = run.training_config()
-    start_backend(config["backend"])  # before transformers, which reading preferences may import
+        return read_jsonl(pairs_file), read_json(facts_file)
+    pairs_file.unlink(missing_ok=True)  # what was deleted since may not stay, also where too few are left
     gathered = gather_preferences(run, dataset, val_share, seed)
     tokenizer = load_tokenizer(locate_base_model(config["base_model"], run))
     gathered = drop_long(gathered, tokenizer, config["max_length"])

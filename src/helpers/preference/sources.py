@@ -40,6 +40,18 @@ def check_dataset(dataset: list[str]) -> None:
         raise ValueError(f"prefer.dataset names {twice[0]!r} twice: each vote would count twice. Name it once.")
 
 
+def check_sources(run: Run, dataset: list[str]) -> None:
+    """Reads every source, also of a run that has no rows yet, so that a later stage does not end there; raises as the
+    readers do."""
+    for name in dataset:
+        if name == "thumbs":
+            read_thumbs(run, [])
+        elif name == "ratings":
+            read_rated_pairs(run)
+        else:
+            read_file(name, [])
+
+
 def read_sources(run: Run, dataset: list[str]) -> Sources:
     """Reads every source. Raises FileNotFoundError for one that is not there, ValueError for one that cannot be read or
     holds nothing, and for a run of plain texts, which answer nobody."""

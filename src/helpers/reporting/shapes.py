@@ -163,6 +163,8 @@ class PreferFacts(Facts):
 
     method: str = ""
     used_test_ids: list[str] = []
+    train: int = 0
+    val: int = 0
     held_out: dict[str, Any] = {}
 
 

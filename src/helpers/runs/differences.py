@@ -46,6 +46,15 @@ def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
     return hashes
 
 
+def keep_sources(before: dict[str, str], now: dict[str, str], parameters: dict) -> dict[str, str]:
+    """Returns the inputs of a training by preferences that continues: its sources as they were when it began, so that
+    what people gave since makes it run again once it has finished."""
+    files = stage_inputs("prefer", parameters)
+    return {name: hashed for name, hashed in now.items() if name in files} | {
+        name: hashed for name, hashed in before.items() if name not in files
+    }
+
+
 def preference_hashes(folder: Path, dataset: list[str]) -> dict[str, str]:
     """Returns the SHA-256 of what people prefer, by source: thumbs, the ratings that came back, files."""
     hashes = {}

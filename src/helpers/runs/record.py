@@ -14,7 +14,7 @@ from typing import Any
 from helpers.platforms.environment import git_sha, package_versions
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import gpu_names, platform
-from helpers.runs.differences import input_hashes, settings_differences
+from helpers.runs.differences import input_hashes, keep_sources, settings_differences
 from helpers.runs.files import read_json, utc_now, write_json, write_text
 from helpers.runs.lock import Place, RunLock
 from helpers.runs.repair import checkpoint_run_id, left_by_a_run, rebuild_record
@@ -306,6 +306,9 @@ def _begin(run: Run, stage: str, parameters: dict[str, Any]) -> None:
     own = run / STAGES[stage][1]
     own.mkdir(parents=True, exist_ok=True)
     inputs, before = input_hashes(run.folder, stage, parameters), run.stage(stage)
+    begun = any((own / "checkpoints").glob("checkpoint-*")) and before.status not in ("finished", FORCED)
+    if stage == "prefer" and begun and before.inputs:
+        inputs = keep_sources(before.inputs, inputs, parameters)
     if before.inputs != inputs or settings_differences(stage, before.parameters, parameters):
         shutil.rmtree(own / "work", ignore_errors=True)  # half-done work of other inputs or settings
         # Of a finished stage, replaced by this run; a half-done one is refused by its checkpoints

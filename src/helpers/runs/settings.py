@@ -221,7 +221,9 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     fields = library_fields(name) if library else own
     path = ".".join([section, name, *key])
     if problem["type"] == "extra_forbidden":
-        kind = f"not a setting of {library[-1][2]}" if library else "not a setting"
+        own_folder = Path(library[-1][1]).parent if library else None  # without what the classes are derived from
+        classes = [cls for _, file, cls in library or [] if Path(file).parent == own_folder and cls[0] != "_"]
+        kind = f"not a setting of {' or '.join(classes)}" if library else "not a setting"
         return f"{path} is {kind}.{suggest_name(key[0], fields)}"
     if problem["type"] == "value_error":
         return f"{path} is {value!r}{problem.get('ctx', {})['error']}"
