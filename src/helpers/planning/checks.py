@@ -15,7 +15,7 @@ from helpers.planning.promise import describe_promise
 from helpers.platforms import probe
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused
-from helpers.platforms.machine import Gpu, attached_folders, gpu_gib, list_gpus, platform
+from helpers.platforms.machine import Gpu, attached_folders, count_gpus, gpu_gib, list_gpus, platform
 from helpers.platforms.secrets import export_secrets
 from helpers.runs import record
 from helpers.runs.checkpoints import begun_processes
@@ -197,7 +197,7 @@ def describe_gpu_problem(needs: Needs, facts: MachineFacts) -> str:
     """Returns why the GPUs here do not do, "" when they do or are not known."""
     count, torch = facts.gpu_count, facts.answers.get("torch", {})
     if count == 0 and facts.gpus:
-        names = ", ".join(gpu.name for gpu in facts.gpus)
+        names = count_gpus(gpu.name for gpu in facts.gpus)
         return f"torch {torch['version']} cannot use the GPUs here ({names}). {facts.click('torch')}."
     if count == 0:
         size = f"{count_base_parameters(needs.gpu_for) / 1e9:.1f} billion parameters"
