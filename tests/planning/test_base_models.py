@@ -142,10 +142,11 @@ def test_prepared_rows_are_counted_by_their_own_part(prepared, models, capsys):
     assert only["tokens_per_epoch"] == sum(count for count in counts if count <= longest)
 
 
-def test_damaged_prepared_rows_are_named(prepared, models, capsys):
-    (prepared / "data/val.jsonl").write_text('{"id": ', encoding="utf-8")
+@pytest.mark.parametrize(("file", "content"), [("val.jsonl", '{"id": '), ("metrics.json", "{}")])
+def test_damaged_prepared_data_are_named(prepared, models, capsys, file, content):
+    (prepared / "data" / file).write_text(content, encoding="utf-8")
     assert compare_prepared(prepared, models["Qwen 3"]) == REFUSED
-    assert f"{prepared / 'data/val.jsonl'}" in capsys.readouterr().err
+    assert str(prepared / "data" / file) in capsys.readouterr().err
 
 
 def test_of_a_name_that_is_none_no_licence_is_told(tmp_path, capsys):

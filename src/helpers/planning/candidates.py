@@ -99,18 +99,14 @@ def read_rows(data: dict[str, Any], run: Run) -> tuple[Rows, str]:
         with reading(run / "data" / "metrics.json"):
             is_own = run.metrics("prepare_data")["dataset"] == data["dataset"]
         if is_own:
-            return [row | {"part": part} for part in PARTS for row in read_part(run, part)], str(run / "data")
+            return [row | {"part": part} for part in PARTS for row in read_jsonl(run / f"data/{part}.jsonl")], str(
+                run / "data"
+            )
     here = data["dataset"] if data["dataset"] == "embedded" or Path(data["dataset"]).is_file() else ""
     table, source = load_table(here or "embedded", data["dataset_format"] if here else "auto")
     table = table.assign(id=[*map(str, range(len(table)))], group="")
     rows = [row for row in data_rows(table, data["system_prompt"], "") if "text" in row or answers_of(row)]
     return rows, f"{source.source}, before cleaning" if here else ""
-
-
-def read_part(run: Run, part: str) -> Rows:
-    """Returns the rows of a part of a run's prepared data. Raises Refused for a damaged file."""
-    with reading(run / f"data/{part}.jsonl"):
-        return read_jsonl(run / f"data/{part}.jsonl")
 
 
 def planned_parts(rows: Rows, lengths: list[int], max_length: int, source: str, seed: int) -> PlannedRows:
