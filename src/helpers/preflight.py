@@ -21,6 +21,7 @@ ELSEWHERE = re.compile(r"kaggle:[\w.-]+/[\w.-]+|hf:[\w.-]+(/[\w.-]+)?(:.+)?")  #
 
 def check_stages(stages: Iterable[str], settings: Settings) -> None:
     """Checks the settings of stages against each other. Raises Refused for the first that cannot work."""
+    stages = [*stages]
     checks = {"prepare_data": check_data, "tune": check_search, "train": check_training, "evaluate": check_evaluation}
     checks["prefer"] = check_preferences
     try:
@@ -29,6 +30,8 @@ def check_stages(stages: Iterable[str], settings: Settings) -> None:
                 checks[stage](settings[stage])
         if {"tune", "train"} & {*stages}:
             check_training(settings["train"])
+        if "tune" in stages:
+            check_searched_models(settings["tune"]["space"], settings["train"])
     except (ValueError, TypeError, FileNotFoundError) as error:
         raise Refused(str(error)) from error
 
@@ -72,6 +75,19 @@ def check_training(train: dict[str, Any]) -> None:
         check_bits(base, train["load_in_4bit"])
         check_tokenizer_files(base)
         check_template(base)
+
+
+def check_searched_models(space: dict[str, list], train: dict[str, Any]) -> None:
+    """Checks every base model of a search as 02_train's own. Raises ValueError and FileNotFoundError.
+
+    Where load_in_4bit is searched too, a candidate of both that do not go together is left to the search.
+    """
+    load_in_4bit = train["load_in_4bit"] or "load_in_4bit" in space
+    for base in space.get("base_model", []):
+        try:
+            check_training({**train, "base_model": base, "load_in_4bit": load_in_4bit})
+        except (ValueError, FileNotFoundError) as error:
+            raise ValueError(f"tune.space.base_model: {error}") from error
 
 
 def check_template(base: str) -> None:

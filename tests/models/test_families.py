@@ -43,7 +43,12 @@ def test_other_families_shapes_count_as_published(name, millions):
     )
 
 
-@pytest.mark.parametrize("name", ["Qwen/Qwen3-4B-AWQ", "Qwen/Qwen3-8B-FP8", "Qwen/Qwen3-Embedding-4B", "a/sarvam-1-v2"])
+OTHER_WEIGHTS = ["Qwen/Qwen3-4B-AWQ", "Qwen/Qwen3-8B-FP8", "Qwen/Qwen3-Embedding-4B", "a/sarvam-1-v2"]
+OTHER_WEIGHTS += ["hishab/titulm-llama-3.2-1b-v2.0", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "a/open_llama_3b"]
+OTHER_WEIGHTS += ["a/Meta-Llama-3.1-8B-Instruct-FP8"]
+
+
+@pytest.mark.parametrize("name", OTHER_WEIGHTS)
 def test_a_name_that_may_be_of_other_weights_is_not_known(name):
     assert tokens_per_character(name) == 0
     with pytest.raises(ValueError, match="is not known: HF_HUB_OFFLINE is set"):

@@ -125,7 +125,9 @@ def train(make, folder, monkeypatch, in_4bit=False, dtype="float16", **changes):
             built.model.forward = autocast()(built.model.forward)
         return built
 
-    monkeypatch.setattr(loop, "training_arguments", lambda run, config, _: real_arguments(run, config, "float32"))
+    monkeypatch.setattr(
+        loop, "training_arguments", lambda run, config, _, kind: real_arguments(run, config, "float32", kind)
+    )
     monkeypatch.setattr(loop, "build_trainer", build_trainer)
     sft = {"optim": "adamw_torch", "per_device_train_batch_size": 4, "gradient_accumulation_steps": 1}
     own = {"base_model": str(folder), "load_in_4bit": in_4bit, "learning_rate": 0.003, "sft": sft, **changes}

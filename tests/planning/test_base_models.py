@@ -18,7 +18,8 @@ from helpers.models.chat import encode_row, prepare_tokenizer
 from helpers.models.families import count_parameters, model_shape
 from helpers.planning.candidates import Candidate, describe_comparison
 from helpers.planning.lengths import CORPORA
-from helpers.runs.files import write_json
+from helpers.platforms.errors import REFUSED
+from helpers.runs.files import read_jsonl, write_json, write_jsonl
 from helpers.runs.settings import resolve_settings
 from helpers.runs.stages import EMBEDDED_CORPUS
 
@@ -113,6 +114,45 @@ def test_published_lengths_are_told_for_another_tokenizer(models, tmp_path, caps
     llama = 218 - known["template"]
     rows = ROWS * 0.8  # of the training part
     assert first["tokens_per_epoch"] == pytest.approx(rows * (known["template"] + 1.3 * llama * share), rel=0.2)
+
+
+@pytest.fixture
+def prepared(embedded_rows, tmp_path):
+    """Returns the folder of a run with prepared data: long rows to train on, shorter ones for the rest."""
+    rows = sorted(embedded_rows, key=lambda row: -len(str(row["messages"])))
+    for part, own in {"train": rows[:40], "val": rows[40:70], "test": rows[70:100]}.items():
+        write_jsonl(tmp_path / "run" / f"data/{part}.jsonl", own)
+    write_json(tmp_path / "run" / "data" / "metrics.json", {"dataset": "embedded"})
+    return tmp_path / "run"
+
+
+def compare_prepared(folder, model):
+    """Returns the exit code of `plan --base-model --json` for a run's prepared data."""
+    where = ["--outputs", str(folder.parent), "--run-name", folder.name]
+    where += ["--set", "prepare_data.dataset=embedded"]
+    return main(["plan", "--preset", "kaggle-t4x2", *where, "--base-model", str(model), "--json"])
+
+
+def test_prepared_rows_are_counted_by_their_own_part(prepared, models, capsys):
+    assert compare_prepared(prepared, models["Qwen 3"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)
+    tokenizer = prepare_tokenizer(AutoTokenizer.from_pretrained(models["Qwen 3"]))
+    counts = [len(encode_row(tokenizer, row)["input_ids"]) for row in read_jsonl(prepared / "data/train.jsonl")]
+    longest = resolve_settings("kaggle-t4x2", "x", "o", [], tiny=False)["prepare_data"]["max_length"]
+    assert only["tokens_per_epoch"] == sum(count for count in counts if count <= longest)
+
+
+@pytest.mark.parametrize(("file", "content"), [("val.jsonl", '{"id": '), ("metrics.json", "{}")])
+def test_damaged_prepared_data_are_named(prepared, models, capsys, file, content):
+    (prepared / "data" / file).write_text(content, encoding="utf-8")
+    assert compare_prepared(prepared, models["Qwen 3"]) == REFUSED
+    assert str(prepared / "data" / file) in capsys.readouterr().err
+
+
+def test_of_a_name_that_is_none_no_licence_is_told(tmp_path, capsys):
+    (only,) = json.loads(compare(capsys, tmp_path, "nothing", "--json").out)
+    assert (only["licence"], only["gated"]) == ("?", "?")
+    assert "neither a folder here nor a name of the Hub" in only["problem"]
 
 
 def test_a_model_of_the_hub_needs_no_weights(models, tmp_path):

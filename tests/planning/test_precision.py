@@ -165,3 +165,12 @@ def test_a_run_is_refused_before_it_starts(models, here, monkeypatch, tmp_path):
         checks.check_machine(["train"], settings[kind], Run(tmp_path / "r"))
     here(A100, A100)
     checks.check_machine(["train"], settings["gemma2"], Run(tmp_path / "r"))
+
+
+def test_a_search_with_it_is_refused_before_it_starts(models, here, monkeypatch, tmp_path):
+    monkeypatch.setattr(checks.probe, "run_probe", lambda questions: {})
+    here(T4, T4)
+    sets = [f"shared.base_model={models['llama']}", f"tune.space.base_model=[{models['llama']},{models['gemma2']}]"]
+    settings = resolve_settings("kaggle-t4x2", "r", str(tmp_path), sets, tiny=False)
+    with pytest.raises(Refused, match=REASON):
+        checks.check_machine(["tune"], settings, Run(tmp_path / "r"))

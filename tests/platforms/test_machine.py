@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from helpers.platforms.machine import pick_dtype
+from helpers.platforms.machine import count_gpus, pick_dtype
 
 
 @pytest.fixture
@@ -30,3 +30,9 @@ def test_bfloat16_below_compute_capability_8_is_refused(gpu):
     gpu(7, 5)
     with pytest.raises(ValueError, match="bfloat16 needs 8.0"):
         pick_dtype("bfloat16")
+
+
+def test_gpus_of_a_kind_are_counted():
+    assert count_gpus(["Tesla T4", "Tesla T4"]) == "2 × Tesla T4"
+    assert count_gpus(["Tesla T4", "NVIDIA A100"]) == "Tesla T4, NVIDIA A100"
+    assert count_gpus([]) == ""

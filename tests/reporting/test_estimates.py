@@ -8,7 +8,13 @@ import pytest
 from page_text import PageText, unknown_numbers
 
 from helpers.reporting import estimates
-from helpers.reporting.estimates import compare_estimates, describe_estimates, estimate_facts, plan_rows
+from helpers.reporting.estimates import (
+    compare_estimates,
+    describe_estimates,
+    describe_kept_promise,
+    estimate_facts,
+    plan_rows,
+)
 from helpers.reporting.report import write_report
 from helpers.reporting.words import LANGUAGES, Words
 from helpers.runs.files import read_json, write_json
@@ -239,3 +245,26 @@ def test_the_page_of_a_gpu_has_ratios_and_causes(run, language):
     )
     assert set(re.findall(r'<td[^>]* class="([^"]*)"[^>]*>[0-9০-৯]', table)) == {"n"}  # aligned as its column
     assert unknown_numbers(page, run.folder) == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("hours", "killed", "sentence"),
+    [(10.0, False, "kept"), (9.5, False, "broken"), (10.0, True, "unknown"), (9.5, True, "broken"), (0.0, False, "")],
+)
+def test_a_promise_of_hours_is_said_to_be_kept(hours, killed, sentence, language):
+    results = make_results({"train.plan.promise": {"hours": hours} if hours else None})
+    for facts in results.record.stages.values():
+        facts.status = "finished"
+    if killed:
+        results.sessions.append(Session(stage="train", started="2026-11-01T00:00:00+00:00", ended="unknown"))
+    words = Words(language)
+    expected = words.say(f"page.promise_{sentence}", time=words.duration(9.7 + 1 / 60)) if sentence else ""
+    assert describe_kept_promise(results, words) == expected
+
+
+def test_a_promise_is_not_judged_before_the_end():
+    results = make_results({"train.plan.promise": {"hours": 10.0}})
+    results.record.stages["train"].status = "finished"
+    results.record.stages["evaluate"].status = "paused"
+    assert describe_kept_promise(results, Words()) == ""

@@ -90,6 +90,12 @@ def test_the_page_says_why_tokens_are_not_compared(strangers, language, sentence
     assert not (strangers[0].outputs / "comparison_figures/several_losses.png").exists()
 
 
+def test_a_run_is_named_as_it_is_in_bengali_too(strangers):
+    assert main(["report", *map(str, strangers), "--language", "bn"]) == 0
+    page = PageText(strangers[0].outputs / "comparison.html")
+    assert "অন্যান্য" not in page.text, "the run called other was translated: give Words the runs' names"
+
+
 def test_the_page_says_how_long_the_limits_are(strangers):
     about = " ".join(content_of(strangers)["tokens"])
     lengths = dict(re.findall(r"(demo|other): 96 tokens, about ([\d,]+) characters", about))

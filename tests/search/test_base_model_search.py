@@ -11,10 +11,13 @@ from helpers.models.chat import count_tokens
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import load_base_model, load_tokenizer
 from helpers.planning.calibration import keep_calibration
-from helpers.planning.checks import find_needs
+from helpers.planning.checks import check_machine, find_needs
+from helpers.platforms.errors import Refused
+from helpers.preflight import check_stages
 from helpers.reporting.figures import draw_search
 from helpers.reporting.report import search_rows
 from helpers.runs.files import read_json, read_jsonl, write_json
+from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
 from helpers.search.base_models import count_rows
 from helpers.search.results import budget_hours, describe_search, estimate_search, write_results
@@ -120,6 +123,30 @@ def test_what_a_search_loads_is_asked_for_beforehand(tmp_path):
     sets = ['tune.space={"base_model": ["a/one", "b/two"]}']
     settings = resolve_settings("demo", "x", str(tmp_path), sets, tiny=False)
     assert {"model:a/one", "model:b/two"} <= set(find_needs(["tune"], settings).questions)
+
+
+@pytest.mark.parametrize(
+    ("space", "sentence"),
+    [
+        ('{"base_model": ["embedded", "unsloth/Qwen3-4B-bnb-4bit"]}', "are stored in 4 bits"),
+        ('{"base_model": ["embedded", "a/Qwen3-4B-bnb-4bit"], "learning_rate": [1.0e-4]}', "are stored in 4 bits"),
+        ('{"base_model": ["embedded", "b/Llama-3.2-1B"], "load_in_4bit": [true, false]}', ""),
+    ],
+)
+def test_a_base_model_in_other_bits_is_refused_at_once(space, sentence, tmp_path):
+    settings = resolve_settings("demo", "x", str(tmp_path), [f"tune.space={space}"], tiny=False)
+    if not sentence:
+        check_stages(["tune"], settings)
+        return
+    with pytest.raises(Refused, match=f"tune.space.base_model: .*{sentence}"):
+        check_stages(["tune"], settings)
+
+
+def test_a_misspelt_folder_is_refused_by_its_setting(tmp_path):
+    sets = ['tune.space={"base_model": ["embedded", "misspelt"]}']
+    settings = resolve_settings("demo", "x", str(tmp_path), sets, tiny=False)
+    with pytest.raises(Refused, match="tune.space.base_model 'misspelt' is not here: .* folder as tune.space.base_mod"):
+        check_machine(["tune"], settings, Run(tmp_path / "x"))
 
 
 def test_losses_of_another_tokenizer_are_refused(make_search, base, other):

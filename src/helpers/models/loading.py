@@ -13,7 +13,7 @@ from helpers.models.chat import Tokenizer, prepare_tokenizer
 from helpers.models.float32_activations import (
     check_unsloth,
     keep_activations_in_float32,
-    keeps_activations_in_float32,
+    overflows_float16,
 )
 from helpers.platforms.downloads import check_tokenizer_files, fetch_model
 from helpers.platforms.errors import describe_error
@@ -120,7 +120,7 @@ def load_for_inference(
     for name, folder in (further or {}).items():
         model.load_adapter(str(folder), adapter_name=name)
     model.eval()
-    if keeps_activations_in_float32(base):
+    if overflows_float16(base):
         return model  # its adapter in float32, as training computes with it
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -157,7 +157,7 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
 
 def _set_compute_dtype(model: Network, dtype: Any) -> None:
     """Makes 4-bit layers multiply in this dtype: those stored in 4 bits bring the dtype they were saved with, mostly
-    bfloat16, which a T4 only emulates."""
+    bfloat16, which a T4 only emulates. Unsloth's loader sets both by itself."""
     for module in model.modules():
         if state := getattr(getattr(module, "weight", None), "quant_state", None):
             module.compute_dtype = state.dtype = dtype

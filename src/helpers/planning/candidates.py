@@ -1,6 +1,7 @@
 """Base models side by side: what each one costs on the rows that a run is for. Needs their tokenizers and config.json,
 no weights."""
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +17,15 @@ from helpers.models.embedded import locate_base_model
 from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import MachineFacts, describe_download_problem
-from helpers.planning.lengths import keep_lengths, scale_lengths
-from helpers.planning.plan import plan_preset
+from helpers.planning.lengths import PlannedRows, keep_lengths, scale_lengths
+from helpers.planning.plan import plan_preset, split_lengths
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import platform
 from helpers.platforms.probe import ask_model, can_connect
 from helpers.platforms.scrub import scrub
 from helpers.platforms.secrets import export_secrets
+from helpers.runs.damage import reading
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, resolve_settings
@@ -44,7 +46,7 @@ LEGEND = (
     "GiB: the peak per GPU. Tokens per word: of what people and assistant write; per epoch: with the chat template. "
     "Too long: rows over shared.max_length, which are dropped."
 )
-PARTS = ("data/train.jsonl", "data/val.jsonl", "data/test.jsonl")
+PARTS = ("train", "val", "test")  # of prepared data
 
 Rows = list[dict[str, Any]]
 
@@ -91,15 +93,33 @@ def compare_models(
 
 
 def read_rows(data: dict[str, Any], run: Run) -> tuple[Rows, str]:
-    """Returns data rows to count tokens of, and where they are from: the run's own, or those of a file that is here;
-    else the embedded corpus's, and "", where the data set would have to be downloaded."""
-    if run.has_metrics("prepare_data") and run.metrics("prepare_data")["dataset"] == data["dataset"]:
-        return [row for part in PARTS for row in read_jsonl(run / part)], str(run / "data")
+    """Returns data rows to count tokens of, and where they are from: the run's own with their `part`, or those of a
+    file that is here; else the embedded corpus's, and "", where the data set would have to be downloaded."""
+    if run.has_metrics("prepare_data"):
+        with reading(run / "data" / "metrics.json"):
+            is_own = run.metrics("prepare_data")["dataset"] == data["dataset"]
+        if is_own:
+            return [row | {"part": part} for part in PARTS for row in read_jsonl(run / f"data/{part}.jsonl")], str(
+                run / "data"
+            )
     here = data["dataset"] if data["dataset"] == "embedded" or Path(data["dataset"]).is_file() else ""
     table, source = load_table(here or "embedded", data["dataset_format"] if here else "auto")
     table = table.assign(id=[*map(str, range(len(table)))], group="")
     rows = [row for row in data_rows(table, data["system_prompt"], "") if "text" in row or answers_of(row)]
     return rows, f"{source.source}, before cleaning" if here else ""
+
+
+def planned_parts(rows: Rows, lengths: list[int], max_length: int, source: str, seed: int) -> PlannedRows:
+    """Returns prepared rows by their own parts, without those that are too long; their tokens are `lengths`. Raises
+    ValueError where none is left to train on."""
+    parts: dict[str, list[int]] = {part: [] for part in PARTS}
+    for row, length in zip(rows, lengths, strict=True):
+        if length <= max_length:
+            parts[row["part"]].append(length)
+    train, val, test = parts.values()
+    if not train:
+        raise ValueError(f"all rows to train on have more than {max_length} tokens. Raise max_length.")
+    return PlannedRows(random.Random(seed).sample(train, len(train)), len(val), max(1, len(test)), source)
 
 
 def texts_of(rows: Rows) -> Iterable[str]:
@@ -113,6 +133,8 @@ def describe_model(
     name: str, settings: Settings, run: Run, rows: Rows, own: str, gpu_gib: float, session_hours: float
 ) -> Candidate:
     """Returns one base model's costs; `own` says where `rows` are from, "" for rows of another data set."""
+    if name != "embedded" and not Path(name).is_dir() and not is_hub_name(name):
+        return Candidate(name, "?", "?", problem=find_absence(name))
     card, unusable = read_card(name), ""
     try:
         if problem := find_absence(name):
@@ -131,8 +153,12 @@ def describe_model(
     data = settings["prepare_data"]
     try:
         lengths, source = (counted, own) if own else scale_lengths(data["dataset"], rates["tokens_per_character"])
-        lengths, over = sorted(lengths), sum(length > data["max_length"] for length in lengths)
-        plan = plan_preset(settings, run, gpu_gib, session_hours, known=(keep_lengths(lengths, data), source))
+        over, seed = sum(length > data["max_length"] for length in lengths), settings["train"]["seed"]
+        if "part" in rows[0]:
+            known = planned_parts(rows, lengths, data["max_length"], source, seed)
+        else:
+            known = split_lengths(keep_lengths(sorted(lengths), data), source, data, seed)
+        plan = plan_preset(settings, run, gpu_gib, session_hours, known=known)
     except (ValueError, Refused) as error:
         return Candidate(name, *card, str(error), **rates)
     costs: dict[str, Any] = {

@@ -15,7 +15,7 @@ from helpers.planning.promise import describe_promise
 from helpers.platforms import probe
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused
-from helpers.platforms.machine import Gpu, attached_folders, gpu_gib, list_gpus, platform
+from helpers.platforms.machine import Gpu, attached_folders, count_gpus, gpu_gib, list_gpus, platform
 from helpers.platforms.secrets import export_secrets
 from helpers.runs import record
 from helpers.runs.checkpoints import begun_processes
@@ -23,7 +23,7 @@ from helpers.runs.files import load_yaml
 from helpers.runs.mirror import hold_run
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE
-from helpers.runs.settings import Settings, read_parameters
+from helpers.runs.settings import Settings, default_settings, read_parameters
 from helpers.runs.stages import STAGES
 
 CLICKS: dict[str, dict[str, str]] = load_yaml(Path(__file__).with_suffix(".yaml"))
@@ -38,6 +38,7 @@ class Needs:
     gpu_for: str = ""  # the base model that is too large for a CPU
     split: bool = False  # over two GPUs
     absent: tuple[str, ...] = ()  # base models that are folders, and are not here
+    searched: tuple[str, ...] = ()  # base models of tune.space
     questions: tuple[str, ...] = ()  # for helpers.platforms.probe: what may have to be downloaded
 
 
@@ -111,8 +112,10 @@ def check_machine(stages: Iterable[str], settings: Settings, run: Run, from_star
             fitted, note = fit_gpus(configure_training(settings["train"]), facts.gpu_count, begun)
         except ValueError as error:
             problems.append(f"{error} {facts.click('gpu')}. --force starts the training again.")
-    if "train" in stages and facts.gpus:
-        problems += find_activation_problems(settings["train"])
+    if facts.gpus:
+        bases = [settings["train"]["base_model"]] if "train" in stages else []
+        for base in [*bases, *needs.searched]:
+            problems += find_activation_problems({**default_settings("train"), **settings["train"], "base_model": base})
     if problems:
         raise Refused("\n".join(problems))
     lines = [f"{note}.", compare_estimates(settings, run, fitted)] if fitted and note else []
@@ -125,11 +128,11 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
     """Returns what stages with these settings need; nothing of what is here already: folders, attached data sets."""
     train = settings.get("train", {})
     base, models, tokenizers, data = train.get("base_model", "embedded"), [], [], []
+    searched = searched_models(settings) if "tune" in stages else []
     loads = bool(LOADING_STAGES & {*stages})
     if loads:
         models.append(base)
-    if "tune" in stages and isinstance(bases := settings["tune"]["space"].get("base_model"), list):
-        models += map(str, bases)
+    models += searched
     if "export" in stages:
         export = settings["export"]
         merges = {"merged", "gguf"} & {*export["forms"]}
@@ -146,7 +149,13 @@ def find_needs(stages: list[str], settings: Settings) -> Needs:
     questions += [f"tokenizer:{name}" for name in tokenizers if is_hub_name(name) and name not in models]
     gpu_for = base if loads and count_base_parameters(base) > CPU_PARAMETERS else ""
     questions = tuple(dict.fromkeys([*questions, *data]))
-    return Needs(gpu_for, bool(train.get("device_map")), tuple(dict.fromkeys(absent)), questions)
+    return Needs(gpu_for, bool(train.get("device_map")), tuple(dict.fromkeys(absent)), tuple(searched), questions)
+
+
+def searched_models(settings: Settings) -> list[str]:
+    """Returns the base models that a search is over, [] for one over other settings."""
+    bases = settings["tune"]["space"].get("base_model", [])
+    return [*map(str, bases)] if isinstance(bases, list) else []
 
 
 def count_base_parameters(base_model: str) -> int:
@@ -170,7 +179,10 @@ def find_problems(needs: Needs, facts: MachineFacts) -> list[str]:
     """Returns a sentence for each thing that is missing, with what mends it."""
     lines = [describe_gpu_problem(needs, facts)] if needs.gpu_for else []
     forms = "Expected 'embedded', a folder here, or a name of the Hub, owner/name"
-    lines += [f"base_model {name!r} is not here: {facts.click('model')}. {forms}." for name in needs.absent]
+    for name in needs.absent:
+        setting = "tune.space.base_model" if name in needs.searched else "shared.base_model"
+        way = facts.click("model").replace("shared.base_model", setting)
+        lines.append(f"{setting.removeprefix('shared.')} {name!r} is not here: {way}. {forms}.")
     models = {}
     for question in needs.questions:
         kind, _, name = question.partition(":")
@@ -185,7 +197,7 @@ def describe_gpu_problem(needs: Needs, facts: MachineFacts) -> str:
     """Returns why the GPUs here do not do, "" when they do or are not known."""
     count, torch = facts.gpu_count, facts.answers.get("torch", {})
     if count == 0 and facts.gpus:
-        names = ", ".join(gpu.name for gpu in facts.gpus)
+        names = count_gpus(gpu.name for gpu in facts.gpus)
         return f"torch {torch['version']} cannot use the GPUs here ({names}). {facts.click('torch')}."
     if count == 0:
         size = f"{count_base_parameters(needs.gpu_for) / 1e9:.1f} billion parameters"

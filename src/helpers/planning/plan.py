@@ -70,29 +70,34 @@ def plan_preset(
     gpu: str = "",
     gpus: int = 0,
     anew: bool = False,
-    known: tuple[list[int], str] | None = None,
+    known: PlannedRows | None = None,
 ) -> Plan:
     """Returns the plan of a run from all stages' settings, {stage: {parameter: value}}, for `gpus` GPUs of `gpu_gib`
     (0: as many as are asked for) with the speed of `gpu`, "" for the one that is here, in sessions of `session_hours`
     (0: of session.hours, a platform's limit where that is 0).
 
-    `known` are the rows' tokens, ascending, and where they are from; None: as `row_lengths` tells them.
+    `known` are the rows where they have been counted; None: as `row_lengths` tells them.
     Raises ValueError when the run cannot fit, with the setting that would, as `configure_training` and `fit_gpus` do,
     and Refused as `keep_promise` does, which also says what `anew` means.
     """
     config, data = configure_training(settings["train"]), settings["prepare_data"]
     if gpus:
         config, _ = fit_gpus(config, gpus, 0)
-    lengths, source = known or row_lengths(data, run)
-    shuffled = random.Random(config.seed).sample(lengths, len(lengths))
+    rows = known or split_lengths(*row_lengths(data, run), data, config.seed)
+    config = keep_promise(run, config, rows, settings["evaluate"], anew, gpu)
+    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run, gpu)
+
+
+def split_lengths(lengths: list[int], source: str, data: dict[str, Any], seed: int) -> PlannedRows:
+    """Returns rows of these tokens in random order, split by the shares of prepare_data's settings. Raises ValueError
+    where none is left to train on."""
+    shuffled = random.Random(seed).sample(lengths, len(lengths))
     train = shuffled[: round(len(shuffled) * data["train_share"])]
     if not train:
         rows = f"{data['train_share']:g} of its {len(lengths)} rows within {data['max_length']} tokens"
         raise ValueError(f"{data['dataset']!r} leaves no row to train on: {rows}. Raise train_share or max_length.")
     val = round(len(shuffled) * data["val_share"])
-    rows = PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
-    config = keep_promise(run, config, rows, settings["evaluate"], anew, gpu)
-    return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run, gpu)
+    return PlannedRows(train, val, max(1, len(shuffled) - len(train) - val), source)
 
 
 def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:

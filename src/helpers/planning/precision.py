@@ -8,7 +8,7 @@ from helpers.planning.config import TrainingConfig
 from helpers.platforms.machine import list_gpus
 
 WITHOUT_BFLOAT16 = re.compile(r"\b(T4|P4|P40|P100|V100|GTX|RTX 20\d\d|K80|M60)\b")  # names of GPUs below capability 8.0
-ATTENDED_TOKENS = 256  # that a token attends to, on average: half a long row
+ATTENDED_TOKENS = 256  # to which a token attends, on average: half of a row of 512
 FLOAT32_SLOWDOWN = 8  # by a T4's data sheet: 65 TFLOP/s in float16, 8.1 in float32
 
 
@@ -46,8 +46,8 @@ def explain_float32(config: TrainingConfig, shape: Shape) -> str:
 
 
 def float32_operations(config: TrainingConfig, shape: Shape, gpu: str) -> float:
-    """Returns the operations in float16 that take as long as what a token's pass forward computes in float32; 0 where
-    activations are not."""
+    """Returns the operations in float16 that would take as long as those in float32 of one token's forward pass: two
+    products of attention (scores, values) and, with PEFT, the adapter's; 0 where activations are in 16 bits."""
     if not needs_float32(config, shape, gpu):
         return 0.0
     attention = 4 * ATTENDED_TOKENS * linear_layers(shape)["q_proj"][1] * shape["num_hidden_layers"]

@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +53,11 @@ def list_gpus() -> list[Gpu]:
 def gpu_names() -> list[str]:
     """Returns the names of the GPUs here, [] without any."""
     return _query_gpus("name")
+
+
+def count_gpus(names: Iterable[str]) -> str:
+    """Returns GPUs by kind with how many there are of each, "2 × Tesla T4", "" for none."""
+    return ", ".join(f"{count} × {name}" if count > 1 else name for name, count in Counter(names).items())
 
 
 def gpu_gib() -> list[float]:

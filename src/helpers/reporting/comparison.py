@@ -44,7 +44,7 @@ def write_comparison(runs: list[Run], target: Path, language: str = "en") -> Pat
     names = [run.name for run in runs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"two runs are called {', '.join(twice)}.")
-    results, words = [read_results(run) for run in runs], Words(language)
+    results, words = [read_results(run) for run in runs], Words(language, runs=frozenset(names))
     figures = {"several_scores": draw_scores(dict(zip(names, shared_scores(results))), words)}
     logs = {result.run.name: result.log for result in results if result.log}
     if logs and share_tokens(results):  # a loss is per token

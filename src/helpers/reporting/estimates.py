@@ -7,16 +7,18 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from helpers.planning.calibration import is_plan_for
+from helpers.platforms.machine import count_gpus
 from helpers.reporting import tables
 from helpers.reporting.results import Results
 from helpers.reporting.words import Words
 from helpers.runs.record import StageRecord
-from helpers.runs.run_json import Session, stage_hours
+from helpers.runs.run_json import Session, session_times, stage_hours
 
 TOLERANCE = 0.2  # of the estimate: a ratio within it needs no cause
 SMALL = 0.01  # of the estimated total: a difference of fewer seconds gets none
 EXPLAINED = 0.5  # of a difference, at least, for what was measured to be named as its cause
 RESIDUAL = ("gpu", "other_gpu", "disk", "unknown")  # causes that are named where nothing else explains enough
+PROMISED = ("prepare_data", "tune", "train", "evaluate", "infer")  # stages whose hours a promise is of
 REPLIES = "replies per second and GPU"
 TIMES = {  # of a plan's hours: the line of the table
     "train": "time of training",
@@ -167,7 +169,7 @@ class Measured:
         """Returns what is named where nothing else explains enough: the GPU, and how fast it was."""
         gpu = self.results.record.stages.get(stage, StageRecord()).gpu
         if not is_plan_for(self.plan, gpu):
-            return Cause("other_gpu", facts={"gpu": ", ".join(gpu), "rate": rate})
+            return Cause("other_gpu", facts={"gpu": count_gpus(gpu), "rate": rate})
         return Cause("gpu", facts={"rate": rate})
 
 
@@ -278,6 +280,19 @@ def describe_estimates(results: Results, words: Words) -> list[str]:
             parts.append(words.say("page.likeliest", cause=words.say(f"cause.{facts['cause']}", **shown)))
         sentences.append(" ".join(parts))
     return sentences
+
+
+def describe_kept_promise(results: Results, words: Words) -> str:
+    """Returns in a sentence whether a run ended in the hours it was promised in, by its own sessions; "" without a
+    promise, and before its stages have finished."""
+    promise = (results.metrics.get("train", {}).get("plan") or {}).get("promise")
+    stages = {name: facts for name, facts in results.record.stages.items() if name in PROMISED}
+    if not promise or "evaluate" not in stages or any(facts.status != "finished" for facts in stages.values()):
+        return ""
+    sessions = [session for session in results.sessions if session.stage in PROMISED]
+    hours, is_whole = sum(stage_hours(sessions).values()), all(session_times(session)[1] for session in sessions)
+    kind = "broken" if hours > promise["hours"] else "kept" if is_whole else "unknown"
+    return words.say(f"page.promise_{kind}", time=words.duration(hours))
 
 
 def plan_rows(results: Results, words: Words) -> list[dict[str, str]]:

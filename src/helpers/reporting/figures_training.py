@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.models.families import count_parameters, target_modules
 from helpers.planning.calibration import is_plan_for
+from helpers.platforms.machine import count_gpus
 from helpers.reporting.figures import BLACK, BLUE, GREEN, LOSS_AXIS, create_axes
 from helpers.reporting.figures_data import WIDTH, label_bars, note_empty, write_behind_bars
 from helpers.runs.record import Session
@@ -176,7 +177,7 @@ def describe_plan(rows: Sequence[Mapping[str, Any]], gpus: Sequence[str]) -> str
     `rows` are `compare_plan`'s.
     """
     if all(row["what"] != PLANNED["hours"][0] for row in rows):
-        where = ", ".join(gpus) or "a CPU"
+        where = count_gpus(gpus) or "a CPU"
         return (
             f"It cannot be told here: the estimate is for T4s, and this ran on {where}. Steps and tokens are compared."
         )

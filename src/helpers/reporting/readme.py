@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from helpers.platforms.machine import count_gpus
 from helpers.reporting.render import visible_text
 from helpers.reporting.results import Results, read_results
 from helpers.reporting.tables import SPECS, markdown_table, score_rows
@@ -24,7 +25,7 @@ def readme_blocks(results: Results) -> dict[str, str]:
     if results.scores is None:
         raise ValueError(f"{results.run.name}: not evaluated yet. Finish stage evaluate first.")
     stage, sample = results.record.stages["evaluate"], results.samples(1, 0)[0]
-    rows, gpu = results.metrics["evaluate"]["n"], ", ".join(stage.gpu) or "on a CPU"
+    rows, gpu = results.metrics["evaluate"]["n"], count_gpus(stage.gpu) or "on a CPU"
     intro = f"{rows} held-out rows, {gpu}, commit {stage.git_sha[:7] or 'unknown'}; the other scores are in its report."
     table = markdown_table(score_rows(results.scores, "scores in Markdown", SPECS["readme"]))
     prompt, tuned = (f"> *{one_line(gloss)}*" if (gloss := sample.gloss.get(n)) else None for n in ("prompt", "tuned"))

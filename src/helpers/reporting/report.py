@@ -4,9 +4,10 @@ from typing import Any
 
 from helpers.evaluation.comparison import Comparison
 from helpers.planning.calibration import is_calibrated
+from helpers.platforms.machine import count_gpus
 from helpers.reporting import figures, tables
 from helpers.reporting.decision import changed_thresholds, gate_rows, is_outdated, judge_run
-from helpers.reporting.estimates import describe_estimates, estimate_facts, plan_rows
+from helpers.reporting.estimates import describe_estimates, describe_kept_promise, estimate_facts, plan_rows
 from helpers.reporting.people import describe_ratings, rating_facts, rating_tables
 from helpers.reporting.preference import pair_results, preference_content, preference_facts
 from helpers.reporting.render import write_page
@@ -83,6 +84,7 @@ def report_content(results: Results, samples: int, words: Words) -> dict[str, An
         "is_calibrated": has_gpu(results)
         and is_calibrated(results.metrics.get("train", {}).get("plan", {}), results.record.stages["train"].gpu),
         "causes": describe_estimates(results, words),
+        "promise": describe_kept_promise(results, words),
         "fixed": fixed_replies(results, words),
         "losses": training_losses(results, words),
         "browse": (results.run / "data" / "browse.html").is_file(),
@@ -172,7 +174,7 @@ def stage_rows(results: Results, words: Words) -> list[dict[str, str]]:
             status = "running, or killed"
         elif status == "paused" and facts.paused:
             why = words.say("page.paused_at", **facts.paused)
-        machine = {"gpu": ", ".join(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
+        machine = {"gpu": count_gpus(facts.gpu) or "none", "commit": facts.git_sha[:10] or None}
         rows.append({**with_times(vars(facts)), "stage": stage, "status": status, "why": why, **machine})
     return tables.build_table("stages", rows)
 

@@ -64,6 +64,7 @@ class Words:
 
     language: str = "en"
     explained: set[str] = field(default_factory=set)
+    runs: frozenset[str] = frozenset()  # names of runs, shown as they are: "other" is a word of tables.yaml too
 
     def say(self, path: str, **values: Any) -> str:
         """Returns the text of "section.key", its placeholders filled; raises KeyError for one that is not there."""
@@ -76,6 +77,8 @@ class Words:
 
     def name(self, english: str) -> str:
         """Returns a label or heading of tables.yaml in this language; in English where it has none."""
+        if english in self.runs:
+            return english
         return read_texts(self.language).get("names", {}).get(english, english)
 
     def number(self, value: float, digits: int, sign: str = "") -> str:
