@@ -20,6 +20,7 @@ AT_TOP = {  # where a class needs them: these files are imported when a run trai
     "training/callbacks.py": HEAVY,
     "preference/trainer.py": HEAVY,
     "inference/chat_page.py": {"gradio"},
+    "inference/feedback_panel.py": {"gradio"},
 }
 DRAWING = "helpers.reporting.bengali_text"  # of matplotlib's classes: what draws imports it inside its functions
 LIGHT = ["platforms", "runs", "language", "data", "planning", "reporting", "runner", "__main__"]
