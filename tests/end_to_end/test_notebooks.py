@@ -29,7 +29,7 @@ def read(path):
 
 
 def test_the_notebooks_are_those_of_the_design():
-    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co", "ex", "tu"]
+    assert [path.stem[:2] for path in PAIRS] == ["01", "02", "03", "04", "05", "co", "ex", "pr", "tu"]
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ class Model:
     """Writes `reply` word by word, one every `pause` seconds."""
 
     pause = 0.0
+    sides = ("tuned", "base")
 
     def __init__(self, reply, base_model="meta-llama/Llama-3.1-8B-Instruct"):
         self.reply, self.config, self.system = reply, {"base_model": base_model}, []

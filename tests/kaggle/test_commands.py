@@ -168,6 +168,9 @@ def test_the_flagships_session_asks_for_what_it_needs(tmp_path, capsys):
     assert request.slug == "someone/sahanubhuti-kaggle-t4x2-1"
 
 
+FLAGSHIP = "shared.base_model=unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"
+
+
 @pytest.mark.parametrize(
     ("more", "expected"),
     [
@@ -175,7 +178,7 @@ def test_the_flagships_session_asks_for_what_it_needs(tmp_path, capsys):
         (["--set", "prepare_data.dataset=mine.csv"], "make it a Kaggle data set"),
         (["--run-name", "x" * 60], "50 characters"),
         (["--run-name", "সহানুভূতি"], "expected Latin letters (a to z), digits"),
-        (["--set", "train.max_tokens=9000", "shared.base_model=unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"], "GiB"),
+        (["--set", "train.max_tokens=9000", "train.load_in_4bit=true", FLAGSHIP], "GiB"),
     ],
 )
 def test_bad_settings_are_refused_without_asking_kaggle(more, expected, tmp_path, capsys, monkeypatch):
@@ -322,7 +325,7 @@ def test_a_sessions_notebook_is_the_same_every_time(notebook):
 
 
 def test_a_sessions_notebook_fits_kaggles_limit(notebook):
-    assert len(notebook) < 900_000, "Kaggle takes 1 MB"
+    assert len(notebook) < 950_000, "Kaggle takes 1 MB"
 
 
 def test_a_sessions_notebook_names_nothing_of_this_machine(notebook):

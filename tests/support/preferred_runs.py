@@ -19,8 +19,6 @@ FACTS = {
     "val": 8,
     "used_test_ids": [],
     "sources": {"ratings": {"read": 30, "kept": 24, "dropped": 6}},
-    "train": 18,
-    "val": 6,
     "held_out": {"n": 8, "accuracy": {"value": 0.625, "low": 0.375, "high": 0.875}},
 }
 
