@@ -28,19 +28,14 @@ from helpers.runs.ranges import check_plain, describe_range, find_range, is_with
 from helpers.runs.stages import STAGES, run_folder
 
 NOTEBOOKS = ROOT / "notebooks"
+TRAINING_ARGUMENTS = (
+    ("transformers", "training_args.py", "TrainingArguments"),
+    ("trl", "trainer/base_config.py", "_BaseConfig"),
+)
 LIBRARY_CLASSES = {  # a dict setting: the dataclasses whose fields it may name, read without importing them
     "lora": [("peft", "config.py", "PeftConfig"), ("peft", "tuners/lora/config.py", "LoraConfig")],
-    "sft": [
-        ("transformers", "training_args.py", "TrainingArguments"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        ("trl", "trainer/sft_config.py", "SFTConfig"),
-    ],
-    "trl": [
-        ("transformers", "training_args.py", "TrainingArguments"),
-        ("trl", "trainer/base_config.py", "_BaseConfig"),
-        ("trl", "trainer/dpo_config.py", "DPOConfig"),
-        ("trl", "trainer/kto_config.py", "KTOConfig"),
-    ],
+    "sft": [*TRAINING_ARGUMENTS, ("trl", "trainer/sft_config.py", "SFTConfig")],
+    "trl": [*TRAINING_ARGUMENTS, *(("trl", f"trainer/{m}_config.py", f"{m.upper()}Config") for m in ("dpo", "kto"))],
 }
 FURTHER_FIELDS = {  # names a dict setting takes besides: of EarlyStoppingCallback; "tune" for the search's settings
     "sft": {"early_stopping_patience": "int", "settings_from": "str"},
