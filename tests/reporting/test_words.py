@@ -63,7 +63,7 @@ def test_every_text_of_the_pages_is_used():
         "people",
         "judge",
         "promise_kept",
-        "promise_missed",
+        "promise_broken",
         "promise_unknown",
     }  # put together in a template
     unused = [key for key in ENGLISH["page"] if f"page.{key}" not in used and key not in names]
