@@ -10,7 +10,7 @@ from helpers.runs.files import read_json, read_jsonl
 from helpers.runs.record import Run
 
 ASKS = " আর কী হয়েছিল, একটু বলবেন?"  # What else happened, would you tell me?
-SETTINGS = ["prefer.learning_rate=2e-3", "prefer.num_train_epochs=2.0", "prefer.trl.gradient_accumulation_steps=4"]
+SETTINGS = ["prefer.learning_rate=1e-3", "prefer.trl.gradient_accumulation_steps=4"]  # at twice that rate replies break
 
 
 def shorten(whole):
