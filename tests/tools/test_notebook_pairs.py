@@ -35,7 +35,7 @@ def checkout(tmp_path_factory):
     (root / "tools").mkdir()
     for name in TOOLS:
         shutil.copy(ROOT / "tools" / name, root / "tools" / name)
-    for name in ("pyproject.toml", ".gitattributes"):
+    for name in ("pyproject.toml", ".gitattributes", ".gitignore"):
         shutil.copy(ROOT / name, root / name)
     (root / "tools/setup_cell.py").write_text(f"{SETUP}\n")
     header = (ROOT / "notebooks/05_report.py").read_text(encoding="utf-8").partition("# %% [markdown]")[0]
