@@ -14,6 +14,7 @@ import papermill
 
 from helpers.kaggle.notebook import SUITE
 from helpers.platforms.environment import ROOT
+from helpers.runs.session import SESSION_START, boot_clock
 
 IMAGES = ROOT / "tests/platforms/images"
 UV = Path(sys.executable).with_name("uv")
@@ -81,6 +82,7 @@ class PlatformSession:
             "PYTHONPATH": str(self.root / "site"),
             "SAHANUBHUTI_CACHE": os.environ["SAHANUBHUTI_CACHE"],
             "SAHANUBHUTI_KAGGLE": str(self.root),
+            SESSION_START: str(boot_clock()),  # there the machine's own start; this one may be up for days
             "TMPDIR": str(self.root / "tmp"),
             "UV_SYSTEM_CERTS": "1",
         }
