@@ -54,6 +54,15 @@ def test_known_lengths_are_told_in_a_models_own_tokens(base_model, rate, tmp_pat
         assert lengths[round(len(lengths) * place)] == pytest.approx(template + (tokens - template) * share, abs=2)
 
 
+def test_a_rate_that_was_not_measured_is_said_to_be_so(tmp_path):
+    sources = {
+        n: row_lengths({**FULL, "base_model": n}, Run(tmp_path))[1] for n in ("sarvamai/sarvam-1", "Qwen/Qwen3-4B")
+    }
+    assert sources["sarvamai/sarvam-1"].endswith(", 0.374 here: " + FAMILIES["text"].rate_source)
+    assert "not measured" in sources["sarvamai/sarvam-1"]
+    assert "not measured" not in sources["Qwen/Qwen3-4B"]
+
+
 def test_lengths_stay_those_of_llama_for_an_unknown_model(tmp_path):
     unknown, known = (row_lengths({**FULL, "base_model": n}, Run(tmp_path)) for n in ("a/b", "a/Llama-3.2-1B"))
     assert unknown == known

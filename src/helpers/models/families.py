@@ -34,6 +34,7 @@ class Family:
     shapes: dict[str, Shape] = field(default_factory=dict)  # by size
     overflows: dict[str, dict[str, Any]] = field(default_factory=dict)  # by transformers' model_type, as in Overflow
     tokens_per_character: float = 0.0  # of the embedded corpus, by the models that `pattern` finds; 0: not known
+    rate_source: str = ""  # where tokens_per_character is from, "" for one that was measured
 
 
 FAMILIES = {name: Family(**family) for name, family in load_yaml(Path(__file__).with_suffix(".yaml")).items()}
@@ -85,6 +86,11 @@ def tokens_per_character(base_model: str) -> float:
     """Returns how many tokens the model of a known name spends per character of Bengali, 0 where that is not known."""
     rates = (family.tokens_per_character for family in FAMILIES.values() if re.search(family.pattern, base_model))
     return next(rates, 0.0)
+
+
+def rate_source(base_model: str) -> str:
+    """Returns where the tokens per character of a model of a known name are from, "" where they were measured."""
+    return next((family.rate_source for family in FAMILIES.values() if re.search(family.pattern, base_model)), "")
 
 
 def model_shape(base_model: str) -> Shape:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from helpers.models.families import tokens_per_character
+from helpers.models.families import rate_source, tokens_per_character
 from helpers.runs.damage import reading
 from helpers.runs.files import load_yaml
 from helpers.runs.record import Run
@@ -38,9 +38,10 @@ def find_corpus(dataset: str) -> dict[str, Any]:
     return known
 
 
-def scale_lengths(dataset: str, rate: float) -> tuple[list[int], str]:
+def scale_lengths(dataset: str, rate: float, rate_from: str = "") -> tuple[list[int], str]:
     """Returns the known lengths of a data set's rows by a tokenizer with so many tokens per character of Bengali, and
-    where they are from; 0: by the tokenizer that they are known in. Raises ValueError where nothing is known."""
+    where they are from; 0: by the tokenizer that they are known in. `rate_from` says where a rate that was not measured
+    is from. Raises ValueError where nothing is known."""
     known = find_corpus(dataset)
     lengths, source = spread_lengths(known["quantiles"], known["rows"]), known["source"]
     known_rate, template = known.get("tokens_per_character", 0), known.get("template", 0)
@@ -50,7 +51,8 @@ def scale_lengths(dataset: str, rate: float) -> tuple[list[int], str]:
         return lengths, source
     share = rate / known_rate
     scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    return scaled, f"{source}; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
+    source += f"; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
+    return scaled, source + (f", {rate:g} here: {rate_from}" if rate_from else "")
 
 
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
@@ -64,7 +66,8 @@ def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
             if metrics["dataset"] == data["dataset"]:
                 lengths = spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"])
                 return lengths, str(run / "data" / "metrics.json")
-    lengths, source = scale_lengths(data["dataset"], tokens_per_character(data["base_model"]))
+    base_model = data["base_model"]
+    lengths, source = scale_lengths(data["dataset"], tokens_per_character(base_model), rate_source(base_model))
     return keep_lengths(lengths, data), source
 
 
