@@ -89,7 +89,7 @@ def test_enough_preferences_are_not_refused(check, run, pairs, tmp_path):
     assert not (run / "prefer").exists()
 
 
-def test_a_stage_that_has_gathered_starts_and_deletes(check, run, pairs, tmp_path):
+def test_a_stage_that_has_gathered_is_not_refused(check, run, pairs, tmp_path):
     write_jsonl(run / "prefer/pairs.jsonl", pairs)
     write_jsonl(tmp_path / "few.jsonl", pairs[:3])
     check(f"prefer.dataset=[{tmp_path / 'few.jsonl'}]")
