@@ -119,8 +119,8 @@ def test_the_training_by_preferences_has_its_rows():
 
 
 def test_a_run_without_preferences_has_no_such_rows():
-    whats = {row["what"] for row in plan_rows(make_results({}), Words())}
-    assert not whats & {estimates.PREFER_TIME, estimates.PREFER_MEMORY}
+    labels = {row["what"] for row in plan_rows(make_results({}), Words())}
+    assert not labels & {estimates.PREFER_TIME, estimates.PREFER_MEMORY}
     assert not {row["what"] for row in plan_rows(with_preferred(gpu=""), Words())} & {estimates.PREFER_TIME}
 
 
