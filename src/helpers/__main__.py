@@ -227,12 +227,13 @@ def kaggle(options: Namespace) -> int:
     """Runs a preset on Kaggle."""
     from helpers.kaggle.commands import run_action
     from helpers.kaggle.job import make_job
-    from helpers.kaggle.upload import upload_suite
+    from helpers.kaggle.upload import upload_file, upload_suite
 
     if options.action == "upload":
-        return upload_suite(options.owner)
+        return upload_file(options.owner, options.file) if options.file else upload_suite(options.owner)
     preset = only_preset(options.preset, "Kaggle runs")
-    job = make_job(preset, options.run_name, options.outputs, options.sets, options.tiny)
+    stages = options.stages.split(",") if options.stages else []
+    job = make_job(preset, options.run_name, options.outputs, options.sets, options.tiny, stages)
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
 

@@ -26,7 +26,8 @@ from helpers.runs.checkpoints import FileFacts, compare_files
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_folder, write_json, write_text
 from helpers.runs.lock import RunLock
-from helpers.runs.record import RunRecord
+from helpers.runs.record import RunRecord, StageRecord
+from helpers.runs.stages import MAIN_STAGES
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
 FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
@@ -75,7 +76,10 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
         if session.is_live:
             raise Refused(f"{session.kernel} is {session.status}: a run has one session at a time.")
     source, record = client.last_output(api, job, sessions)
+    check_trained(job, record)
     for stage, before in record.settings.items():
+        if stage not in MAIN_STAGES and stage not in record.stages:  # it may still have any
+            continue
         if differences := settings_differences(stage, before, job.settings[stage]):
             raise Refused(f"run {job.run.name} began with other settings: {'; '.join(differences)}.")
     hours = limit_hours(api, job, record) if job.gpu else 0.0
@@ -93,6 +97,16 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
     print(
         f"session {number}: {job.kernel(number)} pushed" + f", resumes from {resumes_from}" * bool(source), flush=True
     )
+
+
+def check_trained(job: Job, record: RunRecord) -> None:
+    """Raises Refused where the stages that are asked for need a training that no session has finished."""
+    if "train" not in job.stages and record.stages.get("train", StageRecord()).status != "finished":
+        asked = ",".join(job.stages)
+        raise Refused(
+            f"run {job.run.name} has no finished training on Kaggle, which --stages {asked} needs: leave --stages out "
+            f"until that has finished."
+        )
 
 
 def push_notebook(api: Any, folder: Path, metadata: dict) -> None:
@@ -214,7 +228,7 @@ def run_chain(api: Any, job: Job, seconds: float) -> int:
         if is_live:
             time.sleep(seconds)
             continue
-        if source and client.is_finished(record):
+        if source and client.is_finished(record, job.stages):
             return pull_run(api, job)
         if sessions:
             last, now = sessions[-1], client.progress_marks(record)

@@ -1,10 +1,12 @@
 """The stages of a run: their notebooks, their folders, what each reads."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from helpers.platforms.environment import ROOT
+from helpers.platforms.errors import Refused, suggest_name
 
 STAGES = {  # stage: (notebook, folder)
     "prepare_data": ("01_prepare_data", "data"),
@@ -73,3 +75,11 @@ def other_seeds(folder: Path) -> dict[int, Path]:
         if match := re.fullmatch(rf"{re.escape(folder.name)}-seed-(\d+)", file.parents[1].name):
             files[int(match[1])] = file
     return dict(sorted(files.items()))
+
+
+def sort_stages(stages: Iterable[str]) -> list[str]:
+    """Returns stages in the order they run. Raises Refused for an unknown one."""
+    chosen = [*stages]
+    if unknown := [stage for stage in chosen if stage not in STAGES]:
+        raise Refused(f"--stages: no stage {unknown[0]!r}.{suggest_name(unknown[0], STAGES)}")
+    return [stage for stage in STAGES if stage in chosen]
