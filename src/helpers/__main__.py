@@ -93,6 +93,8 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     from helpers.runs.settings import resolve_settings
 
     stages = options.stages.split(",") if options.stages else []
+    if options.base_model and stages:
+        raise Refused("--base-model compares whole runs: leave --stages out, or --base-model.")
     if options.base_model:
         return compare_base_models(options)
     objects, tables = [], []

@@ -106,6 +106,12 @@ def test_the_command_plans_it_when_it_is_asked_for(stages, is_planned, tmp_path,
     assert ("prefer: training" in capsys.readouterr().out) == is_planned
 
 
+def test_stages_do_not_go_with_a_comparison_of_models(tmp_path, capsys):
+    command = ["plan", "--preset", PRESET, "--outputs", str(tmp_path), "--stages", "prefer"]
+    assert main([*command, "--base-model", "some/model", "other/model"]) == 2
+    assert "leave --stages out" in capsys.readouterr().err
+
+
 def test_a_stage_that_is_none_is_refused(tmp_path, capsys):
     assert main(["plan", "--preset", PRESET, "--outputs", str(tmp_path), "--stages", "preferred"]) == 2
     assert "no stage 'preferred'" in capsys.readouterr().err
