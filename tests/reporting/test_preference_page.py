@@ -67,8 +67,9 @@ def test_each_sheet_counts_for_its_own_pair(three):
 def test_the_page_says_which_scores_track_the_second_sheet(page, three):
     pair = pair_results(read_results(three))
     assert pair.meta_evaluations["people"].pairs == len({own["id"] for own in pair.rated.choices})
-    _, _, after = page[0].text.partition(page[1].say("prefer.title"))
-    assert page[1].say("page.trust") in after.partition(page[1].say("page.training"))[0]
+    html = (three / "report/index.html").read_text("utf-8")
+    section = html.partition(f"<h2>{page[1].say('prefer.title')}</h2>")[2].partition("<h2>")[0]
+    assert f"<h3>{page[1].say('page.trust')}</h3>" in section
 
 
 def test_the_table_of_three_has_each_models_own_score(three):
