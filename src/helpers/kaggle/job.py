@@ -22,8 +22,8 @@ UPLOAD = (
     "that this prints."
 )
 INSTEAD = {  # what to do about a source that no session can read
-    "thumbs": "`python -m helpers experiments` writes the thumbs to preferences.jsonl beside the database. The chat page "
-    f"tells people that these stay on its computer: ask them first. {UPLOAD}",
+    "thumbs": "`python -m helpers experiments` writes the thumbs to preferences.jsonl beside the database. The chat "
+    f"page tells people that these stay on its computer: ask them first. {UPLOAD}",
     "ratings": "Ratings are of test rows, which have to leave the evaluation: pull the run, and run prefer where the "
     "ratings and a GPU are, such as in colab.ipynb.",
 }
