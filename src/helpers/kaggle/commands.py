@@ -7,6 +7,7 @@ that left any. What was pushed is asked of Kaggle, so that this can be stopped a
 import contextlib
 import itertools
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -26,8 +27,8 @@ from helpers.runs.checkpoints import FileFacts, compare_files
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_folder, write_json, write_text
 from helpers.runs.lock import RunLock
-from helpers.runs.record import RunRecord, StageRecord
-from helpers.runs.stages import MAIN_STAGES
+from helpers.runs.record import Run, RunRecord, StageRecord
+from helpers.runs.stages import MAIN_STAGES, WRITTEN_BY_PEOPLE
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
 FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
@@ -191,10 +192,20 @@ def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
         else:
             write_json(pulled / LISTING, {})
             print(f"{source.kernel} did not end by itself: its files cannot be compared with a list")
+        keep_written(run, pulled)
         with write_folder(run.folder) as folder:
             pulled.rename(folder)
     print(f"{run}: output of session {source.number} ({client.stage_line(record)})")
     return FINISHED
+
+
+def keep_written(run: Run, pulled: Path) -> None:
+    """Copies what people wrote for the run that is here into the pulled one, unless that has it too."""
+    for file in [file for pattern in WRITTEN_BY_PEOPLE for file in run.folder.glob(pattern)]:
+        copy = pulled / file.relative_to(run.folder)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy)
 
 
 def compare_listing(pulled: Path, wanted: str) -> str:

@@ -36,6 +36,8 @@ STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
 
+WRITTEN_BY_PEOPLE = ("evaluate/ratings/*", "evaluate/gloss.csv")  # patterns of what no stage writes
+
 PREFERRED = ("prefer/metrics.json", "prefer/adapter/adapter_model.safetensors")  # what the stage prefer leaves
 OPTIONAL_INPUTS = {stage: [PREFERRED[1]] for stage in ("evaluate", "infer", "export")}  # read where prefer has finished
 
