@@ -87,8 +87,7 @@ text_table(plan_lines(plan))
 
 # %% [markdown]
 # ## Training
-# The same steps, checkpoints and sessions as in 02_train. `rewards/margins` is how far the preferred reply's
-# log-probability, less that of the tuned model, lies above the other reply's, times `beta`.
+# The same steps, checkpoints and sessions as in 02_train. Run by hand, the curves are drawn below while it trains.
 
 # %%
 from helpers.preference.loop import launch_preference
@@ -96,6 +95,20 @@ from helpers.reporting.live import show_progress
 
 with show_progress(run, "prefer"):
     metrics = launch_preference(run, config)
+
+# %% [markdown]
+# ## The course of the training
+# Does the model come to prefer what people prefer, and on held-out prompts too? The margin of the rewards is how far
+# the preferred reply's log-probability, less that of the tuned model, lies above the other reply's, times `beta`.
+
+# %%
+from helpers.preference.results import describe_course
+from helpers.reporting.figures_training import draw_training
+from helpers.reporting.notebook_parts import picture
+from helpers.runs.files import read_jsonl
+
+log = read_jsonl(run / "prefer" / "log.jsonl")
+picture(draw_training(log, run.training_sessions("prefer")), describe_course(log))
 
 # %% [markdown]
 # ## What it prefers now

@@ -88,26 +88,35 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     from helpers.planning.memory import T4_GIB
     from helpers.planning.plan import plan_preset, plan_table
     from helpers.preflight import check_shares, check_training
+    from helpers.runner import order_stages
     from helpers.runs.record import Run
     from helpers.runs.settings import resolve_settings
 
+    stages = options.stages.split(",") if options.stages else []
+    if options.base_model and stages:
+        raise Refused("--base-model compares whole runs: leave --stages out, or --base-model.")
     if options.base_model:
         return compare_base_models(options)
-    plans = {}
+    objects, tables = [], []
     for preset in options.preset:
         with about_preset(preset, len(options.preset) > 1):
             settings = resolve_settings(preset, options.run_name, options.outputs, options.sets, options.tiny)
             run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
             check_shares(settings["prepare_data"])
             check_training(settings["train"])
-            plans[preset] = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
+            estimate = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
+            objects.append({"preset": preset, **asdict(estimate)})
+            tables.append({"preset": preset, **plan_table(estimate)})
+            if "prefer" in order_stages(settings, stages):
+                from helpers.preference.plan import estimate_preference, plan_lines
+
+                preferred = estimate_preference(settings, run, options.memory or T4_GIB)
+                objects[-1]["prefer"] = preferred
+                tables[-1] |= {f"prefer: {what}": text for what, text in plan_lines(preferred).items()}
     if options.json:
-        objects = [{"preset": preset, **asdict(estimate)} for preset, estimate in plans.items()]
         print(json.dumps(objects if len(objects) > 1 else objects[0], indent=1))
     else:
-        for preset, estimate in plans.items():
-            table = {"preset": preset, **plan_table(estimate)}
-            print("\n".join(f"{label:28}{value}" for label, value in table.items()))
+        print("\n".join(f"{label:28}{value}" for table in tables for label, value in table.items()))
 
 
 def compare_base_models(options: Namespace) -> None:
@@ -220,12 +229,13 @@ def kaggle(options: Namespace) -> int:
     """Runs a preset on Kaggle."""
     from helpers.kaggle.commands import run_action
     from helpers.kaggle.job import make_job
-    from helpers.kaggle.upload import upload_suite
+    from helpers.kaggle.upload import upload_file, upload_suite
 
     if options.action == "upload":
-        return upload_suite(options.owner)
+        return upload_file(options.owner, options.file) if options.file else upload_suite(options.owner)
     preset = only_preset(options.preset, "Kaggle runs")
-    job = make_job(preset, options.run_name, options.outputs, options.sets, options.tiny)
+    stages = options.stages.split(",") if options.stages else []
+    job = make_job(preset, options.run_name, options.outputs, options.sets, options.tiny, stages)
     return run_action(options.action, job, options.owner, options.checkpoints, options.every)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ def check_stages(stages: Iterable[str], settings: Settings) -> None:
     """Checks the settings of stages against each other. Raises Refused for the first that cannot work."""
     stages = [*stages]
     checks = {"prepare_data": check_data, "tune": check_search, "train": check_training, "evaluate": check_evaluation}
-    checks["prefer"] = check_preferences
+    has_rows = not {"prepare_data", "train"} & {
+        *stages
+    }  # else they are not yet those that preferences are held against
+    checks["prefer"] = partial(check_preferences, can_gather=has_rows)
     try:
         for stage in stages:
             if stage in checks:
@@ -103,17 +107,27 @@ def check_template(base: str) -> None:
         raise ValueError(f"the tokenizer of {base!r} cannot be used: {' '.join(str(error).split())}") from error
 
 
-def check_preferences(preferences: dict[str, Any]) -> None:
+def check_preferences(preferences: dict[str, Any], can_gather: bool = True) -> None:
     """Checks the settings of prefer, and reads its sources once, unless a training that keeps its own has begun: on
-    another machine they may be gone. Raises ValueError and FileNotFoundError."""
+    another machine they may be gone. Raises ValueError and FileNotFoundError.
+
+    Where the run `can_gather` and has not before, it does, writes nothing, and raises ValueError where too little is
+    left. A stage that has gathered before starts in any case: what was deleted since has to leave its files.
+    """
     from helpers.preference.config import check_settings
+    from helpers.preference.gather import gather_preferences
     from helpers.preference.sources import check_dataset, check_sources
 
     check_dataset(preferences["dataset"])
     check_settings(preferences["trl"])
     run = Run.named(preferences["outputs"], preferences["run_name"])
     begun = checkpoint_folders(run / "prefer" / "checkpoints")
-    if not begun or run.stage("prefer").status in ("finished", FORCED):
+    if begun and run.stage("prefer").status not in ("finished", FORCED):
+        return
+    if can_gather and (run / "data/test.jsonl").is_file() and not (run / "prefer/pairs.jsonl").is_file():
+        sources = (preferences[name] for name in ("dataset", "val_share", "seed"))
+        gather_preferences(run, *sources, is_trial=True)
+    else:
         check_sources(run, preferences["dataset"])
 
 

@@ -23,12 +23,13 @@ from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run, StageRecord
 from helpers.runs.run_json import FORCED
 from helpers.runs.session import SESSION_START, pause_on_signal, session_start
-from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings, suggest_name
+from helpers.runs.settings import NOTEBOOKS, Settings, resolve_settings
 from helpers.runs.stages import (
     MAIN_STAGES,
     OPTIONAL_INPUTS,
     STAGES,
     TRAINING_STAGES,
+    sort_stages,
     stage_inputs,
 )
 from helpers.runs.versions import changes_since_last_session, data_version_note, record_image
@@ -128,11 +129,8 @@ def run_presets(runs: list[PresetRun]) -> int:
 
 def order_stages(settings: Settings, stages: list[str]) -> list[str]:
     """Returns stages in the order they run: those given, or the main ones. Raises Refused for an unknown one."""
-    if unknown := [stage for stage in stages if stage not in STAGES]:
-        raise Refused(f"--stages: no stage {unknown[0]!r}.{suggest_name(unknown[0], STAGES)}")
     searched = "tune/best.json" in stage_inputs("train", settings["train"])
-    chosen = stages or [*MAIN_STAGES, *["tune"] * searched]
-    return [stage for stage in STAGES if stage in chosen]
+    return sort_stages(stages or [*MAIN_STAGES, *["tune"] * searched])
 
 
 def select_stages(settings: Settings, stages: list[str], force: bool) -> dict[str, str]:

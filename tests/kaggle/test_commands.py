@@ -21,7 +21,7 @@ from helpers.kaggle.client import call_with_retries, is_finished, limit_waiting
 from helpers.kaggle.job import make_job
 from helpers.kaggle.notebook import LISTING, session_notebook
 from helpers.platforms.environment import ROOT
-from helpers.runs.files import write_json
+from helpers.runs.files import write_json, write_text
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
 from helpers.runs.stages import MAIN_STAGES
@@ -290,6 +290,14 @@ def test_a_pull_leaves_no_other_files_behind(pulled):
     _, outputs = pulled
     assert call("pull", outputs) == 0
     assert {path.name for path in outputs.iterdir()} == {"demo"}
+
+
+def test_ratings_that_came_back_outlive_a_pull(pulled):
+    _, outputs = pulled
+    write_text(outputs / "demo/evaluate/ratings/rater.csv", "id,choice\n")
+    assert call("pull", outputs) == 0
+    assert (outputs / "demo/report/index.html").read_text(encoding="utf-8") == "উত্তর 2"
+    assert (outputs / "demo/evaluate/ratings/rater.csv").is_file()
 
 
 def test_a_run_made_here_is_not_replaced_by_a_pull(pulled, capsys):

@@ -1,7 +1,7 @@
 """The settings of a training by preferences: refused before a run where they cannot be meant, and what they become."""
 
 import pytest
-from preferences import ask
+from preferences import WARM, ask
 
 from helpers.platforms.errors import Refused
 from helpers.preference.config import configure_preference
@@ -67,6 +67,40 @@ def test_thumbs_without_a_database_are_refused_before_a_run(check):
 def test_ratings_without_an_evaluation_are_refused_first(check):
     with pytest.raises(Refused, match=r"names 'ratings', and run run has no evaluate/metrics.json"):
         check("prefer.dataset=[ratings]")
+
+
+def test_too_few_prompts_are_refused_before_a_run(check, run, pairs, tmp_path):
+    write_jsonl(tmp_path / "few.jsonl", [*pairs[:9], pairs[0]])
+    with pytest.raises(Refused, match=r"about 9 different prompts \(1 dropped: duplicate 1\): .* out of the stages\.$"):
+        check(f"prefer.dataset=[{tmp_path / 'few.jsonl'}]")
+    assert not (run / "prefer").exists(), "a refused run has written something"
+
+
+@pytest.mark.parametrize(("label", "kind"), [(True, "liked"), (False, "disliked")])
+def test_thumbs_of_one_kind_are_refused_before_a_run(check, prompts, tmp_path, label, kind):
+    write_jsonl(tmp_path / "thumbs.jsonl", [ask(prompt, WARM, label=label) for prompt in prompts])
+    with pytest.raises(Refused, match=f"20 replies, all of them {kind}"):
+        check(f"prefer.dataset=[{tmp_path / 'thumbs.jsonl'}]")
+
+
+def test_enough_preferences_are_not_refused(check, run, pairs, tmp_path):
+    write_jsonl(tmp_path / "pairs.jsonl", pairs)
+    check(f"prefer.dataset=[{tmp_path / 'pairs.jsonl'}]")
+    assert not (run / "prefer").exists()
+
+
+def test_a_stage_that_has_gathered_is_not_refused(check, run, pairs, tmp_path):
+    write_jsonl(run / "prefer/pairs.jsonl", pairs)
+    write_jsonl(tmp_path / "few.jsonl", pairs[:3])
+    check(f"prefer.dataset=[{tmp_path / 'few.jsonl'}]")
+
+
+def test_rows_that_are_prepared_anew_are_not_gathered_by(run, pairs, tmp_path):
+    write_jsonl(tmp_path / "few.jsonl", pairs[:3])
+    settings = resolve_settings(
+        "demo", run.name, str(run.outputs), [f"prefer.dataset=[{tmp_path / 'few.jsonl'}]"], False
+    )
+    check_stages(["prepare_data", "train", "prefer"], settings)
 
 
 def test_a_training_that_has_begun_needs_its_file_no_more(check, run, tmp_path):

@@ -8,7 +8,10 @@ import pytest
 from preferences import COLD, SYSTEM, WARM, give_thumb, write_run
 
 from helpers.preference import thumbs
+from helpers.preference.sources import read_sources
 from helpers.preference.thumbs import read_thumbs
+from helpers.runs.experiments import preference_rows
+from helpers.runs.files import write_jsonl
 
 PROMPT = "কাল চাকরিটা চলে গেল, বাড়িতে বলতে পারিনি।"  # I lost my job yesterday and could not tell them at home.
 
@@ -119,3 +122,18 @@ def test_a_database_in_use_is_to_be_waited_for(run, monkeypatch):
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(ValueError, match="is locked.*: close the other program that writes to it, or wait"):
             read(run)
+
+
+def test_exported_thumbs_are_the_same_preferences(gather, run, prompts):
+    for number, prompt in enumerate(prompts):
+        give_thumb(
+            run, prompt, f"{COLD} ({number})", number % 2 == 0, rewritten=f"{WARM} ({number})" * (number % 3 == 0)
+        )
+    rows = gather(preference_rows(run.outputs / "experiments.db")).rows
+    assert [row | {"source": "thumbs"} for row in rows] == gather(sources=["thumbs"]).rows
+
+
+def test_an_attached_data_set_is_a_source(run, pairs, tmp_path, monkeypatch):
+    write_jsonl(tmp_path / "input/preferences.jsonl", pairs)
+    monkeypatch.setattr("helpers.data.load.attached_folders", lambda name: [tmp_path / "input"] * (name == "me/mine"))
+    assert len(read_sources(run, ["kaggle:me/mine"]).items) == len(pairs)

@@ -80,7 +80,60 @@ def make_results(changes, train_hours=None, evaluation_hours=2.5, new_tokens=250
     }
     rows = [{"new_tokens": new_tokens}] * 4
     record = RunRecord(stages=stages, sessions=sessions)
-    return SimpleNamespace(metrics=metrics, record=record, sessions=sessions, base=rows, tuned=rows)
+    return SimpleNamespace(metrics=metrics, record=record, sessions=sessions, base=rows, tuned=rows, prefer={})
+
+
+PREFERRED = {
+    "seconds": {"train": 3600, "load": 60},
+    "optimizer_steps": 30,
+    "peak_memory_gib": 9.0,
+    "plan": {
+        "hours": {"reference": 0.1, "train": 1.0, "evaluate": 1.5, "total": 2.6},
+        "optimizer_steps": 30,
+        "peak_memory_gib": 9.5,
+    },
+}
+
+
+def with_preferred(gpu="Tesla T4", **changes):
+    """Returns the results of a run as planned whose preferred model was evaluated in 1.5 hours more."""
+    results = make_results({"evaluate.preferred": {"chrf": 20}}, evaluation_hours=4.0)
+    results.prefer, results.record.stages["prefer"] = PREFERRED | changes, StageRecord(gpu=[gpu] if gpu else [])
+    return results
+
+
+def test_a_third_model_is_in_the_estimate_of_the_evaluation():
+    results = with_preferred()
+    assert causes_of(results) == {}
+    rows = {row["what"]: row for row in plan_rows(results, Words())}
+    assert (rows[EVALUATED]["planned"], rows[EVALUATED]["ratio"]) == ("4.00 hours", "1.00")
+    assert rows["time in all"]["planned"] == "11.20 hours"
+
+
+def test_the_training_by_preferences_has_its_rows():
+    rows = {row["what"]: row for row in plan_rows(with_preferred(), Words())}
+    own = rows[estimates.PREFER_TIME]
+    assert (own["planned"], own["actual"], own["ratio"]) == ("1.00 hours", "1.00 hours", "1.00")
+    own = rows[estimates.PREFER_MEMORY]
+    assert (own["planned"], own["actual"], own["ratio"]) == ("9.50", "9.00", "0.95")
+
+
+def test_a_run_without_preferences_has_no_such_rows():
+    labels = {row["what"] for row in plan_rows(make_results({}), Words())}
+    assert not labels & {estimates.PREFER_TIME, estimates.PREFER_MEMORY}
+    assert not {row["what"] for row in plan_rows(with_preferred(gpu=""), Words())} & {estimates.PREFER_TIME}
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"seconds": {"train": 7200}}, "gpu"),
+        ({"seconds": {"train": 7200}, "optimizer_steps": 60}, "steps"),
+        ({"gpu": "NVIDIA L4", "seconds": {"train": 7200}}, "other_gpu"),
+    ],
+)
+def test_a_training_by_preferences_that_took_longer_says_why(changes, cause):
+    assert causes_of(with_preferred(**changes)) == {estimates.PREFER_TIME: cause}
 
 
 def causes_of(results):

@@ -192,6 +192,14 @@ def test_the_course_of_a_training_has_three_panels():
     picture(figure)
 
 
+def test_a_training_by_preferences_shows_its_margin():
+    figure = draw_training([*({**entry, "rewards/margins": 0.1} for entry in LOG), {"step": 8, "eval_margin": 0.2}])
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    assert labels == ["loss", "margin of\nrewards", "learning\nrate", "gradient\nnorm"]
+    assert [line.get_label() for line in figure.axes[1].lines] == ["training", "validation"]
+    picture(figure)
+
+
 @pytest.mark.parametrize(
     ("losses", "ending"),
     [

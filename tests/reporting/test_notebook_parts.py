@@ -3,6 +3,7 @@
 import html
 import re
 import threading
+from contextlib import nullcontext
 
 import pytest
 from model_families import FAMILIES, build_tokenizer
@@ -229,6 +230,15 @@ def test_the_plot_makes_way_for_the_finished_one(log, monkeypatch):
         assert drawn.wait(20), "the view draws nothing while the block runs"
     assert display.places[1] is NOTHING
     assert re.fullmatch(r"\[mine\] train  done after 0:00:\d\d", display.places[0].text)
+
+
+@pytest.mark.parametrize("stage", ["train", "prefer", "evaluate"])
+def test_each_training_is_drawn_from_its_own_log(stage, tmp_path, monkeypatch):
+    monkeypatch.delenv(PROGRESS_FILE, raising=False)
+    logs = []
+    monkeypatch.setattr(live, "LiveView", lambda name, stage, log, show: logs.append(log) or nullcontext())
+    with show_progress(Run(tmp_path / "mine"), stage):
+        assert logs == [tmp_path / "mine" / stage / "log.jsonl" if stage != "evaluate" else None]
 
 
 def test_under_the_runner_nothing_is_shown(tmp_path, monkeypatch):

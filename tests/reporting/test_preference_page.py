@@ -13,7 +13,7 @@ from helpers.reporting.preference import judge_preferred, pair_results, preferre
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.words import LANGUAGES, Words
-from helpers.runs.files import read_json, write_csv, write_json
+from helpers.runs.files import read_json, read_jsonl, write_csv, write_json
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,11 @@ def three(copied, tmp_path_factory):
     shutil.rmtree(run / "evaluate/ratings", ignore_errors=True)
     earlier = read_table(run / "evaluate/human_eval.csv", SHOWN_FIELDS)
     evaluate_three(run, left_out=3)
+    known = {row["id"] for row in read_jsonl(run / "evaluate/base.jsonl")}  # the others are attention checks
     newer = read_table(run / "evaluate/human_eval.csv", SHOWN_FIELDS)
     for name, rows in (("earlier", earlier[3:9]), ("newer", newer[:8])):
-        write_csv(run / f"evaluate/ratings/{name}.csv", pandas.DataFrame([row | {"choice": 0} for row in rows]))
+        chosen = [row | {"choice": place % 3 * (row["id"] in known)} for place, row in enumerate(rows)]
+        write_csv(run / f"evaluate/ratings/{name}.csv", pandas.DataFrame(chosen))
     return run
 
 
@@ -60,6 +62,14 @@ def test_each_sheet_counts_for_its_own_pair(three):
     counts = [len(known & {row["id"] for row in rows}) for rows in rated]
     assert [results.ratings["pairs"], pair.ratings["pairs"]] == counts
     assert (results.unread, pair.ratings["skipped"]) == ([], [])
+
+
+def test_the_page_says_which_scores_track_the_second_sheet(page, three):
+    pair = pair_results(read_results(three))
+    assert pair.meta_evaluations["people"].pairs == len({own["id"] for own in pair.rated.choices})
+    html = (three / "report/index.html").read_text("utf-8")
+    section = html.partition(f"<h2>{page[1].say('prefer.title')}</h2>")[2].partition("<h2>")[0]
+    assert f"<h3>{page[1].say('page.trust')}</h3>" in section
 
 
 def test_the_table_of_three_has_each_models_own_score(three):

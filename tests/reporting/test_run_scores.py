@@ -223,7 +223,7 @@ def test_ratings_make_the_report_run_again(run, request):
 def test_the_logs_are_written_as_csv_with_the_time_of_each_reply(demo, tmp_path):
     shutil.copy(demo.outputs / "experiments.db", tmp_path)
     files = export_logs(tmp_path / "experiments.db")
-    names = ["LLAMAExperiments.csv", "GeneratedResponses.csv", "Feedback.csv", "feedback.jsonl"]
+    names = ["LLAMAExperiments.csv", "GeneratedResponses.csv", "Feedback.csv", "feedback.jsonl", "preferences.jsonl"]
     assert [file.name for file in files] == names
     times = pandas.read_csv(files[1], keep_default_na=False).timestamp
     tuned, stage = read_jsonl(demo.run / "evaluate/tuned.jsonl"), demo.run.stage("evaluate")

@@ -82,7 +82,7 @@ def test_what_is_deleted_leaves_the_exported_files(store):
     log_experiment(store.database, "m", {}, {"train_loss": 1.0, "val_loss": 1.0}, {}, [])
     store.keep(LIKED, "a")
     files = export_logs(store.database)
-    assert sum("শুনছি" in file.read_text("utf-8") for file in files) == 2
+    assert sum("শুনছি" in file.read_text("utf-8") for file in files) == 3
     store.delete_person("a")
     assert not any("শুনছি" in file.read_text("utf-8") for file in files)
 

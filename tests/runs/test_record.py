@@ -84,6 +84,16 @@ def test_an_open_session_counts_as_killed_by_the_next(run):
     assert read_json(run / "run.json")["sessions"][1]["from"] == 5
 
 
+def test_attempts_that_left_nothing_are_not_counted(run):
+    for step in (0, 0, 5, 0):  # of an earlier training, and one that failed
+        run.open_session("prefer", step)
+    assert [session.from_step for session in run.training_sessions("prefer")] == [0]
+    run.open_session("prefer", 7)
+    run.close_session(9, "finished")
+    assert [session.from_step for session in run.training_sessions("prefer")] == [0, 7]
+    assert run.training_sessions("train") == []
+
+
 def test_closing_without_an_open_session_writes_nothing(run):
     run.close_session(1, "finished")
     assert not run.exists()

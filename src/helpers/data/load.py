@@ -284,7 +284,7 @@ def locate_kaggle_table(name: str) -> Path:
     tables = sorted(path for folder in folders for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if len(tables) != 1:
         tables = f"{len(tables)} tables {[path.name for path in tables]}: expected one"
-        hint = "Pass the path of the one you want as prepare_data.dataset."
+        hint = "Pass the path of the one you want as the dataset."
         raise FileNotFoundError(f"Kaggle data set {name!r} holds {tables}. {hint}")
     return tables[0]
 

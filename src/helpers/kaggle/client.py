@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from helpers.kaggle.job import Job
 from helpers.platforms.errors import Paused, Refused, describe_error
 from helpers.runs.files import read_json
 from helpers.runs.record import RECORDS, RunRecord, StageRecord, parse_record
-from helpers.runs.stages import MAIN_STAGES
+from helpers.runs.stages import MAIN_STAGES, OPTIONAL_INPUTS, STAGES
 
 FIRST_WAIT, LONGEST_WAIT = 2.0, 16.0  # seconds between two attempts; the first wait doubles with each
 MOST_WAITED = 40.0  # seconds for which a call is repeated
@@ -262,18 +262,25 @@ def last_output(api: Any, job: Job, sessions: list[KaggleSession]) -> tuple[Kagg
 
 
 def stage_statuses(record: RunRecord) -> dict[str, str]:
-    """Returns the status of every main stage, "" for one that has not begun."""
-    return {stage: record.stages.get(stage, StageRecord()).status for stage in MAIN_STAGES}
+    """Returns the status of every main stage, "" for one that has not begun, and of others that have."""
+    shown = [stage for stage in STAGES if stage in MAIN_STAGES or stage in record.stages]
+    return {stage: record.stages.get(stage, StageRecord()).status for stage in shown}
 
 
 def stage_line(record: RunRecord) -> str:
-    """Returns the main stages in words."""
+    """Returns the stages in words."""
     return ", ".join(f"{stage} {status or 'not begun'}" for stage, status in stage_statuses(record).items())
 
 
-def is_finished(record: RunRecord) -> bool:
-    """Returns whether all main stages have finished."""
-    return set(stage_statuses(record).values()) == {"finished"}
+def is_finished(record: RunRecord, stages: Iterable[str] = MAIN_STAGES) -> bool:
+    """Returns whether stages, the main ones unless others are named, have finished, and none of those that read a
+    preferred model before that was trained."""
+    facts = {stage: record.stages.get(stage, StageRecord()) for stage in stages}
+    trained = facts["prefer"].ended or "" if "prefer" in facts else ""
+    later = [own for stage, own in facts.items() if stage in OPTIONAL_INPUTS]
+    return all(own.status == "finished" for own in facts.values()) and all(
+        (own.started or "") >= trained for own in later
+    )
 
 
 def progress_marks(record: RunRecord) -> tuple:

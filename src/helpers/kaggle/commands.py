@@ -7,6 +7,7 @@ that left any. What was pushed is asked of Kaggle, so that this can be stopped a
 import contextlib
 import itertools
 import re
+import shutil
 import sys
 import tempfile
 import time
@@ -26,7 +27,8 @@ from helpers.runs.checkpoints import FileFacts, compare_files
 from helpers.runs.differences import settings_differences
 from helpers.runs.files import write_folder, write_json, write_text
 from helpers.runs.lock import RunLock
-from helpers.runs.record import RunRecord
+from helpers.runs.record import Run, RunRecord, StageRecord
+from helpers.runs.stages import MAIN_STAGES, WRITTEN_BY_PEOPLE
 from helpers.runs.versions import IMAGE_FILE, compare_image
 
 FREEZE = ROOT / "tests" / "platforms" / "images" / "kaggle.txt"  # the packages of the image that was tested
@@ -75,7 +77,10 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
         if session.is_live:
             raise Refused(f"{session.kernel} is {session.status}: a run has one session at a time.")
     source, record = client.last_output(api, job, sessions)
+    check_trained(job, record)
     for stage, before in record.settings.items():
+        if stage not in MAIN_STAGES and stage not in record.stages:  # it may still have any
+            continue
         if differences := settings_differences(stage, before, job.settings[stage]):
             raise Refused(f"run {job.run.name} began with other settings: {'; '.join(differences)}.")
     hours = limit_hours(api, job, record) if job.gpu else 0.0
@@ -93,6 +98,16 @@ def push_session(api: Any, job: Job, sessions: list[client.KaggleSession]) -> No
     print(
         f"session {number}: {job.kernel(number)} pushed" + f", resumes from {resumes_from}" * bool(source), flush=True
     )
+
+
+def check_trained(job: Job, record: RunRecord) -> None:
+    """Raises Refused where the stages that are asked for need a training that no session has finished."""
+    if "train" not in job.stages and record.stages.get("train", StageRecord()).status != "finished":
+        asked = ",".join(job.stages)
+        raise Refused(
+            f"run {job.run.name} has no finished training on Kaggle, which --stages {asked} needs: leave --stages out "
+            f"until that has finished."
+        )
 
 
 def push_notebook(api: Any, folder: Path, metadata: dict) -> None:
@@ -177,10 +192,20 @@ def pull_run(api: Any, job: Job, with_checkpoints: bool = False) -> int:
         else:
             write_json(pulled / LISTING, {})
             print(f"{source.kernel} did not end by itself: its files cannot be compared with a list")
+        keep_written(run, pulled)
         with write_folder(run.folder) as folder:
             pulled.rename(folder)
     print(f"{run}: output of session {source.number} ({client.stage_line(record)})")
     return FINISHED
+
+
+def keep_written(run: Run, pulled: Path) -> None:
+    """Copies what people wrote for the run that is here into the pulled one, unless that has it too."""
+    for file in [file for pattern in WRITTEN_BY_PEOPLE for file in run.folder.glob(pattern)]:
+        copy = pulled / file.relative_to(run.folder)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(file, copy)
 
 
 def compare_listing(pulled: Path, wanted: str) -> str:
@@ -214,7 +239,7 @@ def run_chain(api: Any, job: Job, seconds: float) -> int:
         if is_live:
             time.sleep(seconds)
             continue
-        if source and client.is_finished(record):
+        if source and client.is_finished(record, job.stages):
             return pull_run(api, job)
         if sessions:
             last, now = sessions[-1], client.progress_marks(record)

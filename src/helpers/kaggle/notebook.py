@@ -76,7 +76,6 @@ def kernel_metadata(job: Job, number: int, source: str, image: str) -> dict:
 
     `image` is the docker image that it runs on, "" for Kaggle's newest. The notebook keeps it, so that it can be asked.
     """
-    dataset = job.settings["prepare_data"]["dataset"]
     return {
         "id": job.kernel(number),
         "title": job.slug(number).replace("-", " "),
@@ -87,7 +86,7 @@ def kernel_metadata(job: Job, number: int, source: str, image: str) -> dict:
         "enable_gpu": job.gpu,
         "enable_internet": True,
         "machine_shape": "NvidiaTeslaT4" if job.gpu else "",
-        "dataset_sources": [dataset.removeprefix("kaggle:")] if dataset.startswith("kaggle:") else [],
+        "dataset_sources": job.datasets,
         "kernel_sources": [source] if source else [],
         "docker_image_pinning_type": "original",
         **({"docker_image": image} if image else {}),

@@ -65,7 +65,9 @@ def remaining_hours(job: Job, record: RunRecord) -> tuple[float, str]:
         training, source = measured, "the rate measured so far"
     else:
         training, source = planned["total"] - planned["evaluate"], job.plan.speed_from
-    return training + planned["evaluate"] * (evaluation.status != "finished"), source
+    preferred = record.stages.get("prefer", StageRecord()).status == "finished"
+    hours = training + planned["evaluate"] * (evaluation.status != "finished")
+    return hours + job.prefer_hours * (not preferred), source
 
 
 def describe_need(hours: float, source: str, session: float, quota: Quota) -> str:

@@ -1,5 +1,7 @@
-"""Uploads the suite as one private data set, so that a notebook opened on Kaggle needs it as its input, and no more."""
+"""Uploads the suite as one private data set, so that a notebook opened on Kaggle needs it as its input, and no more;
+or a file, for a run to read there."""
 
+import re
 import shutil
 import sys
 import tempfile
@@ -7,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from helpers.data.load import SUFFIXES
 from helpers.kaggle import client
 from helpers.kaggle.notebook import suite_files
 from helpers.platforms.environment import git_sha
@@ -26,29 +29,42 @@ def upload_suite(owner: str) -> int:
     `owner` is a Kaggle account ("": that of the credentials). Returns the exit code. Raises Refused when Kaggle does
     not take it.
     """
-    with client.explained_errors():
-        api = client.connect()
-        return _upload(api, owner)
+    files = {f"{FOLDER}/{name}": path for name, path in suite_files().items()}
+    use = f"In a notebook on Kaggle: Add Input, Datasets, Your Work, {SLUG}."
+    return _upload(owner, SLUG, "Sahanubhuti", DESCRIPTION, files, use)
 
 
-def _upload(api: Any, owner: str) -> int:
+def upload_file(owner: str, file: Path) -> int:
+    """Uploads a file as a private data set of its own, as `upload_suite` does the suite. Raises Refused also for a file
+    that no stage reads."""
+    if file.suffix.lower() not in SUFFIXES or not file.is_file():
+        raise Refused(f"--file {file} is no file here that a stage reads: expected {', '.join(SUFFIXES)}.")
+    slug = f"{SLUG}-{re.sub('[^a-z0-9]+', '-', file.stem.lower()).strip('-')}"[:50].strip("-")
+    use = "In a run there: --set prefer.dataset=[kaggle:{dataset}]"
+    about = "Data of the account that uploaded it, for runs of the suite."
+    return _upload(owner, slug, slug.replace("-", " "), about, {file.name: file}, use)
+
+
+def _upload(owner: str, slug: str, title: str, about: str, files: dict[str, Path], use: str) -> int:
+    """Uploads files by their places in a data set, and says at the end how to use it in a notebook or command."""
     import requests
 
-    dataset = f"{owner or api.config_values['username']}/{SLUG}"
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, path in suite_files().items():
-            copy = Path(scratch) / FOLDER / name
+    with client.explained_errors(), tempfile.TemporaryDirectory() as scratch:
+        api = client.connect()
+        dataset = f"{owner or api.config_values['username']}/{slug}"
+        for name, path in files.items():
+            copy = Path(scratch) / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
-        about = {"id": dataset, "title": "Sahanubhuti", "licenses": [{"name": "other"}], "description": DESCRIPTION}
-        write_json(Path(scratch) / "dataset-metadata.json", about)
+        metadata = {"id": dataset, "title": title, "licenses": [{"name": "other"}], "description": about}
+        write_json(Path(scratch) / "dataset-metadata.json", metadata)
         try:
             client.call_with_retries(send_folder, api, dataset, scratch)
         except requests.exceptions.HTTPError as error:
             if client.is_temporary(error) or client.status_code(error) == 401:
                 raise
             raise Refused(f"Kaggle did not take {dataset}: {error}.") from error
-    return await_version(api, dataset)
+        return await_version(api, dataset, use.format(dataset=dataset))
 
 
 def send_folder(api: Any, dataset: str, folder: str) -> None:
@@ -65,7 +81,7 @@ def send_folder(api: Any, dataset: str, folder: str) -> None:
     print(f"{dataset}: uploaded as {'a new, private data set' if is_new else 'a new version'}", flush=True)
 
 
-def await_version(api: Any, dataset: str) -> int:
+def await_version(api: Any, dataset: str, use: str) -> int:
     """Looks until Kaggle has processed what was uploaded; says how to use it, and returns the exit code."""
     ends = time.monotonic() + MOST_SECONDS
     while (status := client.read_dataset_status(api, dataset)) != "ready":
@@ -75,5 +91,5 @@ def await_version(api: Any, dataset: str) -> int:
             )
             return FAILED
         time.sleep(LOOK_SECONDS)
-    print(f"{dataset}: ready. In a notebook on Kaggle: Add Input, Datasets, Your Work, {SLUG}.")
+    print(f"{dataset}: ready. {use}")
     return FINISHED

@@ -80,12 +80,27 @@ def plan_preset(
     Raises ValueError when the run cannot fit, with the setting that would, as `configure_training` and `fit_gpus` do,
     and Refused as `keep_promise` does, which also says what `anew` means.
     """
-    config, data = configure_training(settings["train"]), settings["prepare_data"]
+    config = configure_training(settings["train"])
     if gpus:
         config, _ = fit_gpus(config, gpus, 0)
-    rows = known or split_lengths(*row_lengths(data, run), data, config.seed)
+    rows = known or find_rows(settings, run)
     config = keep_promise(run, config, rows, settings["evaluate"], anew, gpu)
     return make_plan(config, rows, settings["evaluate"], gpu_gib, session_hours, run, gpu)
+
+
+def find_rows(settings: Settings, run: Run) -> PlannedRows:
+    """Returns the rows of a run as `row_lengths` tells them, split by its settings. Raises as that and
+    `split_lengths`."""
+    data = settings["prepare_data"]
+    return split_lengths(*row_lengths(data, run), data, settings["train"]["seed"])
+
+
+def prepared_rows(run: Run, seed: int) -> PlannedRows:
+    """Returns the rows of a run whose data are prepared, in an order by seed."""
+    data = run.metrics("prepare_data")
+    lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
+    random.Random(seed).shuffle(lengths)
+    return PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
 
 
 def split_lengths(lengths: list[int], source: str, data: dict[str, Any], seed: int) -> PlannedRows:
@@ -106,12 +121,8 @@ def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
 
     Raises ValueError when it cannot fit, with the setting that would, and Refused as `keep_promise` does.
     """
-    data = run.metrics("prepare_data")
     evaluation = default_settings("evaluate") | run.record().settings.get("evaluate", {})
-    gpus = gpu_memory()
-    lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
-    random.Random(config.seed).shuffle(lengths)
-    rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
+    gpus, rows = gpu_memory(), prepared_rows(run, config.seed)
     planned = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
     planned = keep_promise(run, planned, rows, evaluation)
     plan = make_plan(planned, rows, evaluation, min(gpus, default=T4_GIB), 0.0, run)

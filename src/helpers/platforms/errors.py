@@ -1,7 +1,8 @@
 """How a command ends: its exit codes, and the errors that mean more than a failure."""
 
 import contextlib
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 
 from helpers.platforms.scrub import scrub
 
@@ -52,3 +53,9 @@ def describe_error(error: Exception) -> str:
     if len(text) > MOST_CHARACTERS:
         text = f"{text[:MOST_CHARACTERS].rpartition(' ')[0] or text[:MOST_CHARACTERS]} …"
     return f"{type(error).__name__}: {text}"
+
+
+def suggest_name(name: str, known: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the closest known name, else the list of all."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known))}."

@@ -55,7 +55,13 @@ def configure_preference(run: Run, parameters: dict[str, Any], rows: list[dict[s
     The settings in `trl` are of trl.DPOConfig or trl.KTOConfig; a TrainingConfig has them as `sft`. Raises ValueError
     for a name in `trl` that something else decides or the method has not, and as `check_config` does.
     """
-    trl, method, tuned = check_settings(parameters["trl"]), choose_method(rows), run.training_config()
+    return configure_by(run.training_config(), parameters, choose_method(rows))
+
+
+def configure_by(tuned: dict[str, Any], parameters: dict[str, Any], method: str) -> TrainingConfig:
+    """Returns the configuration of a training by `method` on what the adapter was `tuned` by; raises as
+    `configure_preference`."""
+    trl = check_settings(parameters["trl"])
     check_method(parameters["trl"], method)
     dtype = {name: tuned["sft"][name] for name in ("fp16", "bf16") if name in tuned["sft"]}
     given = {name: parameters[name] for name in ("num_gpus", "max_tokens", "learning_rate", "num_train_epochs", "seed")}

@@ -7,6 +7,7 @@ from helpers.models.chat import Tokenizer, encode_prompt, encode_row
 from helpers.planning.config import TrainingConfig
 
 Example = dict[str, Any]
+Lengths = list[tuple[int, int]]  # tokens of the two sequences that each example computes
 REFERENCES = {  # whether an example is a pair: the library's names for what the reference finds of its two sequences
     True: ("ref_chosen_logps", "ref_rejected_logps"),
     False: ("ref_logps", "ref_KL_logps"),
@@ -80,3 +81,9 @@ def sequences_of(example: Example) -> tuple[tuple[list[int], list[int]], tuple[l
     names = ("chosen_ids", "rejected_ids") if "chosen_ids" in example else ("completion_ids", "other_ids")
     first, second = ((example["prompt_ids"], example[name]) for name in names)
     return first, second
+
+
+def sequence_lengths(examples: list[Example]) -> Lengths:
+    """Returns the tokens of each example's two sequences."""
+    lengths = ([sum(map(len, sequence)) for sequence in sequences_of(example)] for example in examples)
+    return [(first, second) for first, second in lengths]

@@ -28,6 +28,7 @@ HELD_OUT_PARTS = {"test": "test", "validation": "val"}  # as reasons name them: 
 FEWEST_PROMPTS = 10  # below which nothing is trained
 LARGEST_SHARE = 0.5  # of the evaluated test rows that may leave the evaluation, for their ratings
 LEFT_TO_EVALUATION = "left to the evaluation"
+WRITTEN = " prefer/dropped.csv has what was dropped, and why."
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,9 @@ def describe_enough(power: dict[str, Any]) -> str:
     )
 
 
-def gather_preferences(run: Run, dataset: list[str], val_share: float, seed: int) -> Gathered:
-    """Returns the preferences of all sources in `dataset`, checked, each once, split by groups of prompts.
+def gather_preferences(run: Run, dataset: list[str], val_share: float, seed: int, is_trial: bool = False) -> Gathered:
+    """Returns the preferences of all sources in `dataset`, checked, each once, split by groups of prompts. Writes
+    prefer/dropped.csv, which says why where too few are left, unless it `is_trial`.
 
     Raises FileNotFoundError for a source that is not there, ValueError for one that cannot be read or is empty, for a
     share that leaves a part without rows, and for fewer than FEWEST_PROMPTS prompts.
@@ -93,8 +95,9 @@ def gather_preferences(run: Run, dataset: list[str], val_share: float, seed: int
     dropped = sorted(dropped, key=lambda own: (own.reason, own.item.source, own.item.origin))
     groups = group_prompts(items, near_duplicate)
     lines = [own.as_row() for own in dropped]
-    write_dropped(run, lines)
-    check_enough(items, groups, dropped, val_share)
+    if not is_trial:
+        write_dropped(run, lines)
+    check_enough(items, groups, dropped, val_share, "" if is_trial else WRITTEN)
     part_of_row = fill_parts(groups, {"train": 1 - val_share, "val": val_share}, seed)
     rows = [make_row(*own) for own in zip(items, groups, part_of_row)]
     facts = {**gather_facts(items, rows, dropped), **sources.facts}
@@ -124,8 +127,10 @@ def keep_evaluation(run: Run, items: list[Preference], seed: int) -> Sieved:
     return split_dropped(items, [LEFT_TO_EVALUATION if item.test_group in left else "" for item in items])
 
 
-def check_enough(items: list[Preference], groups: list[str], dropped: list[Dropped], val_share: float) -> None:
-    """Raises ValueError for too few prompts, and for thumbs that are all up or all down."""
+def check_enough(
+    items: list[Preference], groups: list[str], dropped: list[Dropped], val_share: float, hint: str
+) -> None:
+    """Raises ValueError for too few prompts, with `hint` at the end, and for thumbs that are all up or all down."""
     prompts, reasons = len(set(groups)), Counter(own.reason for own in dropped)
     if prompts < FEWEST_PROMPTS:
         most = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common(5))
@@ -134,7 +139,7 @@ def check_enough(items: list[Preference], groups: list[str], dropped: list[Dropp
         raise ValueError(
             f"prefer.dataset gives preferences about {prompts} different prompts{lost}: expected at least "
             f"{FEWEST_PROMPTS}, and {power['needed']:,} for an effect worth having ({power['formula']}). Collect more, "
-            f"add a source, or take prefer out of the stages. prefer/dropped.csv has what was dropped, and why."
+            f"add a source, or take prefer out of the stages.{hint}"
         )
     if not (any(item.chosen for item in items) and any(item.rejected for item in items)):
         kind = "liked" if items[0].chosen else "disliked"

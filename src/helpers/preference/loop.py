@@ -6,7 +6,7 @@ from typing import Any
 
 from helpers.models.loading import load_for_training
 from helpers.planning.config import TrainingConfig
-from helpers.preference.examples import encode_examples
+from helpers.preference.examples import encode_examples, sequence_lengths
 from helpers.preference.plan import row_sizes
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
@@ -65,7 +65,7 @@ def build_trainer(run: Run, inputs: TrainingInputs, dtype: str) -> Any:
     arguments = training_arguments(
         run, config, trained_dtype(model, dtype), DPOConfig if by_pairs else KTOConfig, **fixed
     )
-    lengths, tokens = row_sizes(examples["train"])
+    lengths, tokens = row_sizes(sequence_lengths(examples["train"]), config.method)
     place, targets = (arguments.process_index, arguments.world_size), [1] * len(lengths)
     trainer: Any = (DpoStepTrainer if by_pairs else KtoStepTrainer)(
         inputs,

@@ -17,3 +17,13 @@ def describe_result(metrics: dict[str, Any], method: str) -> str:
         f"{METHODS[method]}, {steps:,} steps. Of {val['n']:,} held-out preferences the model shares "
         f"{accuracy['value']:.0%} (95 % interval {interval}): {clear}."
     )
+
+
+def describe_course(log: list[dict[str, Any]]) -> str:
+    """Returns in a sentence how the margin of the rewards of what is trained on changed."""
+    margins = [entry["rewards/margins"] for entry in log if "rewards/margins" in entry]
+    if not margins:
+        return "No margin is logged yet."
+    return (
+        f"The margin of the rewards went from {margins[0]:.3f} to {margins[-1]:.3f} over {len(margins):,} logged steps."
+    )

@@ -2,11 +2,12 @@
 
 import difflib
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.data.load import SUFFIXES
+from helpers.data.load import SUFFIXES, locate_kaggle_table
 from helpers.data.turns import Turns
 from helpers.inference.generate import system_messages
 from helpers.preference.items import Dropped, Preference
@@ -28,16 +29,27 @@ class Sources(NamedTuple):
 
 def check_dataset(dataset: list[str]) -> None:
     """Raises ValueError where `prefer.dataset` is no list of sources, each once."""
-    expected = f"expected a list of 'thumbs', 'ratings' and paths of {', '.join(SUFFIXES)} files"
+    files = f"paths of {', '.join(SUFFIXES)} files, or 'kaggle:owner/name'"
+    expected = f"expected a list of 'thumbs', 'ratings' and {files}"
     if not isinstance(dataset, list) or not dataset:
         raise ValueError(f"prefer.dataset is {dataset!r}: {expected}.")
     for name in dataset:
-        if name not in NAMED and Path(str(name)).suffix.lower() not in SUFFIXES:
+        if name not in NAMED and not is_on_kaggle(name) and Path(str(name)).suffix.lower() not in SUFFIXES:
             near = difflib.get_close_matches(str(name), NAMED, n=1)
             hint = f" Is {near[0]!r} meant?" if near else ""
             raise ValueError(f"prefer.dataset names {name!r}: {expected}.{hint}")
     if twice := [name for name, count in Counter(dataset).items() if count > 1]:
         raise ValueError(f"prefer.dataset names {twice[0]!r} twice: each vote would count twice. Name it once.")
+
+
+def is_on_kaggle(name: Any) -> bool:
+    """Returns whether a source is a data set on Kaggle, kaggle:owner/name."""
+    return bool(re.fullmatch(r"kaggle:[\w.-]+/[\w.-]+", str(name)))
+
+
+def read_table_of(name: str, system: Turns) -> tuple[list[Preference], list[Dropped]]:
+    """Reads a file, or the one table of a data set on Kaggle; raises as `read_file` and `locate_kaggle_table`."""
+    return read_file(str(locate_kaggle_table(name.removeprefix("kaggle:"))) if is_on_kaggle(name) else name, system)
 
 
 def check_sources(run: Run, dataset: list[str]) -> None:
@@ -49,7 +61,7 @@ def check_sources(run: Run, dataset: list[str]) -> None:
         elif name == "ratings":
             read_rated_pairs(run)
         else:
-            read_file(name, [])
+            read_table_of(name, [])
 
 
 def read_sources(run: Run, dataset: list[str]) -> Sources:
@@ -63,7 +75,7 @@ def read_sources(run: Run, dataset: list[str]) -> Sources:
         elif name == "ratings":
             *own, facts["ratings"] = read_rated_pairs(run)
         else:
-            own = read_file(name, system)
+            own = read_table_of(name, system)
         items += own[0]
         dropped += own[1]
     return Sources(items, dropped, facts)

@@ -20,6 +20,7 @@ EXPLAINED = 0.5  # of a difference, at least, for what was measured to be named 
 RESIDUAL = ("gpu", "other_gpu", "disk", "unknown")  # causes that are named where nothing else explains enough
 PROMISED = ("prepare_data", "tune", "train", "evaluate", "infer")  # stages whose hours a promise is of
 REPLIES = "replies per second and GPU"
+PREFER_MEMORY, PREFER_TIME = "peak memory per GPU by preferences, GiB", "time of training by preferences"
 TIMES = {  # of a plan's hours: the line of the table
     "train": "time of training",
     "validate": "time of validation",
@@ -83,8 +84,11 @@ class Measured:
 
     @property
     def planned(self) -> dict[str, float]:
-        """The plan's seconds: train, validate, evaluate, checkpoints, total."""
-        return {name: 3600 * hours for name, hours in self.plan["hours"].items()}
+        """The plan's seconds: train, validate, evaluate, checkpoints, total; with those of a third model's evaluation,
+        where it was evaluated and has a plan."""
+        third = planned_hours(self.results.prefer).get("evaluate", 0.0) if self.evaluation.get("preferred") else 0.0
+        more = {"evaluate": third, "total": third}
+        return {name: 3600 * (hours + more.get(name, 0.0)) for name, hours in self.plan["hours"].items()}
 
     @property
     def actual(self) -> dict[str, float]:
@@ -183,14 +187,33 @@ def compare_estimates(results: Results) -> list[Line]:
     if not training.get("plan") or not results.record.stages["train"].gpu:
         return []
     run = Measured(results, training["plan"], training, evaluation)
-    return [_memory_line(run), _tokens_line(run), _replies_line(run), *_time_lines(run)]
+    return [_memory_line(run), _tokens_line(run), _replies_line(run), *_prefer_lines(results), *_time_lines(run)]
 
 
-def _memory_line(run: Measured) -> Line:
+def planned_hours(prefer: dict[str, Any]) -> dict[str, float]:
+    """Returns the hours of the plan in prefer/metrics.json; {} without one."""
+    return (prefer.get("plan") or {}).get("hours", {})
+
+
+def _memory_line(run: Measured, what: str = "peak memory per GPU, GiB") -> Line:
     limit = run.training.get("micro_batch_limit")
     cause = Cause("memory", facts={"limit": limit}) if limit else UNKNOWN
     peaks = (side.get("peak_memory_gib") for side in (run.plan, run.training))
-    return Line("peak memory per GPU, GiB", *peaks, seconds=None, causes=[], residual=cause)
+    return Line(what, *peaks, seconds=None, causes=[], residual=cause)
+
+
+def _prefer_lines(results: Results) -> list[Line]:
+    """Returns the lines of the training by preferences; [] where it has no plan, or ran on no GPU."""
+    prefer, stage = results.prefer, results.record.stages.get("prefer", StageRecord())
+    if not planned_hours(prefer) or not stage.gpu:
+        return []
+    run = Measured(results, prefer["plan"], prefer, {})
+    planned, actual = run.planned.get("train"), prefer.get("seconds", {}).get("train")
+    seconds = (planned, actual) if planned and actual else None
+    steps = run.changed("steps", "train", *(side.get("optimizer_steps") for side in (run.plan, prefer)))
+    gpu = run.gpu_cause("prefer", planned / actual if planned and actual else 0.0)
+    hours = (None if value is None else value / 3600 for value in (planned, actual))
+    return [_memory_line(run, PREFER_MEMORY), Line(PREFER_TIME, *hours, seconds=seconds, causes=steps, residual=gpu)]
 
 
 def _rate_line(run: Measured, what: str, rates: tuple, planned: float, causes: list[Cause], stage: str) -> Line:
@@ -304,10 +327,16 @@ def plan_rows(results: Results, words: Words) -> list[dict[str, str]]:
     lines = {line.what: line for line in compare_estimates(results)}
     known = {name: value for name, value in training["plan"].items() if value is not None}
     known["times"] = {name: words.duration(hours) for name, hours in training["plan"]["hours"].items()}
+    known["times"] |= {name: words.duration(lines[TIMES[name]].planned) for name in ("evaluate", "total") if lines}
     measured = {name: lines[what].actual for name, what in TIMES.items() if lines}
     actual = training | {"times": {name: words.duration(hours) for name, hours in measured.items()}}
     actual |= {"replies_per_second": lines[REPLIES].actual} if lines else {}
+    if PREFER_TIME in lines:
+        for own, value in ((known, "planned"), (actual, "actual")):
+            own["prefer_memory"], hours = (getattr(lines[what], value) for what in (PREFER_MEMORY, PREFER_TIME))
+            own["times"]["prefer"] = words.duration(hours)
     rows = tables.build_facts("plan", {"planned": defaultdict(lambda: "–", known), "actual": actual})
+    rows = [row for row in rows if row["what"] not in (PREFER_MEMORY, PREFER_TIME) or row["what"] in lines]
     if not lines:
         return [row for row in rows if row["what"] not in tables.SPECS["of the GPU"]]
     ratios = {what: line.ratio for what, line in lines.items() if line.ratio is not None}

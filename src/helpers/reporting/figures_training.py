@@ -67,14 +67,17 @@ def describe_adapter(shape: dict[str, Any], lora: dict[str, Any]) -> str:
 
 
 def draw_training(log: Sequence[dict], sessions: Sequence[Session] = ()) -> "Figure":
-    """Returns the course of a training from train/log.jsonl: losses, learning rate, norm of the gradient.
+    """Returns the course of a training from its log.jsonl: losses, learning rate, norm of the gradient; of one by
+    preferences also the margin of the rewards.
 
     A dotted line marks the step at which a later one of the training's `sessions` resumed.
     """
     from matplotlib.ticker import MaxNLocator
 
-    rows = [("loss", "learning_rate", "grad_norm"), (LOSS_AXIS, "learning\nrate", "gradient\nnorm")]
-    shown = [(name, label) for name, label in zip(*rows) if name == "loss" or any(name in entry for entry in log)]
+    by_preferences = any("rewards/margins" in entry for entry in log)
+    labels = {"loss": "loss" if by_preferences else LOSS_AXIS, "rewards/margins": "margin of\nrewards"}
+    labels |= {"learning_rate": "learning\nrate", "grad_norm": "gradient\nnorm"}
+    shown = [(name, label) for name, label in labels.items() if name == "loss" or any(name in entry for entry in log)]
     heights = [3, *[1] * (len(shown) - 1)]
     figure, panels = create_axes(
         len(shown), 1, figsize=(WIDTH, 0.7 + 0.7 * sum(heights)), sharex=True, height_ratios=heights, squeeze=False
@@ -87,6 +90,8 @@ def draw_training(log: Sequence[dict], sessions: Sequence[Session] = ()) -> "Fig
     panels[-1, 0].xaxis.set_major_locator(MaxNLocator(integer=True))
     losses = panels[0, 0]
     log = merge_validations(log)
+    if by_preferences:
+        plot_log(panels[1, 0], log, "eval_margin", GREEN, "validation", marker="o", linestyle="dashed")
     validated = plot_log(losses, log, "eval_loss", GREEN, "validation", marker="o", linestyle="dashed")
     if losses.lines:
         losses.legend()

@@ -17,6 +17,7 @@ from helpers.runs.files import read_journal
 from helpers.runs.progress import ProgressLine
 from helpers.runs.record import Run
 from helpers.runs.session import PROGRESS_FILE
+from helpers.runs.stages import TRAINING_STAGES
 
 LINE_SECONDS = 2.0  # between two looks at how far the stage is
 PLOT_SECONDS = 30.0  # at least, between two drawings of the plot
@@ -26,8 +27,8 @@ NOTHING = Part("", "")
 class LiveView(ProgressLine):
     """Shows in a notebook what a stage reports while the block runs: one line, and one plot, each replaced in place.
 
-    The plot is drawn from `log`, a train/log.jsonl, whichever process writes it; without one there is none. `show` is
-    `display_part`, unless a test looks on.
+    The plot is drawn from `log`, the log.jsonl of a training, whichever process writes it; without one there is none.
+    `show` is `display_part`, unless a test looks on.
     """
 
     def __init__(self, run_name: str, stage: str, log: Path | None, show: Show) -> None:
@@ -73,9 +74,10 @@ class LiveView(ProgressLine):
 
 @contextlib.contextmanager
 def show_progress(run: Run, stage: str) -> Iterator[None]:
-    """Shows how far a stage is while the block runs, for `train` its losses too; nothing where a runner does."""
+    """Shows how far a stage is while the block runs, for a training its losses too; nothing where a runner does."""
     if PROGRESS_FILE in os.environ:
         yield
         return
-    with LiveView(run.name, stage, run / "train" / "log.jsonl" if stage == "train" else None, display_part):
+    log = run / stage / "log.jsonl" if stage in TRAINING_STAGES else None
+    with LiveView(run.name, stage, log, display_part):
         yield

@@ -10,7 +10,7 @@ from helpers.evaluation.preferred import pair_metrics, reach_anew
 from helpers.evaluation.raters import Ratings
 from helpers.evaluation.verdict import PEOPLE, VERSION, DriftThresholds, PreferredVerdict, Verdict, join_people
 from helpers.reporting.decision import gate_rows
-from helpers.reporting.people import describe_choices
+from helpers.reporting.people import describe_choices, describe_ratings, rating_tables
 from helpers.reporting.results import Results
 from helpers.reporting.tables import LABELS, build_table, rating_rows, score_verdict
 from helpers.reporting.words import Words
@@ -100,6 +100,8 @@ def preference_content(results: Results, words: Words) -> dict[str, Any]:
         "drift": describe_drift(drift, evaluation, words) if drift else [],
         "choices": choices,
         "unread": pair.ratings.get("skipped", []),
+        "opinions": describe_ratings(pair, words),
+        "trust": rating_tables(pair),
         "thresholds": changed_limits(verdict, words),
         "tables": {
             "scores": preferred_rows(evaluation),

@@ -158,10 +158,22 @@ class PreferenceFacts(Facts):
     drift: Drift | None = None
 
 
+class PreferPlan(Facts):
+    """The plan in prefer/metrics.json."""
+
+    hours: dict[str, float]
+    optimizer_steps: int = 0
+    peak_memory_gib: float | None = None
+
+
 class PreferFacts(Facts):
     """prefer/metrics.json."""
 
     method: str = ""
+    plan: PreferPlan | None = None
+    seconds: dict[str, float] = {}
+    optimizer_steps: int = 0
+    peak_memory_gib: float | None = None
     used_test_ids: list[str] = []
     train: int = 0
     val: int = 0

@@ -8,7 +8,14 @@ from typing import Any
 
 from helpers.runs.files import file_sha256
 from helpers.runs.settings import expand_paths
-from helpers.runs.stages import EMBEDDED_CORPUS, OPTIONAL_INPUTS, has_preferred, other_seeds, stage_inputs
+from helpers.runs.stages import (
+    EMBEDDED_CORPUS,
+    OPTIONAL_INPUTS,
+    WRITTEN_BY_PEOPLE,
+    has_preferred,
+    other_seeds,
+    stage_inputs,
+)
 
 # Settings that runs of earlier versions do not have: what they did, and those that count as they are now
 EARLIER_SETTINGS = {"page_language": "en", "encoder": "", "benchmarks": [], "session": {}, "model": ""}
@@ -40,7 +47,7 @@ def input_hashes(folder: Path, stage: str, parameters: dict) -> dict[str, str]:
     if stage == "prefer":
         hashes |= preference_hashes(folder, parameters["dataset"])
     if stage == "report":  # what people add after an evaluation, and trainings with other seeds
-        written = [*(folder / "evaluate").glob("ratings/*"), *(folder / "evaluate").glob("gloss.csv")]
+        written = [file for pattern in WRITTEN_BY_PEOPLE for file in folder.glob(pattern)]
         hashes |= {str(file.relative_to(folder)): file_sha256(file) for file in sorted(written)}
         hashes |= {f"seed {seed}": file_sha256(file) for seed, file in other_seeds(folder).items()}
     return hashes

@@ -32,7 +32,7 @@ INSERT_REPLY = (
     "VALUES (:experiment, :prompt, :reply, :at)"
 )
 LATER_COLUMNS = ("rewritten", "person")  # of Feedback, which databases of earlier versions do not have
-FEEDBACK_FILES = ("Feedback.csv", "feedback.jsonl")  # what export_logs writes of it
+FEEDBACK_FILES = ("Feedback.csv", "feedback.jsonl", "preferences.jsonl")  # what export_logs writes of it
 
 
 @contextlib.contextmanager
@@ -85,8 +85,24 @@ def liked_rows(database: Path) -> list[dict]:
     return [{"messages": json.loads(conversation)} for (conversation,) in rows]
 
 
+def preference_rows(database: Path) -> list[dict]:
+    """Returns all thumbs as rows of a file that the stage prefer reads, without who gave them: a pair where somebody
+    wrote what they would rather have read, else a reply with its label."""
+    with open_database(database) as connection:
+        thumbs = connection.execute("SELECT conversation, liked, rewritten FROM Feedback ORDER BY id").fetchall()
+    rows = []
+    for conversation, liked, rewritten in thumbs:
+        *prompt, reply = json.loads(conversation)
+        if rewritten.split() and rewritten.split() != reply["content"].split():
+            rows.append({"prompt": prompt, "chosen": rewritten.strip(), "rejected": reply["content"]})
+        else:
+            rows.append({"prompt": prompt, "completion": reply["content"], "label": bool(liked)})
+    return rows
+
+
 def export_logs(database: Path) -> list[Path]:
-    """Writes each table as a CSV file beside the database, and liked replies as feedback.jsonl; returns the files.
+    """Writes each table as a CSV file beside the database, liked replies as feedback.jsonl and all thumbs as
+    preferences.jsonl; returns the files.
 
     Raises FileNotFoundError without a database, ValueError for a file that is none or that cannot be read.
     """
@@ -125,11 +141,13 @@ def _write_tables(database: Path) -> list[Path]:
 
 
 def write_feedback_files(database: Path) -> list[Path]:
-    """Writes the table Feedback and the liked replies beside the database; returns the two files."""
+    """Writes the table Feedback, the liked replies and all thumbs as preferences beside the database; returns the
+    files."""
     import pandas
 
-    table, liked = map(database.with_name, FEEDBACK_FILES)
+    table, liked, preferences = map(database.with_name, FEEDBACK_FILES)
     with open_database(database) as connection:
         write_csv(table, pandas.read_sql_query("SELECT * FROM Feedback ORDER BY id", connection))
     write_jsonl(liked, liked_rows(database))
-    return [table, liked]
+    write_jsonl(preferences, preference_rows(database))
+    return [table, liked, preferences]

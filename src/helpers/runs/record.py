@@ -160,6 +160,13 @@ class Run:
         """Returns the sessions of a stage, the oldest first."""
         return [session for session in self.record().sessions if session.stage == stage]
 
+    def training_sessions(self, stage: str) -> list[Session]:
+        """Returns the sessions that a stage's training is of, the oldest first: from the last one on that began at step
+        0. What an attempt before it did was lost, or is of a training that this one replaced."""
+        sessions = self.sessions(stage)
+        first = max((place for place, session in enumerate(sessions) if not session.from_step), default=0)
+        return sessions[first:]
+
     def open_session(self, stage: str, step: int | None) -> None:
         """Notes in run.json that a stage starts or resumes at a step; an earlier session without an end was killed."""
         self.id()  # before anything of the run can be copied elsewhere

@@ -2,10 +2,8 @@
 
 import ast
 import contextlib
-import difflib
 import importlib.util
 import re
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional, Union
@@ -22,7 +20,7 @@ from pydantic import (
 )
 
 from helpers.platforms.environment import ROOT
-from helpers.platforms.errors import Refused, describe_error
+from helpers.platforms.errors import Refused, describe_error, suggest_name
 from helpers.runs.files import expand_home, read_json
 from helpers.runs.ranges import check_plain, describe_range, find_range, is_within
 from helpers.runs.stages import STAGES, run_folder
@@ -162,12 +160,6 @@ def stage_model(stage: str) -> type[BaseModel]:
         own = _nested_model(stage, name, default) if kind == "dict" else _ranged(TYPES[kind], find_range(stage, name))
         fields[name] = own, default
     return create_model(stage, __config__=STRICT, **fields)
-
-
-def suggest_name(name: str, known: Iterable[str]) -> str:
-    """Returns " Did you mean 'x'?" for the closest known name, else the list of all."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known))}."
 
 
 def check_settings(section: str, stage: str, values: dict[str, Any], from_text: bool = False) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """The stages of a run: their notebooks, their folders, what each reads."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from helpers.platforms.environment import ROOT
+from helpers.platforms.errors import Refused, suggest_name
 
 STAGES = {  # stage: (notebook, folder)
     "prepare_data": ("01_prepare_data", "data"),
@@ -33,6 +35,8 @@ STAGE_INPUTS = {  # stage: the files of the run that it always reads
     "report": ["data/metrics.json", "train/metrics.json", "evaluate/metrics.json", "infer/metrics.json"],
     "export": ["data/test.jsonl", "train/config.json", "train/adapter/adapter_model.safetensors"],
 }
+
+WRITTEN_BY_PEOPLE = ("evaluate/ratings/*", "evaluate/gloss.csv")  # patterns of what no stage writes
 
 PREFERRED = ("prefer/metrics.json", "prefer/adapter/adapter_model.safetensors")  # what the stage prefer leaves
 OPTIONAL_INPUTS = {stage: [PREFERRED[1]] for stage in ("evaluate", "infer", "export")}  # read where prefer has finished
@@ -73,3 +77,11 @@ def other_seeds(folder: Path) -> dict[int, Path]:
         if match := re.fullmatch(rf"{re.escape(folder.name)}-seed-(\d+)", file.parents[1].name):
             files[int(match[1])] = file
     return dict(sorted(files.items()))
+
+
+def sort_stages(stages: Iterable[str]) -> list[str]:
+    """Returns stages in the order they run. Raises Refused for an unknown one."""
+    chosen = [*stages]
+    if unknown := [stage for stage in chosen if stage not in STAGES]:
+        raise Refused(f"--stages: no stage {unknown[0]!r}.{suggest_name(unknown[0], STAGES)}")
+    return [stage for stage in STAGES if stage in chosen]

@@ -105,7 +105,7 @@ def run_training(
         reason = "finished"
         metrics = {"status": reason, "backend": config.backend, "base_model": config.base_model, "dtype": loaded.dtype}
         metrics |= {"dtype_reason": loaded.dtype_reason, "trainable_parameters": trainable, "total_parameters": total}
-        metrics |= {**trainer.measure(), "sessions": len(run.sessions(stage))}
+        metrics |= {**trainer.measure(), "sessions": len(run.training_sessions(stage))}
         if not process_rank():
             with write_folder(run / stage / "adapter") as folder:
                 trainer.model.save_pretrained(str(folder))
