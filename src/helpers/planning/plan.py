@@ -81,6 +81,7 @@ def plan_preset(
     and Refused as `keep_promise` does, which also says what `anew` means.
     """
     config, data = configure_training(settings["train"]), settings["prepare_data"]
+    check_activations(config, model_shape(config.base_model), gpu)
     if gpus:
         config, _ = fit_gpus(config, gpus, 0)
     rows = known or split_lengths(*row_lengths(data, run), data, config.seed)
@@ -109,6 +110,8 @@ def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
     data = run.metrics("prepare_data")
     evaluation = default_settings("evaluate") | run.record().settings.get("evaluate", {})
     gpus = gpu_memory()
+    if gpus:  # a CPU computes in float32
+        check_activations(config, model_shape(config.base_model))
     lengths = spread_lengths(data["tokens"]["quantiles"], data["train"])
     random.Random(config.seed).shuffle(lengths)
     rows = PlannedRows(lengths, data["val"], data["test"], "data/metrics.json")
@@ -133,7 +136,6 @@ def make_plan(
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
     check_bits(config.base_model, config.load_in_4bit)
-    check_activations(config, shape, gpu)
     float32 = needs_float32(config, shape, gpu)
     limit = session_hours or config.session.get("hours") or SESSION_HOURS["kaggle"]
     if promise := config.promise:
