@@ -16,7 +16,7 @@ from helpers.inference.loaded_model import LoadedModel
 from helpers.inference.turns import open_turn, write_reply
 from helpers.models.chat import end_ids
 from helpers.models.likelihood import score_likelihood
-from helpers.models.loading import load_for_inference, load_tokenizer
+from helpers.models.loading import load_for_inference, load_tokenizer, tokenizer_digest
 from helpers.runs.files import read_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.sharing.merge import merge_adapter
@@ -84,6 +84,9 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
     assert end in (ends if isinstance(ends, list) else [ends])
     merged = load_tokenizer(str(run / "merged"))
     assert (end_ids(merged)[0], merged.chat_template) == (end, tokenizer.chat_template)
+    assert tokenizer_digest(merged) == tokenizer_digest(tokenizer)
+    added = read_json(run / "merged/tokenizer_config.json")["added_tokens_decoder"]
+    assert added[str(end)]["special"], "llama.cpp's converter would take Gemma's marks of turns for text"
 
 
 def test_the_chat_page_stops_at_the_familys_end(family, trained):
