@@ -7,10 +7,10 @@ from model_families import FAMILIES, build_tokenizer
 
 from helpers.__main__ import main
 from helpers.models.families import linear_layers, model_shape
-from helpers.planning import checks, precision
+from helpers.planning import checks, plan, precision
 from helpers.planning.config import configure_training
 from helpers.planning.memory import estimate_memory
-from helpers.planning.plan import plan_preset, plan_table
+from helpers.planning.plan import plan_preset, plan_run, plan_table
 from helpers.planning.precision import float32_operations, has_bfloat16, needs_float32
 from helpers.platforms.errors import Refused
 from helpers.platforms.machine import Gpu
@@ -139,6 +139,21 @@ def test_what_unsloth_leaves_in_float16_is_refused(plan_flagship, here):
         plan_flagship("gemma2")
     assert "exceed" in plan_flagship("gemma2", PEFT, "train.max_tokens=512").activations
     assert plan_flagship("gemma2", gpu=A100.name).activations == ""
+
+
+def test_on_a_cpu_unsloth_trains_it_in_float32(models, here, monkeypatch, tmp_path):
+    settings = resolve_settings("kaggle-t4x2", "r", str(tmp_path), [f"shared.base_model={models['gemma2']}"], True)
+    run, config = Run(tmp_path / "r"), configure_training(settings["train"])
+    tokens = {"quantiles": [[0, 30], [1, 60]]}
+    write_json(run / "data/metrics.json", {"train": 10, "val": 2, "test": 2, "tokens": tokens})
+    monkeypatch.setattr(plan, "check_memory", lambda *_: 1.0)
+    gpus: list[float] = []
+    monkeypatch.setattr(plan, "gpu_memory", lambda: gpus)
+    here()
+    plan_run(run, config)
+    gpus.append(14.56)
+    with pytest.raises(ValueError, match=REASON):
+        plan_run(run, config)
 
 
 def test_a_comparison_gives_the_reason_in_its_row(models, here, tmp_path, capsys):

@@ -3,9 +3,11 @@
 import os
 
 import pytest
+from model_families import FAMILIES, build_tokenizer
 
-from helpers.models.chat import encode_prompt
+from helpers.models.chat import encode_prompt, render_chat
 from helpers.models.loading import load_tokenizer
+from helpers.sharing.convert_gguf import has_space_behind_special, nearest_splitting
 from helpers.sharing.gguf import write_gguf
 
 
@@ -23,6 +25,22 @@ def test_a_folder_without_the_converter_is_refused(run, merged, tmp_path):
         write_gguf(run, run / "export/merged", tmp_path / "gguf", ["f16"], str(tmp_path))
 
 
+def test_words_are_split_as_the_tokenizer_splits_them(tokenizer):
+    known = {name: nearest_splitting(build_tokenizer(FAMILIES[name], ["ক খ"])) for name in ("Qwen 3", "SmolLM 3")}
+    assert known == {"Qwen 3": "qwen2", "SmolLM 3": "llama-bpe"}
+    assert nearest_splitting(tokenizer) == "qwen35", "llama.cpp would split the embedded model's words at vowel signs"
+
+
+@pytest.mark.parametrize(("scheme", "expected"), [("first", False), ("always", True)])
+def test_a_space_behind_special_tokens_is_the_tokenizers(tmp_path, scheme, expected):
+    from tokenizers import pre_tokenizers
+
+    tokenizer = build_tokenizer(FAMILIES["Mistral"], ["ক খ"])
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    tokenizer.save_pretrained(tmp_path)
+    assert has_space_behind_special(tmp_path) is expected
+
+
 @pytest.mark.slow
 def test_gguf_files_answer_in_llama_cpp_as_the_adapter_does(run, merged, conversations, adapter_replies, tmp_path):
     """Needs llama-cpp-python, and LLAMA_CPP, a checkout of llama.cpp, where there is no network."""
@@ -36,6 +54,8 @@ def test_gguf_files_answer_in_llama_cpp_as_the_adapter_does(run, merged, convers
         for conversation in conversations:
             reply = []
             prompt = encode_prompt(tokenizer, conversation)
+            rendered = render_chat(tokenizer, conversation, add_generation_prompt=True)
+            assert model.tokenize(rendered.encode(), add_bos=False, special=True) == prompt
             for token in model.generate(prompt, temp=0.0, top_k=1, repeat_penalty=1.0):
                 if token in ends or len(reply) == 24:
                     break

@@ -3,7 +3,6 @@
 Templates that trl brings are read from there; the others are written here from the published formats.
 """
 
-import json
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +11,9 @@ from helpers.models.embedded import PIECES
 
 VOCABULARY = 900  # tokens
 LLAMA = {"<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}
+WORDS = (  # of Llama 3, SmolLM 3 and Qwen: a word ends before each vowel sign
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_pad|>", "<|image_pad|>"]
 MISTRAL = """{%- if messages[0]["role"] == "system" %}{%- set system = messages[0]["content"] %}
 {%- set turns = messages[1:] %}{%- else %}{%- set turns = messages %}{%- endif %}
@@ -191,6 +193,7 @@ FAMILIES = {
             "## Metadata\n\nToday Date: 26 July 2024\nReasoning Mode: /no_think\n\n## Custom Instructions\n\n⓪",
         ),
         added=["<think>", "</think>"],
+        shape={"pad_token_id": None},  # the tokenizer's is the end token, and the model would keep that at zero
     ),
 }
 
@@ -221,7 +224,8 @@ def byte_level_bpe(family, texts):
     fast = Tokenizer(models.BPE())
     if family.architecture.startswith("Qwen"):
         fast.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
+    digits = r"\p{N}" if family.architecture.startswith("Qwen") else r"\p{N}{1,3}"
+    split = pre_tokenizers.Split(Regex(WORDS.replace(r"\p{N}+", digits)), behavior="isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     fast.pre_tokenizer, fast.decoder = pre_tokenizers.Sequence([split, to_bytes]), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
@@ -240,11 +244,14 @@ def sentencepiece_bpe(family, texts):
         [pre_tokenizers.Split(Regex(PIECES), behavior="isolated"), pre_tokenizers.Metaspace(prepend_scheme="never")]
     )
     trained.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY, show_progress=False))
-    model = json.loads(trained.to_str())["model"]
+    ranks = trained.get_vocab()
+    pieces = sorted(ranks, key=ranks.get)
     specials = [token for token in family.special if token not in ("[INST]", "[/INST]")]
-    tokens = [*specials, *(f"<0x{byte:02X}>" for byte in range(256)), *sorted(model["vocab"], key=model["vocab"].get)]
+    tokens = [*specials, *(f"<0x{byte:02X}>" for byte in range(256)), *pieces]
     vocabulary = {token: place for place, token in enumerate(dict.fromkeys([*tokens, "▁", "\n"]))}
-    merges = [tuple(pair) for pair in model["merges"]]
+    # sentencepiece joins whatever two pieces make an earlier one, whichever two that one was trained of
+    cuts = [(piece[:cut], piece[cut:]) for piece in pieces for cut in range(1, len(piece))]
+    merges = [pair for pair in cuts if pair[0] in ranks and pair[1] in ranks]
     fast = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     parts = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
     if family.kind == "gemma":
@@ -255,6 +262,30 @@ def sentencepiece_bpe(family, texts):
         parts.append(decoders.Strip(" ", 1, 0))
     fast.decoder = decoders.Sequence(parts)
     return fast
+
+
+def write_pieces(family, tokenizer, file):
+    """Writes the vocabulary as sentencepiece's own tokenizer.model, which llama.cpp's converter reads.
+
+    As published, Gemma's tokens of turns are "user-defined" in it, and special in tokenizer.json alone.
+    """
+    from sentencepiece import sentencepiece_model_pb2 as formats
+
+    model, kinds = formats.ModelProto(), formats.ModelProto.SentencePiece.Type.Value
+    ids = tokenizer.get_vocab()
+    for token in sorted(ids, key=ids.get):
+        kind = "BYTE" if len(token) == 6 and token.startswith("<0x") else "NORMAL"
+        if token in family.special:
+            kind = "USER_DEFINED" if "_of_turn" in token else "CONTROL"
+        kind = "UNKNOWN" if token == "<unk>" else "USER_DEFINED" if token in family.added else kind
+        model.pieces.add(piece=token, score=-float(ids[token]), type=kinds(kind))
+    model.trainer_spec.model_type = formats.TrainerSpec.BPE
+    model.trainer_spec.byte_fallback = True
+    model.trainer_spec.vocab_size = len(ids)
+    model.normalizer_spec.name = "identity"
+    model.normalizer_spec.add_dummy_prefix = family.kind == "llama"
+    model.normalizer_spec.remove_extra_whitespaces = False
+    file.write_bytes(model.SerializeToString())
 
 
 def build_model(family, tokenizer):
@@ -277,4 +308,6 @@ def save_family(family, texts, folder):
     tokenizer = build_tokenizer(family, texts)
     build_model(family, tokenizer).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if family.kind != "bytes" and find_spec("sentencepiece"):
+        write_pieces(family, tokenizer, Path(folder) / "tokenizer.model")
     return folder

@@ -81,6 +81,7 @@ def plan_preset(
     and Refused as `keep_promise` does, which also says what `anew` means.
     """
     config = configure_training(settings["train"])
+    check_activations(config, model_shape(config.base_model), gpu)
     if gpus:
         config, _ = fit_gpus(config, gpus, 0)
     rows = known or find_rows(settings, run)
@@ -123,6 +124,8 @@ def plan_run(run: Run, config: TrainingConfig) -> tuple[TrainingConfig, Plan]:
     """
     evaluation = default_settings("evaluate") | run.record().settings.get("evaluate", {})
     gpus, rows = gpu_memory(), prepared_rows(run, config.seed)
+    if gpus:  # a CPU computes in float32
+        check_activations(config, model_shape(config.base_model))
     planned = config.model_copy(update={"num_gpus": config.num_gpus or max(1, len(gpus))})
     planned = keep_promise(run, planned, rows, evaluation)
     plan = make_plan(planned, rows, evaluation, min(gpus, default=T4_GIB), 0.0, run)
@@ -144,7 +147,6 @@ def make_plan(
     calibration. Raises ValueError as above."""
     shape, world = model_shape(config.base_model), config.num_gpus or 1
     check_bits(config.base_model, config.load_in_4bit)
-    check_activations(config, shape, gpu)
     float32 = needs_float32(config, shape, gpu)
     limit = session_hours or config.session.get("hours") or SESSION_HOURS["kaggle"]
     if promise := config.promise:

@@ -13,7 +13,7 @@ from helpers.models.float32_activations import keep_activations_in_float32
 from helpers.models.likelihood import score_likelihood
 from helpers.models.loading import ADAPTERS, load_tokenizer
 from helpers.platforms.downloads import fetch_model
-from helpers.runs.files import folder_bytes, write_folder
+from helpers.runs.files import folder_bytes, read_json, write_folder, write_json
 from helpers.runs.record import Run
 
 MAX_PERPLEXITY_CHANGE = 0.01  # by how much the perplexity of the merged model may differ from that of base and adapter
@@ -57,6 +57,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
         _set_ends(merged.generation_config, tokenizer)
         merged.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        _name_added_tokens(tokenizer, part / "tokenizer_config.json")
         if vocabulary := cached_file(base, "tokenizer.model", **OPTIONAL):  # which llama.cpp's converter reads
             shutil.copy(vocabulary, part)
         del merged, tuned, model  # before the second copy is loaded
@@ -83,3 +84,13 @@ def _set_ends(generation: Any, tokenizer: Tokenizer) -> None:
     own = own if isinstance(own, list) else [own] * (own is not None)
     if tokenizer.eos_token_id not in own:
         generation.eos_token_id = [*dict.fromkeys([*end_ids(tokenizer), *own])]
+
+
+def _name_added_tokens(tokenizer: Tokenizer, file: Path) -> None:
+    """Adds the added tokens to tokenizer_config.json, as transformers 4 did and 5 does not.
+
+    llama.cpp's converter reads there which of sentencepiece's tokens are special: Gemma's of turns are none in
+    tokenizer.model, and llama.cpp would read them as letters.
+    """
+    added = {str(place): token.__getstate__() for place, token in tokenizer.added_tokens_decoder.items()}
+    write_json(file, {**read_json(file), "added_tokens_decoder": added})
