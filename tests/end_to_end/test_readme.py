@@ -21,7 +21,6 @@ from helpers.kaggle.notebook import LISTING
 from helpers.options import build_parser
 from helpers.runs.checkpoints import list_files, seal_checkpoint
 from helpers.runs.files import write_json, write_text
-from helpers.runs.record import Run
 from helpers.runs.stages import MAIN_STAGES
 
 ROOT = Path(__file__).resolve().parents[2]

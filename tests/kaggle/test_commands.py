@@ -71,6 +71,12 @@ def test_a_chain_ends_with_the_run_here(troubled_chain):
     assert not (run / "train/checkpoints").exists(), "checkpoints are pulled only with --checkpoints"
 
 
+def test_promised_hours_are_those_of_every_session(tmp_path):
+    with Kaggle(tmp_path / "kaggle", leaving((PAUSED, 1), ({}, 2))) as server:
+        assert call("chain", tmp_path / "outputs", "--hours", "1.5") == 0
+    assert ["shared.session.total_hours=1.5" in request.text for request in server.requests] == [True, True]
+
+
 def test_a_repeated_call_says_why_it_waits(capsys):
     outcomes = iter([requests.exceptions.ConnectionError("lost"), "answer"])
 

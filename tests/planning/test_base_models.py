@@ -110,7 +110,7 @@ def test_published_lengths_are_told_for_another_tokenizer(models, tmp_path, caps
     first = json.loads(compare(capsys, tmp_path, *models.values(), "--json").out)[0]
     known = next(corpus for corpus in CORPORA if "tokens_per_character" in corpus)
     share = first["tokens_per_character"] / known["tokens_per_character"]
-    assert f"of the embedded corpus, {known['tokens_per_character']} there" in first["lengths_from"]
+    assert f", at {known['tokens_per_character']} tokens per character; scaled by this model's" in first["lengths_from"]
     llama = 218 - known["template"]
     rows = ROWS * 0.8  # of the training part
     assert first["tokens_per_epoch"] == pytest.approx(rows * (known["template"] + 1.3 * llama * share), rel=0.2)

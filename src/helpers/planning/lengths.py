@@ -50,7 +50,7 @@ def scale_lengths(dataset: str, rate: float) -> tuple[list[int], str]:
         return lengths, source
     share = rate / known_rate
     scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    return scaled, f"{source}; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
+    return scaled, f"{source}, at {known_rate} tokens per character; scaled by this model's on the embedded corpus"
 
 
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
