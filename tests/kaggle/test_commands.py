@@ -324,6 +324,7 @@ def test_a_sessions_notebook_holds_the_whole_suite(notebook):
             assert tar.extractfile(name).read() == (ROOT / name).read_bytes(), name
     expected = {"src/helpers/__main__.py", "notebooks/02_train.ipynb", "notebooks/tiny.yaml", "requirements.txt"}
     assert expected <= set(names)
+    assert not [name for name in names if name.startswith("notebooks/") and name.endswith(".py")], "the .ipynb is run"
 
 
 def test_a_sessions_notebook_is_the_same_every_time(notebook):
