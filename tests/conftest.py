@@ -50,8 +50,8 @@ def shared_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def model_cache(shared_folder):
-    """Keeps the embedded models of all tests in one folder of this test run."""
-    folder = shared_folder / "cache"
+    """Keeps the embedded models of all tests in one folder of this test run, or of the demo that TEST_OUTPUTS names."""
+    folder = Path(os.environ.get("TEST_OUTPUTS") or shared_folder) / "cache"
     folder.mkdir(exist_ok=True)
     os.environ["SAHANUBHUTI_CACHE"] = str(folder)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -261,8 +261,7 @@ def main(arguments: list[str] | None = None) -> int:
             parser.print_help()
             return FINISHED
         check_presets(options)
-        if getattr(options, "hours", None):  # in the run's settings, so that the command that continues it has them
-            options.sets = [*options.sets, f"shared.session.total_hours={options.hours:g}"]
+        add_hours(options)
         return COMMANDS[options.command](options) or FINISHED  # a command that returns nothing has finished
     except Paused as pause:
         print(pause)
@@ -272,6 +271,16 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
     except Exception as error:
         return explain_error(error, "--verbose" in (sys.argv if arguments is None else arguments))
+
+
+def add_hours(options: Namespace) -> None:
+    """Puts --hours into the run's settings, so that the command that continues it has them. Raises Refused where a
+    --set says them too."""
+    if not getattr(options, "hours", None):
+        return
+    if twice := next((text for text in options.sets if "session" in text and "total_hours" in text), None):
+        raise Refused(f"--hours {options.hours:g} and --set {twice} both say how long the run may take: leave one out.")
+    options.sets = [*options.sets, f"shared.session.total_hours={options.hours:g}"]
 
 
 def check_presets(options: Namespace) -> None:

@@ -212,10 +212,3 @@ def test_changed_inputs_rerun_the_stages_that_read_them(demo):
         "infer": "",
         "report": "an earlier stage runs again",
     }
-
-
-def test_one_stage_can_be_forced_again(demo, suite):
-    forced = suite("--preset", "demo", "--outputs", demo.outputs, "--stages", "report", "--force")
-    assert forced.returncode == 0
-    assert "report  starts (forced)" in forced.stdout
-    assert "evaluate" not in forced.stdout

@@ -4,9 +4,11 @@ import re
 
 import pytest
 
+from helpers.__main__ import main
 from helpers.runs.files import read_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import NOTEBOOKS
+from helpers.runs.stages import EMBEDDED_CORPUS
 
 PRESETS = sorted(path.stem for path in (NOTEBOOKS / "presets").glob("*.yaml"))
 
@@ -100,12 +102,16 @@ def test_either_backends_adapter_loads_in_plain_peft(two_backends, backend):
 
 
 @pytest.fixture(scope="module")
-def failed_run(suite, tmp_path_factory):
-    """A run whose first stage has failed: its folder, what the command returned, and the call without the cause."""
+def failed_run(suite, demo, tmp_path_factory):
+    """A run on an own corpus whose first stage has failed: its folder, what the command returned, and the call, whose
+    cause to fail is gone. Its embedded model is the demo's, which is made by now."""
     outputs = tmp_path_factory.mktemp("failed")
-    call = ["--preset", "demo", "--tiny", "--outputs", outputs, "--stages", "prepare_data"]
-    (outputs / "columns.csv").write_text("first,second\n1,2\n", encoding="utf-8")  # what the stage alone can tell
-    failed = suite(*call, "--set", f"prepare_data.dataset={outputs}/columns.csv")
+    corpus = outputs / "columns.csv"
+    corpus.write_text("first,second\n1,2\n", encoding="utf-8")  # what the stage alone can tell
+    sets = ["--set", f"prepare_data.dataset={corpus}"]
+    call = ["--preset", "demo", "--tiny", "--outputs", outputs, *sets, "--stages", "prepare_data"]
+    failed = suite(*call)
+    corpus.write_bytes(EMBEDDED_CORPUS.read_bytes())
     return Run(outputs / "demo-tiny"), failed, call
 
 
@@ -133,8 +139,9 @@ def test_a_failed_runs_page_says_how_to_continue(failed_run):
 
 def test_a_failed_run_continues_once_its_cause_is_gone(failed_run, suite):
     run, _, call = failed_run
-    done = suite(*call[:-1], "prepare_data,report")
+    done = suite(*call)
     assert done.returncode == 0, done.output
+    assert main(["report", str(run)]) == 0
     page = (run / "report/index.html").read_text(encoding="utf-8")
     assert "prepare_data: failed" not in page
     assert "train: not begun" in page

@@ -71,6 +71,12 @@ def test_a_chain_ends_with_the_run_here(troubled_chain):
     assert not (run / "train/checkpoints").exists(), "checkpoints are pulled only with --checkpoints"
 
 
+def test_promised_hours_are_those_of_every_session(tmp_path):
+    with Kaggle(tmp_path / "kaggle", leaving((PAUSED, 1), ({}, 2))) as server:
+        assert call("chain", tmp_path / "outputs", "--hours", "1.5") == 0
+    assert ["shared.session.total_hours=1.5" in request.text for request in server.requests] == [True, True]
+
+
 def test_a_repeated_call_says_why_it_waits(capsys):
     outcomes = iter([requests.exceptions.ConnectionError("lost"), "answer"])
 
@@ -326,6 +332,7 @@ def test_a_sessions_notebook_holds_the_whole_suite(notebook):
             assert tar.extractfile(name).read() == (ROOT / name).read_bytes(), name
     expected = {"src/helpers/__main__.py", "notebooks/02_train.ipynb", "notebooks/tiny.yaml", "requirements.txt"}
     assert expected <= set(names)
+    assert not [name for name in names if name.startswith("notebooks/") and name.endswith(".py")], "the .ipynb is run"
 
 
 def test_a_sessions_notebook_is_the_same_every_time(notebook):

@@ -110,7 +110,7 @@ def test_published_lengths_are_told_for_another_tokenizer(models, tmp_path, caps
     first = json.loads(compare(capsys, tmp_path, *models.values(), "--json").out)[0]
     known = next(corpus for corpus in CORPORA if "tokens_per_character" in corpus)
     share = first["tokens_per_character"] / known["tokens_per_character"]
-    assert f"of the embedded corpus, {known['tokens_per_character']} there" in first["lengths_from"]
+    assert f", at {known['tokens_per_character']} tokens per character; scaled by this model's" in first["lengths_from"]
     llama = 218 - known["template"]
     rows = ROWS * 0.8  # of the training part
     assert first["tokens_per_epoch"] == pytest.approx(rows * (known["template"] + 1.3 * llama * share), rel=0.2)
@@ -155,28 +155,30 @@ def test_of_a_name_that_is_none_no_licence_is_told(tmp_path, capsys):
     assert "neither a folder here nor a name of the Hub" in only["problem"]
 
 
-def test_a_model_of_the_hub_needs_no_weights(models, tmp_path):
+@pytest.fixture(scope="module")
+def on_the_hub(models, tmp_path_factory):
+    """Returns what `plan --base-model` says of three models of the Hub, with its address and what was downloaded."""
     files = {file.name: file.read_bytes() for file in models["Qwen 3"].iterdir()} | {"model.safetensors": b"0" * 1000}
-    with Hub({"someone/model-4B": files}) as hub:
-        done = ask_hub(hub.address, tmp_path, "someone/model-4B", "--json")
+    names = ("someone/model-4B", "someone/gated", "someone/missing")
+    with Hub(dict.fromkeys(names[:2], files), gated={"someone/gated"}) as hub:
+        done = ask_hub(hub.address, tmp_path_factory.mktemp("hub"), *names, "--json")
         asked = hub.downloads()
     assert done.returncode == 0, done.stderr
-    (only,) = json.loads(done.stdout)
-    assert only["hours"] > 0.1
-    assert only["problem"] == ""
+    return {each["base_model"].split("/")[1]: each for each in json.loads(done.stdout)}, hub.address, asked
+
+
+def test_a_model_of_the_hub_needs_no_weights(on_the_hub):
+    candidates, _, asked = on_the_hub
+    assert candidates["model-4B"]["hours"] > 0.1
+    assert candidates["model-4B"]["problem"] == ""
     assert any(path.endswith("config.json") for path in asked)
     assert not any(path.endswith(".safetensors") for path in asked)
 
 
-def test_a_gated_model_is_told_with_the_way_to_its_files(models, tmp_path):
-    files = {file.name: file.read_bytes() for file in models["Qwen 3"].iterdir()}
-    with Hub({"someone/gated": files}, gated={"someone/gated"}) as hub:
-        done = ask_hub(hub.address, tmp_path, "someone/gated", "someone/missing", "--json")
-        address = hub.address
-    assert done.returncode == 0, done.stderr
-    gated, missing = json.loads(done.stdout)
-    assert f"is gated. Accept its terms at {address}/someone/gated" in gated["problem"]
-    assert f"is not at {address}, or it is private" in missing["problem"]
+def test_a_gated_model_is_told_with_the_way_to_its_files(on_the_hub):
+    candidates, address, _ = on_the_hub
+    assert f"is gated. Accept its terms at {address}/someone/gated" in candidates["gated"]["problem"]
+    assert f"is not at {address}, or it is private" in candidates["missing"]["problem"]
 
 
 def test_the_table_has_a_line_per_model(models, tmp_path, capsys):
@@ -254,10 +256,10 @@ def test_an_unusable_chat_template_is_refused_at_once(models, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["odd"]
 
 
-def test_a_hub_that_cannot_be_reached_is_told_once(models, tmp_path):
-    done = ask_hub("http://127.0.0.1:9", tmp_path, models["Qwen 3"], "a/one", "a/two")
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_a_hub_that_cannot_be_reached_is_told_once(models, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    lines = compare(capsys, tmp_path, models["Qwen 3"], "a/one", "a/two").out.splitlines()
     assert lines[1].split()[1] != "–"
     assert sum(line.startswith("licence and gate not known: http://127.0.0.1:9 cannot") for line in lines) == 1
 

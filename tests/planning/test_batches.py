@@ -12,6 +12,7 @@ from helpers.planning.batches import (
     effective_batch_line,
     effective_batch_rows,
     schedule_steps,
+    split_largest,
     uses_checkpointing,
 )
 
@@ -45,6 +46,12 @@ def test_every_rank_gets_as_many_micro_batches(world, changes):
         assert all(len(step) == world for step in epoch)
         assert all(len({len(share) for share in step}) == 1 for step in epoch), "a rank would wait for the others"
         assert all(len(step[0]) == 8 for step in epoch[:-1])
+
+
+def test_the_larger_of_two_uneven_halves_is_halved_next():
+    batches = [[0, 1, 2, 3, 4], [5]]
+    split_largest(batches, 4, lengths=[10, 10, 10, 10, 10, 50])
+    assert batches == [[0, 1], [2], [3, 4], [5]]
 
 
 def test_rows_of_a_step_depend_on_ranks_times_accumulation():

@@ -65,6 +65,7 @@ def test_what_the_first_session_measured_serves_the_next(run, monkeypatch):
 
 NOT_DUE = {
     "it is switched off": {"sets": ["train.session.calibrate=false"]},
+    "the run began when there was no such setting": {"without": "calibrate"},
     "too little of the session is left": {"sets": ["train.session.hours=0.4"]},
     "the training is short": {"sets": ["train.sft.max_steps=20"]},
     "the embedded model is trained soon": {"sets": ["shared.base_model=embedded", "train.load_in_4bit=false"]},
@@ -75,13 +76,16 @@ NOT_DUE = {
 
 
 @pytest.mark.parametrize("case", NOT_DUE)
-def test_nothing_is_measured_where(case, run, monkeypatch):
+def test_nothing_is_measured_where(case, run, monkeypatch, capsys):
     config = flagship(*NOT_DUE[case].get("sets", []))
+    session = {name: value for name, value in config.session.items() if name != NOT_DUE[case].get("without")}
+    config = config.model_copy(update={"session": session})
     parts = fake_measuring(monkeypatch, gpus=NOT_DUE[case].get("gpus", 1))
     if file := NOT_DUE[case].get("file"):
         write_text(run / file, "")
     assert plan_session(run, config) == plan_run(run, config)
     assert parts == []
+    assert "could not be measured" not in capsys.readouterr().out, "it was tried"
     assert read_calibrations(run.outputs) == {}
 
 

@@ -58,7 +58,7 @@ def test_a_rate_that_was_not_measured_is_said_to_be_so(tmp_path):
     sources = {
         n: row_lengths({**FULL, "base_model": n}, Run(tmp_path))[1] for n in ("sarvamai/sarvam-1", "Qwen/Qwen3-4B")
     }
-    assert sources["sarvamai/sarvam-1"].endswith(", 0.374 here: " + FAMILIES["text"].rate_source)
+    assert sources["sarvamai/sarvam-1"].endswith(", 0.374: " + FAMILIES["text"].rate_source)
     assert "not measured" in sources["sarvamai/sarvam-1"]
     assert "not measured" not in sources["Qwen/Qwen3-4B"]
 

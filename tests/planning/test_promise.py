@@ -116,6 +116,14 @@ def test_what_is_given_up_is_said_before_anything_starts(command, options, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("setting", ["shared.session.total_hours=2", "train.session={total_hours: 2}"])
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["kaggle", "push"]])
+def test_hours_that_are_said_twice_are_refused(command, setting, tmp_path, capsys):
+    where = ["--preset", "kaggle-t4x2", "--outputs", str(tmp_path)]
+    assert main([*command, *where, "--hours", "1.2", "--set", setting]) == 2
+    assert f"--hours 1.2 and --set {setting} both say how long the run may take" in capsys.readouterr().err
+
+
 def test_unknown_data_leave_the_pick_to_the_training(tmp_path, capsys):
     own = ["--set", "prepare_data.dataset=hf:me/mine", "--hours", "2", "--dry-run"]
     assert main(["run", "--preset", "kaggle-t4x2", "--outputs", str(tmp_path), *own]) == 0

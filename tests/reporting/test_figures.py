@@ -27,6 +27,12 @@ def test_the_plots_stand_beside_the_page_as_png_too(run):
         assert (run / f"report/{name}.png").read_bytes()[:4] == b"\x89PNG", name
 
 
+def test_a_picture_is_taken_from_another_page_if_it_is_the_same(kept_pictures, tmp_path):
+    logs = [[{"epoch": 1.0, "loss": loss}] for loss in (1.0, 2.0, 1.0)]
+    shown = [kept_pictures.save_figure(kept_pictures.draw_losses({"a": log}), tmp_path, "losses") for log in logs]
+    assert shown[0] == shown[2] != shown[1]
+
+
 @pytest.mark.parametrize("name", ["$x^2", "a_b$c$", "\\frac{1", "100 % $", "^_\\"])
 def test_a_name_that_looks_like_a_formula_is_drawn_as_it_is(name, tmp_path):
     score = {"value": 1.0, "low": 0.5, "high": 2.0, "floor": None, "better": "higher", "n": 3}

@@ -371,7 +371,7 @@ def test_a_browser_finds_nothing_wrong_at_any_width_or_light(run, browser, langu
     shutil.copytree(run, run.outputs / "other")
     write_comparison([run, Run(run.outputs / "other")], run.outputs / "both.html")
     for path in (run / "report/index.html", *[run.outputs / "both.html"] * (language == "en")):
-        for width, light in ((390, "dark"), (1280, "light")) if language == "en" else ((390, "light"), (1280, "dark")):
+        for width, light in ((390, "dark"), (1280, "light")) if language == "en" else ((390, "light"),):
             check_in_browser(browser, path, width, light)
 
 

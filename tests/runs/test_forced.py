@@ -72,8 +72,9 @@ def test_the_command_on_the_page_of_a_paused_forced_run_works(command, paused):
 
 
 @pytest.mark.parametrize("options", [["--set", "shared.seed=6"], ["--stages", "train"]])
-def test_force_asked_for_otherwise_begins_anew(command, paused, options):
+def test_force_asked_for_otherwise_begins_anew(command, paused, options, capsys):
     assert command("--force", *options) == (FINISHED, ["train"] if "--stages" in options else [*MAIN_STAGES])
+    assert "train  starts (forced)" in capsys.readouterr().out
 
 
 def test_a_finished_forced_run_begins_anew_when_forced_again(command):

@@ -61,6 +61,12 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damage, reason, paus
     assert trained_steps == [5, 6, 7, 8]
 
 
+def test_a_finished_adapter_has_no_empty_model_card(paused):
+    run_training(paused)
+    assert (paused / "train/adapter/adapter_config.json").is_file()
+    assert not (paused / "train/adapter/README.md").exists(), "PEFT's, which says nothing"
+
+
 def test_a_full_disk_costs_only_the_new_checkpoint(make, monkeypatch, capsys):
     run = make("full", sft={**EVERY_SECOND, "save_total_limit": 1})
     real = torch.save

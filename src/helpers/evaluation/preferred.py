@@ -21,7 +21,7 @@ from helpers.evaluation.raters import TUNED_SHEET
 from helpers.evaluation.rating_files import read_table
 from helpers.evaluation.sheet import SHOWN_FIELDS, blind_pair
 from helpers.evaluation.sheet_rows import SHEET, sample_file
-from helpers.evaluation.verdict import DriftThresholds, reach_preferred_verdict
+from helpers.evaluation.verdict import DriftThresholds, PreferredVerdict, reach_preferred_verdict
 from helpers.runs.record import Run
 
 FEWEST_ROWS = 2  # of one row the interval is the value itself
@@ -106,7 +106,7 @@ def pair_metrics(metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def reach_anew(metrics: Mapping[str, Any], thresholds: DriftThresholds) -> Any:
+def reach_anew(metrics: Mapping[str, Any], thresholds: DriftThresholds) -> PreferredVerdict:
     """Returns the verdict on the preferred model from its scores in evaluate/metrics.json."""
     own = metrics["preference"].get("drift")
     return reach_preferred_verdict(pair_metrics(metrics), Drift(**own) if own else None, thresholds)
@@ -132,9 +132,9 @@ def keep_sheet(run: Run, evaluated: Evaluated, seed: int) -> None:
     rows = zip(evaluated.replies["base"], evaluated.replies["tuned"])
     pairs = [blind_pair(*both, seed) for both in rows if both[0]["id"] in shown]
     if pairs and all(pair[name].split() == shown[pair["id"]][name].split() for pair in pairs for name in SHOWN_FIELDS):
-        for name in (lambda sheet: sheet, sample_file):
-            if (folder / name(SHEET)).is_file():
-                shutil.copy(folder / name(SHEET), folder / name(TUNED_SHEET))
+        for newest, kept in ((SHEET, TUNED_SHEET), (sample_file(SHEET), sample_file(TUNED_SHEET))):
+            if (folder / newest).is_file():
+                shutil.copy(folder / newest, folder / kept)
 
 
 def describe_preferred(preferred: Mapping[str, Any]) -> str:

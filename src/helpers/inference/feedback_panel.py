@@ -178,8 +178,9 @@ class FeedbackPanel:
         return *self._on_leave(), seen
 
     def _on_export(self, code: str, language: str, request: gradio.Request) -> tuple[str, str]:
+        asked = read_person(code)
         with self._explained(request, language):
-            rows = self.store.rows(read_person(code)) if read_person(code) else []
+            rows = self.store.rows(asked) if asked else []
         if not rows:
             return "", self._say("nothing", language)
         return json.dumps(rows, ensure_ascii=False, indent=1), self._say("exported", language, number=len(rows))

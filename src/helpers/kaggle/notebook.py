@@ -23,13 +23,17 @@ LISTING = "files.json"  # a session's last file: size and SHA-256 of all others 
 
 
 def suite_files() -> dict[str, Path]:
-    """Returns {place in the suite: file} of what a run needs. Raises Refused outside a checkout."""
+    """Returns {place in the suite: file} of what a run needs: of a notebook's pair the .ipynb. Raises Refused outside a
+    checkout."""
     files = []
     for name in SUITE:
         if not (ROOT / name).exists():
             raise Refused(f"{ROOT / name} is missing: start in a checkout of the suite.")
         files += sorted(path for path in (ROOT / name, *(ROOT / name).rglob("*")) if path.is_file())
-    return {str(path.relative_to(ROOT)): path for path in files if "__pycache__" not in path.parts}
+    twins = {*(ROOT / "notebooks").glob("*.py")}
+    return {
+        str(path.relative_to(ROOT)): path for path in files if "__pycache__" not in path.parts and path not in twins
+    }
 
 
 def pack_suite() -> bytes:

@@ -49,14 +49,14 @@ def evaluation_seconds(
     `lengths` are the rows' tokens. A row's whole length is taken for its prompt's. `scored` are those of texts without
     a reply.
     """
-    lengths, written, read = sorted(lengths), 0.0, 0.0
+    lengths, scored, written, read = sorted(lengths), sorted(scored), 0.0, 0.0
     for rows in cut_batches(range(len(lengths)), reply_sizes(lengths, new_tokens), batch_size, GENERATION_TOKEN_BUDGET):
         kept = len(rows) * new_tokens / 2 + padded_tokens(rows, lengths)
         once = seconds_of(speed.forward, sum(lengths[row] for row in rows))  # scored, and read before a reply
         written += new_tokens * (seconds_of(speed.decode_step, len(rows)) + kept * speed.cached_token) + once
         read += once
-    for rows in cut_batches(range(len(scored)), sorted(scored), batch_size, SCORING_TOKEN_BUDGET):
-        read += seconds_of(speed.forward, sum(sorted(scored)[row] for row in rows))
+    for rows in cut_batches(range(len(scored)), scored, batch_size, SCORING_TOKEN_BUDGET):
+        read += seconds_of(speed.forward, sum(scored[row] for row in rows))
     return 2 * written, 2 * read
 
 

@@ -51,8 +51,8 @@ def scale_lengths(dataset: str, rate: float, rate_from: str = "") -> tuple[list[
         return lengths, source
     share = rate / known_rate
     scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    source += f"; text scaled by the tokens per character of the embedded corpus, {known_rate} there"
-    return scaled, source + (f", {rate:g} here: {rate_from}" if rate_from else "")
+    scale = f"{rate:g}: {rate_from}" if rate_from else "on the embedded corpus"
+    return scaled, f"{source}, at {known_rate} tokens per character; scaled by this model's, {scale}"
 
 
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:

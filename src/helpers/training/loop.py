@@ -109,6 +109,7 @@ def run_training(
         if not process_rank():
             with write_folder(run / stage / "adapter") as folder:
                 trainer.model.save_pretrained(str(folder))
+                (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card: the export writes one
                 trainer.processing_class.save_pretrained(str(folder))
     if not process_rank():
         run.close_session(trainer.state.global_step, reason)
