@@ -24,9 +24,8 @@ def check_stages(stages: Iterable[str], settings: Settings) -> None:
     """Checks the settings of stages against each other. Raises Refused for the first that cannot work."""
     stages = [*stages]
     checks = {"prepare_data": check_data, "tune": check_search, "train": check_training, "evaluate": check_evaluation}
-    has_rows = not {"prepare_data", "train"} & {
-        *stages
-    }  # else they are not yet those that preferences are held against
+    # The rows that preferences are held against are not there yet where these stages are to make them
+    has_rows = {"prepare_data", "train"}.isdisjoint(stages)
     checks["prefer"] = partial(check_preferences, can_gather=has_rows)
     try:
         for stage in stages:

@@ -20,7 +20,6 @@ from helpers.models.chat import (
     render_chat,
     tokenize_rendered,
 )
-from helpers.models.chat_format import DATE
 from helpers.models.embedded import BEGIN, END, END_OF_TEXT, PAD
 from helpers.models.families import LLAMA_3
 
@@ -202,10 +201,24 @@ def test_all_of_a_plain_text_is_trained_on(tokenizer):
     assert tokenizer.convert_ids_to_tokens(example["input_ids"][-1]) == END_OF_TEXT
 
 
-def test_the_date_in_llamas_own_template_is_fixed(tokenizer):
+@pytest.mark.parametrize(
+    "today",
+    [
+        "{% if not date_string %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
+        '{{ strftime_now("%d %b %Y") }}',
+    ],
+)
+def test_the_date_in_a_models_own_template_is_fixed(tokenizer, today):
+    """Also for whoever renders the template of an export."""
     dated = copy.deepcopy(tokenizer)
-    dated.chat_template = "{{ bos_token }}Today: {{ date_string }}" + LLAMA_3.template.removeprefix("{{ bos_token }}")
-    assert f"Today: {DATE}" in render_chat(dated, [{"role": "user", "content": "ক"}])
+    dated.chat_template = "{{ bos_token }}Today: " + today + LLAMA_3.template.removeprefix("{{ bos_token }}")
+    for _ in range(2):  # a tokenizer that was prepared and saved is prepared again
+        prepare_tokenizer(dated)
+        assert (
+            dated.apply_chat_template([{"role": "user", "content": "ক"}], tokenize=False).count("Today: 26 Jul 2024")
+            == 1
+        )
+        assert dated.chat_template.count('set date_string = "26') == ("date_string" in today)
 
 
 def test_a_template_that_rewrites_its_own_prompt_is_refused(tokenizer, embedded_rows):

@@ -20,7 +20,7 @@ from helpers.models.chat import (
     render_chat,
     strip_special_tokens,
 )
-from helpers.models.chat_format import THINKING_OFF
+from helpers.models.chat_format import FIRST
 from helpers.models.likelihood import score_tokens
 
 TURNS = ("system", "user", "assistant", "user", "assistant", "user")
@@ -256,7 +256,7 @@ def test_a_space_before_an_answer_is_trained_on(texts, dialogues):
 def test_thinking_is_off_for_whoever_uses_an_export(texts):
     own = prepare_tokenizer(build_tokenizer(FAMILIES["Qwen 3"], texts))
     asked = [{"role": "user", "content": "ক"}]
-    assert own.chat_template.startswith(THINKING_OFF)
+    assert own.chat_template.startswith(FIRST["enable_thinking"])
     theirs = own.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
     assert theirs.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
 

@@ -13,7 +13,6 @@ from helpers.models.chat import (
     encode_prompt,
     encode_row,
 )
-from helpers.models.chat_format import DATE
 from helpers.models.embedded import BEGIN, END, END_OF_TEXT, PAD, TOKENS
 
 pytestmark = pytest.mark.slow
@@ -64,7 +63,7 @@ def make_row(*contents):
 
 def tokenize_whole(tokenizer, row):
     """Returns the ids of a conversation as transformers makes them, in one call."""
-    return tokenizer.apply_chat_template(row["messages"], return_dict=False, date_string=DATE)
+    return tokenizer.apply_chat_template(row["messages"], return_dict=False)
 
 
 def count_special(ids):

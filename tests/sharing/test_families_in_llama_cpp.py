@@ -12,7 +12,7 @@ from model_families import FAMILIES, save_family
 
 from helpers.inference.generate import generate_replies
 from helpers.models.chat import encode_prompt, encode_rows, end_ids, make_collator, strip_special_tokens
-from helpers.models.chat_format import DAY, fold_system
+from helpers.models.chat_format import fold_system
 from helpers.models.loading import load_tokenizer
 from helpers.runs.files import write_jsonl
 from helpers.runs.record import Run
@@ -102,13 +102,6 @@ def specials(in_cpp):
     """Returns the ids of BOS and end token, by the names that a chat template gives them."""
     ids = {"bos_token": in_cpp.token_bos(), "eos_token": in_cpp.token_eos()}
     return {name: max(place, 0) for name, place in ids.items()}
-
-
-@pytest.fixture(autouse=True)
-def same_date(monkeypatch):
-    """Gives llama.cpp's templates the day that the suite renders: SmolLM 3's writes it into every prompt."""
-    formats = pytest.importorskip("llama_cpp.llama_chat_format")
-    monkeypatch.setattr(formats.Jinja2ChatFormatter, "strftime_now", staticmethod(DAY.strftime))
 
 
 def test_llama_cpp_reads_the_tokens_that_were_taught(exported):

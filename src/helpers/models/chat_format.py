@@ -10,11 +10,12 @@ from helpers.models.families import FAMILIES, Family
 Tokenizer = Any  # transformers.PreTrainedTokenizerBase, whose own annotations are unions that every caller must narrow
 Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
 
-DAY = datetime.date(
-    2024, 7, 26
-)  # some templates print a date: a fixed one, so that training and inference see the same
-DATE = DAY.strftime("%d %b %Y")
-THINKING_OFF = "{% set enable_thinking = false %}"  # before a template that can think: also for whoever uses an export
+DAY = datetime.date(2024, 7, 26)  # that templates print in place of today
+TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
+FIRST = {  # what stands before a template that uses a name: also for whoever uses an export
+    "enable_thinking": "{% set enable_thinking = false %}",
+    "date_string": f'{{% set date_string = "{DAY:%d %b %Y}" %}}',
+}
 EVERY_TURN = {  # where a template leaves the empty think block out of earlier answers: it then repeats its own prompts
     "loop.index0 > ns.last_query_index": "true",
     "loop.last or (not loop.last and reasoning_content)": "true",
@@ -44,8 +45,8 @@ class ChatFormat:
 
 
 def choose_template(tokenizer: Tokenizer) -> str:
-    """Returns the tokenizer's own chat template with thinking switched off, or that of the first family whose tokens it
-    has; the last one marks turns in plain text and needs none.
+    """Returns the tokenizer's own chat template with thinking switched off and a fixed date, or that of the first
+    family whose tokens it has; the last one marks turns in plain text and needs none.
 
     Raises ValueError for a tokenizer with neither template nor end token.
     """
@@ -56,17 +57,18 @@ def choose_template(tokenizer: Tokenizer) -> str:
         template = _find_family(tokenizer).template
         if "eos_token" in template and not tokenizer.eos_token:
             raise ValueError("the tokenizer has neither a chat template nor an end token: take another base model.")
-    if "enable_thinking" in template and not template.startswith(THINKING_OFF):
-        template = THINKING_OFF + template
+    for name, first in FIRST.items():
+        if name in template and first not in template:
+            template = first + template
+    template = TODAY.sub(lambda call: repr(DAY.strftime(call[2])), template)
     for written, needed in EVERY_TURN.items():
         template = template.replace(written, needed)
     return template
 
 
 def apply_template(tokenizer: Tokenizer, messages: Messages, add_generation_prompt: bool = False) -> str:
-    """Returns messages as the template renders them, at a fixed date. Raises jinja2.TemplateError where it refuses."""
-    dated = {"date_string": DATE, "strftime_now": DAY.strftime}
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt, **dated)
+    """Returns messages as the template renders them. Raises jinja2.TemplateError where it refuses."""
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
 
 
 def fold_system(messages: Messages) -> Messages:
