@@ -74,7 +74,7 @@ def test_bits_per_character_are_those_of_the_evaluation(models_search, other):
 
 
 def test_base_models_are_judged_by_bits_per_character(models_search):
-    run = models_search("judged", budget_steps=4)
+    run = models_search("judged", budget_steps=6)
     search = open_search(run)
     table, best = finish_search(run)
     assert len(table) == 2
