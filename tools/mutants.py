@@ -13,13 +13,11 @@ it. A test that starts a process of its own does not see the mutant, so it is of
 import argparse
 import contextlib
 import gc
-import hashlib
 import importlib
 import importlib.machinery
 import importlib.util
 import json
 import os
-import random
 import resource
 import shutil
 import signal
@@ -32,41 +30,15 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
-import yaml
 from cosmic_ray.commands.init import init
 from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
+from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkResult
 from mutant_changes import mutate, reason_to_leave_out
+from mutant_modules import ROOT, TIMED_OUT, Module, drawn, read_modules
+from mutants_page import write_page
 
-ROOT = Path(__file__).resolve().parents[1]
-MODULES = ROOT / "tools/mutants.yaml"
-RESULTS = ROOT / "outputs/.cache/mutants"
 MEMORY = 24 * 2**30  # bytes of addresses that a mutant may take: some ask for arrays without bounds
 CPU_TIMES, CPU_SECONDS = 3, 5  # a mutant may take three times what the module itself takes, and five seconds
-SEED = 1  # of a sample of mutants
-TIMED_OUT = "timed out"
-
-
-class Module(NamedTuple):
-    """A module, and the tests that are to notice its mutants, the fastest first."""
-
-    name: str
-    path: Path
-    tests: tuple[str, ...]  # pytest's arguments
-    sample: int = 0  # so many mutants, drawn by SEED; 0: all
-
-    @property
-    def import_name(self) -> str:
-        return ".".join(self.path.with_suffix("").parts[self.path.parts.index("src") + 1 :])
-
-    @property
-    def source(self) -> str:
-        return self.path.read_text(encoding="utf-8")
-
-    @property
-    def results(self) -> Path:
-        """The database of this very source."""
-        return RESULTS / f"{self.name}-{hashlib.sha256(self.source.encode()).hexdigest()[:8]}.sqlite"
 
 
 class Outcome(NamedTuple):
@@ -76,15 +48,6 @@ class Outcome(NamedTuple):
     failed: str  # the first test that failed, or how the process died
     seconds: float  # CPU time
     modules: tuple[str, ...] = ()  # that the tests had imported
-
-
-def read_modules(path: Path = MODULES, root: Path = ROOT) -> dict[str, Module]:
-    """Returns the modules of the YAML file by their name."""
-    listed = yaml.safe_load(path.read_text(encoding="utf-8"))["modules"]
-    return {
-        name: Module(name, root / entry["file"], tuple(entry["tests"]), entry.get("sample", 0))
-        for name, entry in listed.items()
-    }
 
 
 # ---- a mutant's process
@@ -233,7 +196,7 @@ def run_module(module: Module, again: bool = False) -> None:
 
 def prepare(module: Module) -> float:
     """Preloads what a module's tests import, runs them on the module as it is, and returns their CPU seconds."""
-    known = RESULTS / f"{module.name}.json"  # what they imported the last time
+    known = module.results.with_name(f"{module.name}.json")  # what they imported the last time
     if not known.is_file():
         known.write_text(json.dumps(run_unchanged(module).modules))
     preload(module, json.loads(known.read_text()))
@@ -246,15 +209,6 @@ def run_unchanged(module: Module) -> Outcome:
     if outcome.code != 0:
         raise RuntimeError(f"{module.name}: the tests fail on the module as it is: {outcome.failed}")
     return outcome
-
-
-def drawn(db: WorkDB, module: Module) -> list[WorkItem]:
-    """Returns the mutants that count, in an order drawn by SEED: all of them, or the module's sample."""
-    left_out = {job for job, result in db.results if result.worker_outcome == WorkerOutcome.SKIPPED}
-    items = [item for item in db.work_items if item.job_id not in left_out]
-    items.sort(key=lambda item: (item.mutations[0].operator_name, item.mutations[0].occurrence))
-    random.Random(SEED).shuffle(items)
-    return items[: module.sample or None]
 
 
 def is_open(result: WorkResult | None, again: bool) -> bool:
@@ -275,8 +229,6 @@ def to_result(outcome: Outcome) -> WorkResult:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the mutants asked for and writes the page."""
-    from mutants_page import write_page
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     modules = read_modules()
     parser.add_argument("names", nargs="*", metavar="MODULE", help=f"of {', '.join(modules)}; all of them by default")

@@ -12,7 +12,7 @@ import yaml
 from cosmic_ray.work_db import WorkDB, use_db
 from cosmic_ray.work_item import MutationSpec, TestOutcome, WorkerOutcome, WorkItem
 from mutant_changes import mutate
-from mutants import MODULES, ROOT, SEED, TIMED_OUT, Module, drawn
+from mutant_modules import MODULES, ROOT, SEED, TIMED_OUT, Module, drawn
 
 PAGE = ROOT / "docs/mutants.md"
 INTRODUCTION = """# Mutants

@@ -15,10 +15,10 @@ TOOLS = Path(mutants.__file__).parent
 RUN = """
 import json, sys
 from pathlib import Path
-import mutants, mutants_page
+import mutant_modules, mutants, mutants_page
 root = Path(sys.argv[1])
-mutants.RESULTS = root / "results"
-module = mutants.Module("tiny", root / "src/tiny.py", (str(root / "test_tiny.py"),))
+mutant_modules.RESULTS = root / "results"
+module = mutant_modules.Module("tiny", root / "src/tiny.py", (str(root / "test_tiny.py"),))
 mutants.run_module(module)
 tally = mutants_page.tally(module)
 print("TALLY", json.dumps([tally.counts, tally.survivors]))
