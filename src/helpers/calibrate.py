@@ -32,7 +32,7 @@ from helpers.platforms.environment import package_versions
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import gpu_names, pick_dtype, set_threads
 from helpers.platforms.processes import launch_processes, process_rank, run_child
-from helpers.platforms.rates import SIDE, download_rate, measure_rates, synchronize, timed, write_rate
+from helpers.platforms.rates import download_rate, measure_rates, synchronize, timed, write_rate
 from helpers.platforms.secrets import export_secrets
 from helpers.runs.checkpoints import checkpoint_folders
 from helpers.runs.files import read_json, utc_now, write_json
@@ -118,7 +118,7 @@ def calibrate(config: TrainingConfig, outputs: Path, report: Callable[[str], Non
         folder = Path(name)
         write_json(folder / "config.json", config.to_json())
         rates = {"date": utc_now(), "versions": package_versions(), **measure_apart("rates", folder)}
-        report(f"a product of {SIDE}³ in {rates.pop('dtype')}: {rates['products'] / 1e12:.2f} TFLOP/s")
+        report(f"a product of {rates.pop('product')}: {rates['products'] / 1e12:.2f} TFLOP/s")
         report(f"a copy of 1 GiB: {rates['copies'] / 1e9:.0f} GB/s, read and written")
         rates |= {"disk": write_rate(outputs), "mirror": mirror_rate(config)}
         report(f"disk: {rates['disk'] / 1e6:.0f} MB/s")

@@ -11,25 +11,25 @@ from typing import Any
 from helpers.platforms.downloads import WEIGHT_FILES, is_hub_name
 from helpers.platforms.errors import describe_error
 
-SIDE = 4096  # of the matrices of a product
+SIDES = {"cuda": 4096, "cpu": 1024}  # of the matrices of a product
 WRITTEN = 2**28  # bytes, of a file
 DOWNLOADED = 2**26  # bytes at the most, of a file of weights
 DOWNLOAD_SECONDS = 20.0  # at the most
 
 
 def measure_rates() -> dict[str, Any]:
-    """Returns the number of GPUs, the rates of a product of SIDE³ and of a copy of 1 GiB, and the product's dtype."""
+    """Returns the number of GPUs, the rates of a product and of a copy of 1 GiB, and what the product was."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
-    side = SIDE if device == "cuda" else SIDE // 4
+    side = SIDES[device]
     left, right = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
     source = torch.zeros(2**28, device=device)
     target = torch.empty_like(source)
     return {
         "gpus": torch.cuda.device_count() if device == "cuda" else 0,
-        "dtype": str(dtype).removeprefix("torch."),
+        "product": f"{side}³ in {str(dtype).removeprefix('torch.')}",
         "products": 2 * side**3 / timed(lambda: left @ right),
         "copies": 2 * source.numel() * source.element_size() / timed(lambda: target.copy_(source)),
     }
