@@ -45,7 +45,7 @@ def upload_file(owner: str, file: Path) -> int:
         raise Refused(f"--file {file} is empty (0 bytes): nothing is there to upload.")
     name = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")
     if not name:
-        raise Refused(f"--file {file.name} names the data set, by its letters a to z and digits 0 to 9: rename the file.")
+        raise Refused(f"--file {file.name} names the data set, by letters a to z and digits: rename the file.")
     slug = f"{SLUG}-{name}"[:50].strip("-")
     use = "In a run there: --set prefer.dataset=[kaggle:{dataset}]"
     about = "Data of the account that uploaded it, for runs of the suite."
