@@ -37,7 +37,7 @@ def test_preferences_that_are_there_are_counted(estimate, file):
     assert plan["rows_from"].startswith("20 preferences gathered now")
     assert "20 preferences about 20 prompts: 20 pairs" in plan["gathered"]
     assert "465 are missing" in plan["gathered"]
-    assert (plan["method"], plan["optimizer_steps"]) == ("dpo", 1)  # 16 pairs, two rows each, 2 × 8 rows in a step
+    assert (plan["method"], plan["optimizer_steps"]) == ("dpo", 1)  # 16 pairs to train on, 2 × 8 of them in a step
 
 
 def test_single_replies_are_planned_for_kto(estimate, run, prompts):

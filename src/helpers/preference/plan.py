@@ -26,7 +26,7 @@ from helpers.runs.settings import Settings, default_settings
 
 
 def row_sizes(lengths: Lengths, method: str) -> tuple[list[int], list[int]]:
-    """Returns of each example the tokens that it takes of a micro-batch, and its own: a pair two rows of its longer
+    """Returns of each example the tokens that it takes of a micro-batch, and its own: a pair two times its longer
     sequence, a single reply one, since that to another prompt has no gradient."""
     if method == "dpo":
         return [2 * max(pair) for pair in lengths], [sum(pair) for pair in lengths]
