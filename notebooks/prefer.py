@@ -47,7 +47,7 @@ set_up()
 # %% tags=["parameters"]
 run_name: str = "demo"  # a folder under outputs
 outputs: str = "outputs"
-dataset: list = ["thumbs"]  # "thumbs" of the chat page, "ratings" of the blind sheet, .csv, .jsonl files
+dataset: list = ["thumbs"]  # "thumbs" of the chat page, "ratings" of the sheet, tables, "kaggle:owner/name"
 val_share: float = 0.2  # of the preferences, held out
 num_gpus: int = 1  # one process each, 0: all
 max_tokens: int = 0  # of a micro-batch, pads included, 0: trl.per_device_train_batch_size rows

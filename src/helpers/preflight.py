@@ -111,10 +111,12 @@ def check_preferences(preferences: dict[str, Any], can_gather: bool = True) -> N
     another machine they may be gone. Raises ValueError and FileNotFoundError.
 
     Where the run `can_gather` and has not before, it does, writes nothing, and raises ValueError where too little is
-    left. A stage that has gathered before starts in any case: what was deleted since has to leave its files.
+    left; before there are rows, where even all that was read is too little. A stage that has gathered before starts in
+    any case: what was deleted since has to leave its files.
     """
     from helpers.preference.config import check_settings
-    from helpers.preference.gather import gather_preferences
+    from helpers.preference.gather import check_enough, gather_preferences
+    from helpers.preference.items import prompt_key
     from helpers.preference.sources import check_dataset, check_sources
 
     check_dataset(preferences["dataset"])
@@ -123,11 +125,14 @@ def check_preferences(preferences: dict[str, Any], can_gather: bool = True) -> N
     begun = checkpoint_folders(run / "prefer" / "checkpoints")
     if begun and run.stage("prefer").status not in ("finished", FORCED):
         return
-    if can_gather and (run / "data/test.jsonl").is_file() and not (run / "prefer/pairs.jsonl").is_file():
+    has_gathered = (run / "prefer/pairs.jsonl").is_file()
+    if can_gather and (run / "data/test.jsonl").is_file() and not has_gathered:
         sources = (preferences[name] for name in ("dataset", "val_share", "seed"))
         gather_preferences(run, *sources, is_trial=True)
-    else:
-        check_sources(run, preferences["dataset"])
+        return
+    items = check_sources(run, preferences["dataset"])
+    if not has_gathered:
+        check_enough(items, [prompt_key(item.prompt) for item in items], [], preferences["val_share"], "")
 
 
 def check_evaluation(evaluation: dict[str, Any]) -> None:

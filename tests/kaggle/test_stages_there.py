@@ -115,9 +115,18 @@ def test_a_file_becomes_a_private_data_set(server, tmp_path, capsys):
     assert "--set prefer.dataset=[kaggle:someone/sahanubhuti-preferences]" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["nowhere.csv", "notes.txt"])
-def test_a_file_that_no_stage_reads_is_not_uploaded(name, server, tmp_path, capsys):
-    (tmp_path / "notes.txt").write_text("x")
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("nowhere.csv", "no such file in"),
+        ("notes.txt", "no stage reads such a file. Expected one of .csv, .jsonl, .parquet"),
+        ("none.jsonl", "is empty (0 bytes)"),
+        ("পছন্দ.csv", "rename the file"),  # preferences.csv: nothing of it is left, and the suite's own name would be
+    ],
+)
+def test_a_file_that_no_stage_reads_is_not_uploaded(name, problem, server, tmp_path, capsys):
+    for own, text in (("notes.txt", "x"), ("none.jsonl", ""), ("পছন্দ.csv", "prompt,chosen,rejected\n")):
+        (tmp_path / own).write_text(text)
     assert main(["kaggle", "upload", "--file", str(tmp_path / name)]) == 2
-    assert "is no file here that a stage reads: expected .csv, .jsonl, .parquet" in capsys.readouterr().err
+    assert problem in capsys.readouterr().err
     assert server.datasets == {}

@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import binomtest, norm
 
 from helpers.preference.power import describe_power, least_accuracy, needed_held_out, power_of
+from helpers.preference.results import describe_result
 
 
 def approximate(accuracy):
@@ -52,3 +53,10 @@ def test_more_held_out_ones_show_smaller_effects():
 def test_missing_prompts_are_counted_with_those_to_train_on():
     facts = describe_power(100, 20, 0.2)
     assert (facts["needed"], facts["missing"]) == (485, 385)
+
+
+@pytest.mark.parametrize(("method", "kind"), [("dpo", "pairs"), ("kto", "replies")])
+def test_the_result_says_what_was_held_out(method, kind):
+    accuracy = {"value": 0.75, "low": 0.4, "high": 0.9}
+    metrics = {"status": "finished", "optimizer_steps": 3, "held_out": {"n": 8, "accuracy": accuracy}}
+    assert f"Of 8 held-out {kind} the model is right about 75%" in describe_result(metrics, method)

@@ -7,7 +7,7 @@ from preferences import ask, give_thumb
 
 from helpers.__main__ import main
 from helpers.planning.plan import plan_preset
-from helpers.preference.plan import estimate_preference, row_sizes
+from helpers.preference.plan import estimate_preference, plan_lines, row_sizes
 from helpers.runs.files import write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
@@ -35,7 +35,9 @@ def file(pairs, tmp_path):
 def test_preferences_that_are_there_are_counted(estimate, file):
     plan = estimate(file)
     assert plan["rows_from"].startswith("20 preferences gathered now")
-    assert (plan["method"], plan["optimizer_steps"]) == ("dpo", 1)  # 16 pairs, two rows each, 2 × 8 rows in a step
+    assert "20 preferences about 20 prompts: 20 pairs" in plan["gathered"]
+    assert "465 are missing" in plan["gathered"]
+    assert (plan["method"], plan["optimizer_steps"]) == ("dpo", 1)  # 16 pairs to train on, 2 × 8 of them in a step
 
 
 def test_single_replies_are_planned_for_kto(estimate, run, prompts):
@@ -49,18 +51,28 @@ def test_nothing_is_written_by_an_estimate(estimate, run, file):
     assert not (run / "prefer").exists()
 
 
-@pytest.mark.parametrize("sets", [[], ["prefer.dataset=[nowhere.csv]"]])
-def test_without_sources_as_many_as_are_needed_are_assumed(estimate, sets):
+@pytest.mark.parametrize(
+    ("sets", "reason"),
+    [([], "give thumbs on the chat page"), (["prefer.dataset=[nowhere.csv]"], "'nowhere.csv': no such file in")],
+)
+def test_without_sources_as_many_as_are_needed_are_assumed(estimate, sets, reason):
     plan = estimate(*sets)
-    assert plan["rows_from"].startswith("485 pairs, as many as an effect worth having needs")
-    assert plan["rows_from"].endswith(")")
+    assert plan["rows_from"].startswith("485 pairs are assumed, as many as an effect worth having needs")
+    assert reason in plan["not_gathered"]
+    assert reason in plan_lines(plan)["not gathered"]
+
+
+@pytest.mark.parametrize("sources", ["[]", "[thumbs,thumbs]", "[kaggle:me]", "[thumb]"])
+def test_what_is_no_list_of_sources_is_not_planned_with(estimate, sources):
+    with pytest.raises(ValueError, match=r"prefer\.dataset (is|names) "):
+        estimate(f"prefer.dataset={sources}")
 
 
 def test_too_few_to_train_on_are_not_planned_with(estimate, pairs, tmp_path):
     write_jsonl(tmp_path / "few.jsonl", pairs[:3])
     plan = estimate(f"prefer.dataset=[{tmp_path / 'few.jsonl'}]")
     assert "485 pairs" in plan["rows_from"]
-    assert "gives preferences about 3 different prompts" in plan["rows_from"]
+    assert "gives preferences about 3 different prompts: expected at least 10" in plan["not_gathered"]
 
 
 def test_before_there_is_a_run_there_is_an_estimate(tmp_path):

@@ -1,13 +1,13 @@
 """The settings of a training by preferences: refused before a run where they cannot be meant, and what they become."""
 
 import pytest
-from preferences import WARM, ask
+from preferences import COLD, WARM, ask
 
 from helpers.platforms.errors import Refused
 from helpers.preference.config import configure_preference
 from helpers.preference.prepare import prepare_preferences
 from helpers.preflight import check_stages
-from helpers.runs.files import read_json, write_csv, write_json, write_jsonl
+from helpers.runs.files import read_json, read_jsonl, write_csv, write_json, write_jsonl
 from helpers.runs.record import start_stage
 from helpers.runs.settings import default_settings, resolve_settings
 
@@ -95,12 +95,35 @@ def test_a_stage_that_has_gathered_is_not_refused(check, run, pairs, tmp_path):
     check(f"prefer.dataset=[{tmp_path / 'few.jsonl'}]")
 
 
-def test_rows_that_are_prepared_anew_are_not_gathered_by(run, pairs, tmp_path):
-    write_jsonl(tmp_path / "few.jsonl", pairs[:3])
-    settings = resolve_settings(
-        "demo", run.name, str(run.outputs), [f"prefer.dataset=[{tmp_path / 'few.jsonl'}]"], False
-    )
-    check_stages(["prepare_data", "train", "prefer"], settings)
+@pytest.fixture
+def check_anew(run, tmp_path):
+    """Returns a function that checks a file of preferences before a run that prepares its rows anew."""
+
+    def check(rows):
+        write_jsonl(tmp_path / "own.jsonl", rows)
+        assignment = f"prefer.dataset=[{tmp_path / 'own.jsonl'}]"
+        settings = resolve_settings("demo", run.name, str(run.outputs), [assignment], False)
+        check_stages(["prepare_data", "train", "prefer"], settings)
+
+    return check
+
+
+def test_rows_that_are_prepared_anew_are_not_gathered_by(check, check_anew, run, pairs, tmp_path):
+    held_out = [row["messages"][-2]["content"] for row in read_jsonl(run / "data/test.jsonl")]
+    rows = [*pairs[:3], *(ask(prompt, WARM, COLD) for prompt in held_out[:12])]
+    check_anew(rows)
+    with pytest.raises(Refused, match="question of a test row 12"):
+        check(f"prefer.dataset=[{tmp_path / 'own.jsonl'}]")
+
+
+def test_too_few_are_refused_before_rows_are_prepared(check_anew, pairs):
+    with pytest.raises(Refused, match="about 3 different prompts: expected at least 10"):
+        check_anew([*pairs[:3], *pairs[:3]])
+
+
+def test_one_kind_is_refused_before_rows_are_prepared(check_anew, prompts):
+    with pytest.raises(Refused, match="20 replies, all of them liked"):
+        check_anew([ask(prompt, WARM, label=True) for prompt in prompts])
 
 
 def test_a_training_that_has_begun_needs_its_file_no_more(check, run, tmp_path):

@@ -77,6 +77,7 @@ def test_a_bad_call_is_explained(arguments, message, tmp_path, capsys):
     ("content", "message"),
     [
         ("train: {learning_rate: 2e-4}", "YAML reads 2e-4 as text: write 2.0e-4"),
+        ("prefer: {dataset: own.csv}", "expected list. Write it in brackets: [own.csv]."),
         ("train: {sed: 1}", "train.sed is not a setting. Did you mean 'seed'?"),
         ("train: 3", "train is 3: expected settings below it"),
         ("- a\n- b", "holds list: expected sections"),

@@ -36,10 +36,17 @@ def upload_suite(owner: str) -> int:
 
 def upload_file(owner: str, file: Path) -> int:
     """Uploads a file as a private data set of its own, as `upload_suite` does the suite. Raises Refused also for a file
-    that no stage reads."""
-    if file.suffix.lower() not in SUFFIXES or not file.is_file():
-        raise Refused(f"--file {file} is no file here that a stage reads: expected {', '.join(SUFFIXES)}.")
-    slug = f"{SLUG}-{re.sub('[^a-z0-9]+', '-', file.stem.lower()).strip('-')}"[:50].strip("-")
+    that no stage reads, and for one whose name leaves the data set without a name of its own."""
+    if file.suffix.lower() not in SUFFIXES:
+        raise Refused(f"--file {file}: no stage reads such a file. Expected one of {', '.join(SUFFIXES)}.")
+    if not file.is_file():
+        raise Refused(f"--file {file}: no such file in {Path.cwd()}. Check the path.")
+    if not file.stat().st_size:
+        raise Refused(f"--file {file} is empty (0 bytes): nothing is there to upload.")
+    name = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")
+    if not name:
+        raise Refused(f"--file {file.name} names the data set, by letters a to z and digits: rename the file.")
+    slug = f"{SLUG}-{name}"[:50].strip("-")
     use = "In a run there: --set prefer.dataset=[kaggle:{dataset}]"
     about = "Data of the account that uploaded it, for runs of the suite."
     return _upload(owner, slug, slug.replace("-", " "), about, {file.name: file}, use)

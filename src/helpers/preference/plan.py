@@ -20,12 +20,13 @@ from helpers.preference.config import choose_method, configure_by
 from helpers.preference.examples import Lengths, encode_examples, sequence_lengths
 from helpers.preference.gather import gather_preferences
 from helpers.preference.power import describe_power
+from helpers.preference.sources import check_dataset
 from helpers.runs.record import Run
 from helpers.runs.settings import Settings, default_settings
 
 
 def row_sizes(lengths: Lengths, method: str) -> tuple[list[int], list[int]]:
-    """Returns of each example the tokens that it takes of a micro-batch, and its own: a pair two rows of its longer
+    """Returns of each example the tokens that it takes of a micro-batch, and its own: a pair two times its longer
     sequence, a single reply one, since that to another prompt has no gradient."""
     if method == "dpo":
         return [2 * max(pair) for pair in lengths], [sum(pair) for pair in lengths]
@@ -53,10 +54,11 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
     """Returns the plan of the stage prefer from all stages' settings, without a tokenizer: see `make_plan`.
 
     The rows are those of its sources where the run can gather them now, their tokens by their bytes; else as many pairs
-    as an effect worth having needs, each as long as rows of the corpus. `rows_from` says which. Raises ValueError as
-    `make_plan` and for settings that are none.
+    as an effect worth having needs, each as long as rows of the corpus. `rows_from` says which; `gathered` what there
+    is, or `not_gathered` why nothing was. Raises ValueError as `make_plan` and for settings that are none.
     """
     parameters, trained = settings["prefer"], configure_training(settings["train"])
+    check_dataset(parameters["dataset"])
     answered = find_rows(settings, run)
     try:
         gathered = gather_preferences(run, *(parameters[n] for n in ("dataset", "val_share", "seed")), is_trial=True)
@@ -67,19 +69,20 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
         held_out = round(number * parameters["val_share"])
         every = max(1, number // max(1, held_out))
         parts = {"train": [own for place, own in enumerate(pairs) if place % every], "val": pairs[::every]}
-        reason = str(error).partition(": ")[0]
-        source = f"{number:,} pairs, as many as an effect worth having needs, as long as the corpus's rows ({reason})"
+        source = f"{number:,} pairs are assumed, as many as an effect worth having needs, as long as the corpus's rows"
+        facts = {"rows_from": source, "not_gathered": str(error)}
     else:
         method = choose_method(gathered.rows)
         most = settings["prepare_data"]["max_length"]
         parts = {part: guess_lengths(gathered.rows, part, method, most) for part in ("train", "val")}
         source = f"{len(gathered.rows):,} preferences gathered now, their tokens by their bytes"
+        facts = {"rows_from": source, "gathered": gathered.describe()}
     tuned = {**trained.model_dump(), "max_length": settings["prepare_data"]["max_length"]}
     config = configure_by(tuned, parameters, method)
     config = config.model_copy(update={"num_gpus": config.num_gpus or trained.num_gpus or 1})
     evaluation = settings["evaluate"] | {"num_gpus": settings["evaluate"]["num_gpus"] or trained.num_gpus or 1}
     plan = make_plan(run, config, parts, answered, evaluation, gpu_gib, gpu)
-    return {**plan, "rows_from": source}
+    return {**plan, **facts}
 
 
 def guess_lengths(rows: list[dict[str, Any]], part: str, method: str, most: int) -> Lengths:
@@ -147,6 +150,7 @@ def plan_lines(plan: dict[str, Any]) -> dict[str, str]:
     return {
         "method": {"dpo": "DPO, by pairs", "kto": "KTO, by single replies"}[plan["method"]],
         "preferences": plan["rows_from"],
+        **{name.replace("_", " "): plan[name] for name in ("gathered", "not_gathered") if name in plan},
         "optimizer steps": f"{plan['optimizer_steps']:,}",
         "per optimizer step": plan["batch"],
         "tokens per epoch": f"{plan['tokens_per_epoch']:,}",

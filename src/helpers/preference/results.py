@@ -3,6 +3,7 @@
 from typing import Any
 
 METHODS = {"dpo": "DPO", "kto": "KTO"}
+MEASURED = {"dpo": "pairs", "kto": "replies"}  # of which each is right or not: by KTO a held-out pair is two
 
 
 def describe_result(metrics: dict[str, Any], method: str) -> str:
@@ -14,7 +15,7 @@ def describe_result(metrics: dict[str, Any], method: str) -> str:
     interval = f"{accuracy['low']:.0%} to {accuracy['high']:.0%}"
     clear = "more often than by chance" if accuracy["low"] > 0.5 else "not clearly more often than by chance"
     return (
-        f"{METHODS[method]}, {steps:,} steps. Of {val['n']:,} held-out preferences the model shares "
+        f"{METHODS[method]}, {steps:,} steps. Of {val['n']:,} held-out {MEASURED[method]} the model is right about "
         f"{accuracy['value']:.0%} (95 % interval {interval}): {clear}."
     )
 

@@ -52,16 +52,19 @@ def read_table_of(name: str, system: Turns) -> tuple[list[Preference], list[Drop
     return read_file(str(locate_kaggle_table(name.removeprefix("kaggle:"))) if is_on_kaggle(name) else name, system)
 
 
-def check_sources(run: Run, dataset: list[str]) -> None:
-    """Reads every source, also of a run that has no rows yet, so that a later stage does not end there; raises as the
-    readers do."""
+def check_sources(run: Run, dataset: list[str]) -> list[Preference]:
+    """Reads every source, also of a run that has no rows yet, so that a later stage does not end there; returns all
+    that they hold, the unusable too. Raises as the readers do."""
+    items: list[Preference] = []
     for name in dataset:
         if name == "thumbs":
-            read_thumbs(run, [])
+            own, dropped = read_thumbs(run, [])
         elif name == "ratings":
-            read_rated_pairs(run)
+            own, dropped, _ = read_rated_pairs(run)
         else:
-            read_table_of(name, [])
+            own, dropped = read_table_of(name, [])
+        items += [*own, *(each.item for each in dropped)]
+    return items
 
 
 def read_sources(run: Run, dataset: list[str]) -> Sources:

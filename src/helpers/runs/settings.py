@@ -219,6 +219,8 @@ def _explain(section: str, stage: str, error: ValidationError) -> str:
     if expected == "float" and isinstance(value, str) and re.fullmatch(r"[-+]?\d+e[-+]?\d+", value, re.IGNORECASE):
         mantissa, exponent = value.lower().split("e")
         hint = f" YAML reads {value} as text: write {mantissa}.0e{exponent}."
+    if expected == "list" and isinstance(value, str):
+        hint = f" Write it in brackets: [{value}]."
     return f"{path} is {value!r} ({type(value).__name__}): expected {expected}.{hint}"
 
 
