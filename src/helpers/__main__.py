@@ -87,6 +87,7 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
     """Prints the plans of presets, as tables or as JSON."""
     from helpers.planning.memory import T4_GIB
     from helpers.planning.plan import plan_preset, plan_table
+    from helpers.planning.precision import check_planned_activations
     from helpers.preflight import check_shares, check_training
     from helpers.runner import order_stages
     from helpers.runs.record import Run
@@ -104,6 +105,7 @@ def plan(options: Namespace) -> None:  # words: ok - the name of the command
             run = Run.named(settings["report"]["outputs"], settings["report"]["run_name"])
             check_shares(settings["prepare_data"])
             check_training(settings["train"])
+            check_planned_activations(settings["train"])
             estimate = plan_preset(settings, run, options.memory or T4_GIB, options.session_hours)
             objects.append({"preset": preset, **asdict(estimate)})
             tables.append({"preset": preset, **plan_table(estimate)})

@@ -206,6 +206,10 @@ def test_all_of_a_plain_text_is_trained_on(tokenizer):
     [
         "{% if not date_string %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}{{ date_string }}",
         '{{ strftime_now("%d %b %Y") }}',
+        "{{ strftime_now( '%d %b %Y' ) }}",
+        "{{ strftime_now('%d' ~ ' %b %Y') }}",
+        "{% set form = '%d %b %Y' %}{% macro day() %}{{ strftime_now(form) }}{% endmacro %}{{ day() }}",
+        "{% if strftime_now is defined %}{% set today = strftime_now %}{% endif %}{{ today(format='%d %b %Y') }}",
     ],
 )
 def test_the_date_in_a_models_own_template_is_fixed(tokenizer, today):
@@ -219,6 +223,7 @@ def test_the_date_in_a_models_own_template_is_fixed(tokenizer, today):
             == 1
         )
         assert dated.chat_template.count('set date_string = "26') == ("date_string" in today)
+        assert dated.chat_template.count("macro strftime_now") == any(part in today for part in (" ~ ", "form"))
 
 
 def test_a_template_that_rewrites_its_own_prompt_is_refused(tokenizer, embedded_rows):

@@ -1,11 +1,13 @@
 """What a plan says of base models whose activations exceed float16, on GPUs without bfloat16."""
 
 import json
+import re
 
 import pytest
 from model_families import FAMILIES, build_tokenizer
 
 from helpers.__main__ import main
+from helpers.kaggle.job import make_job
 from helpers.models.families import linear_layers, model_shape
 from helpers.planning import checks, plan, precision
 from helpers.planning.config import configure_training
@@ -133,10 +135,28 @@ def test_products_in_float32_are_those_of_attention_and_adapter(models):
     assert slow == pytest.approx([8 * attention, 8 * (attention + adapter)])
 
 
-def test_what_unsloth_leaves_in_float16_is_refused(plan_flagship, here):
+def test_a_plan_of_what_unsloth_leaves_in_float16_is_refused(models, here, tmp_path, capsys):
+    here()
+    options = ["--preset", "kaggle-t4x2", "--outputs", str(tmp_path), "--set", f"shared.base_model={models['gemma2']}"]
+    assert main(["plan", *options]) == 2
+    assert re.search(REASON, capsys.readouterr().err)
+
+
+def test_kaggle_is_not_given_what_unsloth_leaves_in_float16(here, models, tmp_path):
+    here(A100)
+    with pytest.raises(Refused, match=REASON):
+        make_job("kaggle-t4x2", "r", str(tmp_path), [f"shared.base_model={models['gemma2']}"], tiny=False)
+
+
+def test_a_promise_on_a_cpu_does_not_speak_of_float16(models, here, tmp_path):
+    here()
+    sets = [f"shared.base_model={models['gemma2']}", "shared.session.total_hours=90", "train.max_tokens=512"]
+    settings = resolve_settings("kaggle-t4x2", "r", str(tmp_path), sets, tiny=False)
+    assert checks.note_promise(settings, Run(tmp_path / "r")).startswith("Promised to end inside 90 hours")
+
+
+def test_a_plan_says_what_activations_in_float32_mean(plan_flagship, here):
     here(T4)
-    with pytest.raises(ValueError, match=REASON):
-        plan_flagship("gemma2")
     assert "exceed" in plan_flagship("gemma2", PEFT, "train.max_tokens=512").activations
     assert plan_flagship("gemma2", gpu=A100.name).activations == ""
 

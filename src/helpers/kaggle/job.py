@@ -8,6 +8,7 @@ from typing import Any
 from helpers.planning.calibration import PLANNED_GPU
 from helpers.planning.config import configure_training
 from helpers.planning.plan import Plan, plan_preset
+from helpers.planning.precision import check_planned_activations
 from helpers.platforms.errors import Refused
 from helpers.preference.config import check_settings
 from helpers.preference.plan import estimate_preference
@@ -84,6 +85,7 @@ def make_job(preset: str, run_name: str, outputs: str, sets: list[str], tiny: bo
             check_preferences_there(settings["prefer"])
         if not job.gpu:
             return job
+        check_planned_activations(settings["train"], PLANNED_GPU)
         job = replace(job, plan=plan_preset(settings, run, gpu=PLANNED_GPU))
         if "prefer" not in job.stages:
             return job

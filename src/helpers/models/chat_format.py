@@ -11,10 +11,14 @@ Tokenizer = Any  # transformers.PreTrainedTokenizerBase, whose own annotations a
 Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
 
 DAY = datetime.date(2024, 7, 26)  # that templates print in place of today
-TODAY = re.compile(r"""strftime_now\((["'])(.*?)\1\)""")
-FIRST = {  # what stands before a template that uses a name: also for whoever uses an export
-    "enable_thinking": "{% set enable_thinking = false %}",
-    "date_string": f'{{% set date_string = "{DAY:%d %b %Y}" %}}',
+TODAY = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1)[^\\])*)\1\s*\)""")  # of a format that stands there
+DIRECTIVES = "aAbBdjmyYHIMSp"  # of strftime, in a format that a template makes
+FIRST = {  # what stands before a template in which a pattern is found: also for whoever uses an export
+    r"enable_thinking": "{% set enable_thinking = false %}",
+    r"date_string": f'{{% set date_string = "{DAY:%d %b %Y}" %}}',
+    r"strftime_now(?! is\b)": "{% macro strftime_now(format) %}{{ format"
+    + "".join(f"|replace('%{letter}', '{DAY:%{letter}}')" for letter in DIRECTIVES)
+    + " }}{% endmacro %}",
 }
 EVERY_TURN = {  # where a template leaves the empty think block out of earlier answers: it then repeats its own prompts
     "loop.index0 > ns.last_query_index": "true",
@@ -57,10 +61,10 @@ def choose_template(tokenizer: Tokenizer) -> str:
         template = _find_family(tokenizer).template
         if "eos_token" in template and not tokenizer.eos_token:
             raise ValueError("the tokenizer has neither a chat template nor an end token: take another base model.")
-    for name, first in FIRST.items():
-        if name in template and first not in template:
-            template = first + template
     template = TODAY.sub(lambda call: repr(DAY.strftime(call[2])), template)
+    for pattern, first in FIRST.items():
+        if re.search(pattern, template) and first not in template:
+            template = first + template
     for written, needed in EVERY_TURN.items():
         template = template.replace(written, needed)
     return template

@@ -19,6 +19,7 @@ from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import MachineFacts, describe_download_problem
 from helpers.planning.lengths import PlannedRows, keep_lengths, scale_lengths
 from helpers.planning.plan import plan_preset, split_lengths
+from helpers.planning.precision import check_planned_activations
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import platform
@@ -158,6 +159,7 @@ def describe_model(
             known = planned_parts(rows, lengths, data["max_length"], source, seed)
         else:
             known = split_lengths(keep_lengths(sorted(lengths), data), source, data, seed)
+        check_planned_activations(settings["train"])
         plan = plan_preset(settings, run, gpu_gib, session_hours, known=known)
     except (ValueError, Refused) as error:
         return Candidate(name, *card, str(error), **rates)

@@ -10,7 +10,7 @@ from helpers.models.families import count_parameters, model_shape, name_16bit, u
 from helpers.planning.config import Promise, TrainingConfig, configure_training, fit_gpus
 from helpers.planning.memory import GIB, T4_GIB, weight_bytes
 from helpers.planning.plan import plan_preset
-from helpers.planning.precision import check_activations
+from helpers.planning.precision import check_planned_activations
 from helpers.planning.promise import describe_promise
 from helpers.platforms import probe
 from helpers.platforms.downloads import is_hub_name
@@ -214,7 +214,7 @@ def describe_gpu_problem(needs: Needs, facts: MachineFacts) -> str:
 def find_activation_problems(train: dict[str, Any]) -> list[str]:
     """Returns why a base model cannot be trained in the dtype that the GPUs here compute in, [] when it can."""
     try:
-        check_activations(configure_training(train), model_shape(train["base_model"]))
+        check_planned_activations(train)
     except ValueError as error:
         return [str(error)]
     return []

@@ -81,7 +81,6 @@ def plan_preset(
     and Refused as `keep_promise` does, which also says what `anew` means.
     """
     config = configure_training(settings["train"])
-    check_activations(config, model_shape(config.base_model), gpu)
     if gpus:
         config, _ = fit_gpus(config, gpus, 0)
     rows = known or find_rows(settings, run)

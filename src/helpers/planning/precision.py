@@ -1,10 +1,18 @@
 """Which trainings keep activations in float32: those of some models exceed float16, and a T4 has no bfloat16."""
 
 import re
+from typing import Any
 
-from helpers.models.families import OVERFLOWS, Shape, count_parameters, describe_overflow, linear_layers
+from helpers.models.families import (
+    OVERFLOWS,
+    Shape,
+    count_parameters,
+    describe_overflow,
+    linear_layers,
+    model_shape,
+)
 from helpers.models.float32_activations import WAY_OUT
-from helpers.planning.config import TrainingConfig
+from helpers.planning.config import TrainingConfig, configure_training
 from helpers.platforms.machine import list_gpus
 
 WITHOUT_BFLOAT16 = re.compile(r"\b(T4|P4|P40|P100|V100|GTX|RTX 20\d\d|K80|M60)\b")  # names of GPUs below capability 8.0
@@ -34,6 +42,12 @@ def check_activations(config: TrainingConfig, shape: Shape, gpu: str = "") -> No
             f"base_model {config.base_model!r} cannot be trained in float16 with train.backend=unsloth: "
             f"{describe_overflow(shape['model_type'])}, and Unsloth does not keep them in float32. {WAY_OUT}"
         )
+
+
+def check_planned_activations(train: dict[str, Any], gpu: str = "") -> None:
+    """Checks what is planned for a GPU, as in `has_bfloat16`, from the settings of 02_train. Raises ValueError as
+    `check_activations` does. A run on a CPU is not to be checked: it computes in float32."""
+    check_activations(configure_training(train), model_shape(train["base_model"]), gpu)
 
 
 def explain_float32(config: TrainingConfig, shape: Shape) -> str:
