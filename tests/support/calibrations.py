@@ -47,7 +47,8 @@ def fake_measuring(monkeypatch, gpus=1, times=1.0, fails="", says="", usable=Tru
     model, parts = calibration(times).models[0], []
     results = {
         "rates": {
-            **{"gpus": gpus * usable, "product": "4096³ in float16", "products": times * T4_FLOPS, "copies": times * T4_BYTES},
+            **{"gpus": gpus * usable, "product": "4096³ in float16"},
+            **{"products": times * T4_FLOPS, "copies": times * T4_BYTES},
             **{"downloads": None, "no_downloads": "HF_HUB_OFFLINE is set"},
         },
         "all_reduce": 10e6,
