@@ -75,7 +75,7 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
         method = choose_method(gathered.rows)
         most = settings["prepare_data"]["max_length"]
         parts = {part: guess_lengths(gathered.rows, part, method, most) for part in ("train", "val")}
-        source = f"{len(gathered.rows):,} preferences gathered now, their tokens by their bytes"
+        source = f"{len(gathered.rows):,} preferences gathered now, their tokens by their bytes at Llama 3's rate"
         facts = {"rows_from": source, "gathered": gathered.describe()}
     tuned = {**trained.model_dump(), "max_length": settings["prepare_data"]["max_length"]}
     config = configure_by(tuned, parameters, method)
@@ -86,8 +86,8 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
 
 
 def guess_lengths(rows: list[dict[str, Any]], part: str, method: str, most: int) -> Lengths:
-    """Returns the estimated tokens of the two sequences of each row of a part, at most `most`: by `method` "kto" a pair
-    is two rows, and a reply to another prompt as long as one to its own."""
+    """Returns the estimated tokens of the two sequences of each row of a part, at most `most`, by Llama 3's rate: by
+    `method` "kto" a pair is two rows, and a reply to another prompt as long as one to its own."""
     lengths: Lengths = []
     for row in [row for row in rows if row["part"] == part]:
         prompt = "".join(turn["content"] for turn in row["prompt"])

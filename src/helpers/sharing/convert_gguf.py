@@ -1,8 +1,8 @@
 """Runs llama.cpp's converter: `python convert_gguf.py PATH/TO/convert_hf_to_gguf.py ARGUMENTS`.
 
-Of a byte-level tokenizer that it does not know (the embedded model's, or one with a vocabulary of its own), the nearest
-way of splitting words is named.
-One of sentencepiece's kind says whether a space is put behind special tokens too, as llama.cpp does if nothing is said.
+A byte-level tokenizer that it does not know (the embedded model's, or one with a vocabulary of its own) gets the
+nearest way of splitting words. One of sentencepiece's kind says whether a space is put behind special tokens too, as
+llama.cpp does if nothing is said.
 """
 
 import runpy
@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
     recognise = TextModel.get_vocab_base_pre
 
-    def recognise_or_llama(self: Any, tokenizer: Any) -> str:
+    def recognise_or_nearest(self: Any, tokenizer: Any) -> str:
         try:
             return recognise(self, tokenizer)
         except NotImplementedError:
@@ -52,7 +52,7 @@ if __name__ == "__main__":
 
         return set_vocab_and_prefix
 
-    TextModel.get_vocab_base_pre = recognise_or_llama
+    TextModel.get_vocab_base_pre = recognise_or_nearest
     TextModel._set_vocab_sentencepiece = and_space_prefix(TextModel._set_vocab_sentencepiece)
     TextModel._set_vocab_llama_hf = and_space_prefix(TextModel._set_vocab_llama_hf)
     runpy.run_path(sys.argv[0], run_name="__main__")
