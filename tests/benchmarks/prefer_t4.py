@@ -93,10 +93,12 @@ def measure(run: Run, method: str, steps: int) -> dict:
     return {
         "method": method,
         "peak_memory_gib": metrics["peak_memory_gib"],
+        "micro_batch_limit": metrics["micro_batch_limit"],
         "planned_gib": plan["peak_memory_gib"],
         "finite": all(math.isfinite(entry["loss"]) for entry in log),
         "losses": [round(entry["loss"], 4) for entry in log],
         "step_seconds": statistics.median(seconds),
+        "all_step_seconds": [round(each, 2) for each in seconds],
         "tokens_per_second": metrics["tokens_per_second"],
         "planned_tokens_per_second": plan["tokens_per_second"],
         "reference_seconds": metrics["seconds"]["load"],

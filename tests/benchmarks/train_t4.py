@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import stand_in
@@ -181,7 +182,8 @@ def make_data(folder: Path, tokenizer, rows: int, data: dict) -> None:
         data_rows += [row] * (short >= 0)
     write_jsonl(folder / "train.jsonl", data_rows[:-16])
     write_jsonl(folder / "val.jsonl", data_rows[-16:])
-    write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": ""})
+    counts = {"train": len(data_rows) - 16, "val": 16, "test": 16, "tokens": {"quantiles": LENGTHS}}
+    write_json(folder / "metrics.json", {"base_model": "made here", "embedded_model": "", **counts})
 
 
 def row_of(question: str, answer: str) -> dict:
@@ -330,6 +332,7 @@ def measure(name: str, work: Path) -> dict:
         "allocated_gib": [torch.cuda.max_memory_allocated(gpu) / 2**30 for gpu in range(torch.cuda.device_count())],
         "predicted_gib": predicted,
         "losses": [round(loss, 4) for loss in losses],
+        "step_seconds": [round(after["seconds"] - before["seconds"], 2) for before, after in pairwise(log)],
         **(judge_family(losses, metrics["peak_memory_gib"], predicted) if "family" in case else {}),
         **(measure_ranks(run, log, metrics) if metrics["world_size"] > 1 else {}),
     }
@@ -444,6 +447,7 @@ def lengths_of(run: Run, base: str) -> tuple[list[int], object]:
 
 def run_one(name: str, work: Path, memory: float) -> dict:
     """Runs one case in this process, held to `memory` GiB, and returns what was measured."""
+    os.environ["UNSLOTH_ENABLE_FLEX_ATTENTION"] = "0"  # as for a T4: Unsloth gives it to capability 8.0 and more
     if not CASES[name].get("gpus"):  # else each process starts its own
         start_backend(CASES[name].get("backend", "unsloth"))
     import torch

@@ -1,4 +1,4 @@
-"""Attention where the library's own is slow, for replies on a GPU, or leaves something out, for Gemma 2."""
+"""Attention where the library's own is slow, on a GPU without Unsloth, or leaves something out, for Gemma 2."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ NAME = "grouped_sdpa"
 def use_grouped_attention(model: Any) -> None:
     """Makes a model without an adapter attend by `grouped_attention`, but for one that attends by other than "sdpa".
 
-    For a GPU: a CPU's replies stay the same bits.
+    For a GPU: what a CPU computes stays the same bits.
     """
     if model.config._attn_implementation != "sdpa":
         return
@@ -40,8 +40,8 @@ def grouped_attention(
 
     `query` is (rows, heads, tokens, head size); `key` and `value` have as many heads as are kept. For one new token per
     row, the query heads that share keys stand in the place of tokens, so that nothing is repeated: of a step of 64 rows
-    the copies and the attention on them were 46 % (tests/benchmarks/RESULTS.md). For more tokens keys are repeated,
-    since a T4 has no fast kernel that would share them.
+    the copies and the attention on them were 46 % (tests/benchmarks/RESULTS.md). For more tokens, in training too, keys
+    are repeated: shared, they leave a T4 only the kernel that keeps every score (transformers' issue 48633).
     """
     import torch
 

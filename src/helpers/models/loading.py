@@ -114,8 +114,6 @@ def load_for_inference(
             f"{own.no_repeat_ngram_size}. Fluent byte-level Bengali repeats short token runs, and they forbid it."
         )
     base.generation_config = GenerationConfig()
-    if base.device.type == "cuda":
-        use_grouped_attention(base)
     model = PeftModel.from_pretrained(base, str(adapter))
     for name, folder in (further or {}).items():
         model.load_adapter(str(folder), adapter_name=name)
@@ -151,6 +149,8 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
         )
     _set_compute_dtype(model, getattr(torch, dtype))
     use_capped_attention(model)
+    if model.device.type == "cuda":
+        use_grouped_attention(model)
     keep_activations_in_float32(model)
     return model
 

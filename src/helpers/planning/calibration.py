@@ -113,16 +113,17 @@ def find_speed(config: TrainingConfig, run: Run, gpu: str = "") -> Speed:
     """Returns the speed of a GPU, "" for the one that is here, a T4 where there is none: as calibrated, for another
     model by the calibrated rates alone, else by a T4's constants. Raises Refused for a damaged file."""
     gpu, shape = gpu or next(iter(gpu_names()), PLANNED_GPU), model_shape(config.base_model)
-    calibrations, slow = run_calibrations(run), float32_operations(config, shape, gpu)
+    calibrations = run_calibrations(run)
+    own = {"slow": float32_operations(config, shape, gpu), "backend": config.backend}
     if gpu not in calibrations:
         others = f"; {FILE} has only {', '.join(calibrations)}" * bool(calibrations)
-        return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}", slow=slow)
+        return estimate_speed(shape, config.load_in_4bit, source=f"a T4's constants{others}", **own)
     calibration = calibrations[gpu]
     source = f"{FILE}, {gpu}, {calibration.date[:10]}"
     model = find_model(calibration, config)
     if model is None:
         source += ", its products and copies: a model of this shape and settings was not measured"
-        return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source, slow)
+        return estimate_speed(shape, config.load_in_4bit, calibration.products, calibration.copies, source, **own)
     return measured_speed(calibration, model, shape, config, source)
 
 

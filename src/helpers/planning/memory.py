@@ -14,7 +14,9 @@ SPARE_GIB = 0.5  # per GPU that a plan leaves free: CUDA's own context, fragment
 VALIDATION_TOKEN_BUDGET = 4096  # of a validation micro-batch in training, pads included
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)  # per weight: 4 bits, 8-bit scales of 64, 32-bit scales of those
 OPTIMIZER_BYTES = {"adamw_8bit": 2, "paged_adamw_8bit": 2}  # of state per trainable parameter; 8 for the others
-LOGIT_BYTES = 2 + 4 + 4  # per token and word of the vocabulary: in float16, in float32, and their gradient
+LOGIT_BYTES = 4 * 4  # per token and word of the vocabulary, in float32: logits, logarithms, the gradient of either
+FLOAT32_KEPT = 1.4  # by which PEFT keeps more than twice the bytes of 16 bits: measured with Gemma 3 4B
+NORMED_HEADS = ("qwen3", "gemma3_text")  # transformers' model_type: queries and keys are kept before and after a norm
 ALLOCATOR_OVERHEAD = 1.02  # memory the allocator holds, of what tensors fill
 
 
@@ -31,13 +33,16 @@ def activation_bytes(shape: dict, backend: str, each: int = 2) -> tuple[float, f
     """Returns bytes per token: kept by one decoder layer for its backward pass, and needed besides while that runs.
 
     Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in `each` bytes. PEFT's numbers
-    are fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept.
+    are fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept, keys
+    and values of all heads among it.
     """
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
-    key = linear_layers(shape)["k_proj"][1]
+    query, key = (linear_layers(shape)[name][1] for name in ("q_proj", "k_proj"))
     if backend == "unsloth":
-        return each * (6 * hidden + 2 * key + 2 * inner), each * (4 * hidden + 3 * inner)
-    return each * (9.25 * hidden + 4.75 * inner), each * 4 * hidden
+        heads = (2 + (shape.get("model_type") in NORMED_HEADS)) * (query + key)
+        return each * (4 * hidden + heads + 2 * inner), each * (4 * hidden + 3 * inner)
+    kept = 9.25 * hidden + 4.75 * inner + 2 * (query - key)
+    return each * kept * (FLOAT32_KEPT if each == 4 else 1), each * 4 * hidden
 
 
 def weight_bytes(shape: dict, load_in_4bit: bool) -> float:

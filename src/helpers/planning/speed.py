@@ -9,7 +9,10 @@ from helpers.planning.memory import NF4_BYTES
 T4_FLOPS = 20.4e12  # floating-point operations per second, measured in a 4096³ product in float16
 T4_BYTES = 320e9  # bytes per second of its memory, by its data sheet
 # What is reached of these rates, adapters, attention and element-wise work included: tests/benchmarks/RESULTS.md
-TRAINING_EFFICIENCY, FORWARD_EFFICIENCY, DECODE_EFFICIENCY = 0.77, 0.62, 0.42
+FORWARD_EFFICIENCY, DECODE_EFFICIENCY = 0.62, 0.42
+# In training, operations that take as long as all else that one pass of a layer does to a token: norms, rotary
+# positions, attention, the activation function, adapters. By backend, with activations in 16 bits and in 32
+LAYER_OPERATIONS = {"unsloth": (1.35e8, 5.6e8), "peft": (5.3e8, 1.05e9)}
 KEPT_READS = 8  # times that the bytes of kept keys and values are moved in a step
 DRIVE_BYTES = 50e6  # bytes per second of a checkpoint's way to disk and mirror
 
@@ -48,27 +51,33 @@ def estimate_speed(
     copied: float = T4_BYTES,
     source: str = "a T4's constants",
     slow: float = 0.0,
+    backend: str = "unsloth",
 ) -> Speed:
     """Returns the speed of a GPU of `flops` floating-point operations and `copied` bytes per second, a T4 unless given.
 
-    A token's pass forward takes 2 operations per weight, backward as many where weights are frozen; the efficiencies
-    above are of what that would take. `slow` are the operations of a token's pass forward that take as long as so many
-    more in float16; where there are any, keys and values are kept in float32.
+    A token's pass forward takes 2 operations per weight, backward as many where weights are frozen. In training
+    LAYER_OPERATIONS of the backend come on top; else the efficiencies above are of what that would take, and `slow` are
+    operations of a token's pass forward that take as long as so many more in float16. Where there are any, keys and
+    values are kept in float32, and activations in training.
     """
     count = count_parameters(shape, {"target_modules": []})
-    token = (2 * (count["linear"] + count["table"]) + slow) / flops
+    token = 2 * (count["linear"] + count["table"]) / flops
     fixed = unpacking_seconds(shape, load_in_4bit, copied)
+    trained = token + shape["num_hidden_layers"] * LAYER_OPERATIONS[backend][bool(slow)] / flops
 
-    def passes(number: int, efficiency: float, extra: float = 0.0) -> Line:
-        return [(rows, (number * (fixed + rows * token) + extra) / efficiency) for rows in (0, 1)]
+    def passes(number: int) -> Line:
+        return [(rows, number * (fixed + rows * trained)) for rows in (0, 1)]
+
+    def forward(efficiency: float, extra: float = 0.0) -> Line:
+        return [(rows, (fixed + rows * (token + slow / flops) + extra) / efficiency) for rows in (0, 1)]
 
     kept = 4 * linear_layers(shape)["k_proj"][1] * shape["num_hidden_layers"]  # bytes of a token's keys and values
     kept *= 2 if slow else 1
     return Speed(
-        training=passes(2, TRAINING_EFFICIENCY),
-        checkpointed=passes(3, TRAINING_EFFICIENCY),
-        forward=passes(1, FORWARD_EFFICIENCY),
-        decode_step=passes(1, DECODE_EFFICIENCY, extra=count["table"] * 2 / copied),
+        training=passes(2),
+        checkpointed=passes(3),
+        forward=forward(FORWARD_EFFICIENCY),
+        decode_step=forward(DECODE_EFFICIENCY, extra=count["table"] * 2 / copied),
         cached_token=KEPT_READS * kept / copied,
         step=0.0,
         source=source,

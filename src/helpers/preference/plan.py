@@ -14,6 +14,7 @@ from helpers.planning.hours import TOKENS_PER_BYTE, estimate_answering, training
 from helpers.planning.lengths import PlannedRows
 from helpers.planning.memory import T4_GIB, check_memory
 from helpers.planning.plan import describe_hours, find_rows, prepared_rows
+from helpers.planning.precision import needs_float32
 from helpers.planning.speed import Speed, seconds_of
 from helpers.platforms.machine import gpu_gib
 from helpers.preference.config import choose_method, configure_by
@@ -114,7 +115,7 @@ def make_plan(
     (lengths, tokens), world = row_sizes(parts["train"], config.method), config.num_gpus or 1
     schedule, shape = schedule_steps(lengths, config, world), model_shape(config.base_model)
     sizes = {padded_tokens(batch, lengths) for step in schedule[0] for share in step for batch in share}
-    peak = check_memory(config, shape, sizes, max(lengths), gpu_gib)
+    peak = check_memory(config, shape, sizes, max(lengths), gpu_gib, needs_float32(config, shape, gpu))
     speed, steps = find_speed(config, run, gpu), count_steps(config, schedule)
     others = 0 if config.method == "dpo" else sum(other for _, other in parts["train"]) * steps / len(schedule[0])
     scored = sum(chain.from_iterable(chain(*parts.values())))
