@@ -1,4 +1,4 @@
-"""Attention for replies gives what the library's own gives."""
+"""Attention with repeated or grouped keys gives what the library's own gives."""
 
 import copy
 
@@ -39,6 +39,17 @@ def test_a_prompt_is_read_as_by_the_library(models, inputs):
     torch.testing.assert_close(grouped(**inputs).logits[seen], model(**inputs).logits[seen])
     alone = inputs["input_ids"][:1]
     torch.testing.assert_close(grouped(alone).logits, model(alone).logits)
+
+
+def test_training_has_the_losses_and_gradients_of_the_library(models, inputs):
+    ids, results = inputs["input_ids"], []
+    for model in models:
+        model.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        results.append((loss.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
+    torch.testing.assert_close(results[1], results[0])
+    assert results[0][1].abs().max() > 1e-5
 
 
 def test_each_new_token_is_as_likely_as_by_the_library(models, inputs):

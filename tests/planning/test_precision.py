@@ -106,7 +106,7 @@ def test_a_plan_says_what_float32_costs(plan_flagship, here, backend):
     assert plan_table(gemma)["activations"] == gemma.activations
     assert "activations" not in plan_table(llama)
     assert gemma.peak_memory_gib > llama.peak_memory_gib + 1
-    assert 1.02 < gemma.hours["train"] / llama.hours["train"] < 1.3
+    assert 1.5 < gemma.hours["train"] / llama.hours["train"] < 2.5
     assert plan_flagship("gemma3_text", *sets, gpu=A100.name).hours == llama.hours
     assert plan_flagship("gemma3_text", *sets, gpu=A100.name).activations == ""
 
@@ -116,7 +116,8 @@ def test_activations_in_float32_take_twice_the_bytes(models):
     config = configure_training(resolve_settings("kaggle-t4x2", "r", "o", sets, False)["train"])
     shape = model_shape(str(models["gemma3_text"]))
     layers, key = shape["num_hidden_layers"], linear_layers(shape)["k_proj"][1]
-    kept = layers * (6 * 2560 + 2 * key + 2 * 10240) + 4 * 2560 + 3 * 10240  # numbers per token, of all layers
+    heads = 3 * (8 * 256 + key)  # queries and keys before their norm as well, what attention gives, values
+    kept = layers * (4 * 2560 + heads + 2 * 10240) + 4 * 2560 + 3 * 10240  # numbers per token, of all layers
     whole = config.model_copy(update={"max_tokens": 4096})
     of = {float32: estimate_memory(whole, shape, {4096}, float32) for float32 in (False, True)}
     assert of[True].activations - of[False].activations == pytest.approx(4096 * 2 * kept / 2**30, rel=0.01)

@@ -6,9 +6,10 @@ import pytest
 from preferences import ask, give_thumb
 
 from helpers.__main__ import main
+from helpers.models.families import FAMILIES
 from helpers.planning.plan import plan_preset
 from helpers.preference.plan import estimate_preference, plan_lines, row_sizes
-from helpers.runs.files import write_jsonl
+from helpers.runs.files import write_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
 
@@ -102,6 +103,14 @@ def test_longer_preferences_take_longer(estimate, prompts, tmp_path):
 def test_memory_that_is_too_small_is_refused(run, file):
     with pytest.raises(ValueError, match="a GPU has 4.00 GiB"):
         estimate_preference(settings_of(run, file), run, gpu_gib=4.0)
+
+
+def test_activations_in_float32_are_counted(run, tmp_path):
+    write_json(tmp_path / "gemma" / "config.json", FAMILIES["gemma"].shapes["4B"])
+    settings = settings_of(run, f"shared.base_model={tmp_path / 'gemma'}", "train.max_tokens=1024")
+    gpus = ("Tesla T4", "NVIDIA A100-SXM4-40GB")
+    on_t4, with_bfloat16 = (estimate_preference(settings, run, 40.0, gpu)["peak_memory_gib"] for gpu in gpus)
+    assert on_t4 > with_bfloat16 + 2
 
 
 def test_a_pair_takes_two_rows_of_its_longer_reply():

@@ -18,7 +18,8 @@ from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import MachineFacts, describe_download_problem
 from helpers.planning.lengths import PlannedRows, keep_lengths, scale_lengths
-from helpers.planning.plan import plan_preset, split_lengths
+from helpers.planning.memory import DoesNotFit
+from helpers.planning.plan import Plan, plan_preset, split_lengths
 from helpers.planning.precision import check_planned_activations
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
@@ -67,6 +68,7 @@ class Candidate:
     rows_over_length: int | None = None  # that have more tokens than shared.max_length, and are dropped
     total_parameters: int | None = None
     peak_memory_gib: float | None = None  # per GPU
+    max_tokens: int | None = None  # that it fits with, where those of the settings do not
     hours: float | None = None
     sessions: int | None = None
     lengths_from: str = ""
@@ -160,7 +162,7 @@ def describe_model(
         else:
             known = split_lengths(keep_lengths(sorted(lengths), data), source, data, seed)
         check_planned_activations(settings["train"])
-        plan = plan_preset(settings, run, gpu_gib, session_hours, known=known)
+        plan, smaller = plan_to_fit(settings, run, gpu_gib, session_hours, known)
     except (ValueError, Refused) as error:
         return Candidate(name, *card, str(error), **rates)
     costs: dict[str, Any] = {
@@ -171,7 +173,21 @@ def describe_model(
         "lengths_from": plan.lengths_from,
         "speed_from": plan.speed_from,
     }
-    return Candidate(name, *card, rows_over_length=over, **rates, **costs, **about)
+    return Candidate(name, *card, rows_over_length=over, max_tokens=smaller, **rates, **costs, **about)
+
+
+def plan_to_fit(
+    settings: Settings, run: Run, gpu_gib: float, session_hours: float, known: PlannedRows
+) -> tuple[Plan, int | None]:
+    """Returns a plan, with the largest max_tokens that fits where the settings' do not, and that number, else None.
+    Raises as `plan_preset` where none fits."""
+    try:
+        return plan_preset(settings, run, gpu_gib, session_hours, known=known), None
+    except DoesNotFit as error:
+        if not error.max_tokens:
+            raise
+        smaller = {**settings, "train": {**settings["train"], "max_tokens": error.max_tokens}}
+        return plan_preset(smaller, run, gpu_gib, session_hours, known=known), error.max_tokens
 
 
 def find_absence(name: str) -> str:
@@ -234,5 +250,10 @@ def describe_comparison(candidates: list[Candidate]) -> str:
     sources = {
         f"lengths: {each.lengths_from}. Speed: {each.speed_from}.": 0 for each in candidates if each.lengths_from
     }
+    smaller = [
+        f"{each.base_model}: with train.max_tokens={each.max_tokens}, the most that fits a GPU."
+        for each in candidates
+        if each.max_tokens
+    ]
     legend = [LEGEND] if any(each.tokens_per_word for each in candidates) else []
-    return "\n".join([*table, *problems, *sorted(cards), *legend, *sources])
+    return "\n".join([*table, *problems, *smaller, *sorted(cards), *legend, *sources])

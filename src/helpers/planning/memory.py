@@ -20,6 +20,14 @@ NORMED_HEADS = ("qwen3", "gemma3_text")  # transformers' model_type: queries and
 ALLOCATOR_OVERHEAD = 1.02  # memory the allocator holds, of what tensors fill
 
 
+class DoesNotFit(ValueError):
+    """A training that needs more memory than a GPU has; it would fit with `max_tokens`, 0: with none."""
+
+    def __init__(self, message: str, max_tokens: int) -> None:
+        super().__init__(message)
+        self.max_tokens = max_tokens
+
+
 class MemoryEstimate(NamedTuple):
     """Estimated GiB per GPU: `adapter` with gradients and optimizer, `peak` of all as the allocator holds it."""
 
@@ -33,8 +41,8 @@ def activation_bytes(shape: dict, backend: str, each: int = 2) -> tuple[float, f
     """Returns bytes per token: kept by one decoder layer for its backward pass, and needed besides while that runs.
 
     Unsloth keeps inputs of norms and projections, queries, keys, values, gate and up, in `each` bytes. PEFT's numbers
-    are fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept, keys
-    and values of all heads among it.
+    are fitted to measurements (tests/benchmarks/RESULTS.md): transformers' norms work in 32 bits, and more is kept, as
+    are keys and values of all heads.
     """
     hidden, inner = shape["hidden_size"], shape["intermediate_size"]
     query, key = (linear_layers(shape)[name][1] for name in ("q_proj", "k_proj"))
@@ -96,7 +104,7 @@ def largest_token_budget(
 def check_memory(
     config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float, float32: bool = False
 ) -> float | None:
-    """Returns the estimated peak in GiB per GPU, None for the embedded model. Raises ValueError when it does not fit.
+    """Returns the estimated peak in GiB per GPU, None for the embedded model. Raises DoesNotFit.
 
     `sizes` are the tokens of the micro-batches, `longest` those of the longest row, `float32` as in `estimate_memory`.
     """
@@ -107,9 +115,10 @@ def check_memory(
         budget = largest_token_budget(config, shape, longest, gpu_gib, float32)
         smaller = "a smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"
         way = f"train.max_tokens={budget} would fit" if budget else smaller
-        raise ValueError(
+        raise DoesNotFit(
             f"estimated peak {memory.peak:.1f} GiB per GPU (weights {memory.weights:.1f}, adapter "
             f"{memory.adapter:.1f}, activations{' in float32' * float32} {memory.activations:.1f}); a GPU has "
-            f"{gpu_gib:.2f} GiB, {SPARE_GIB} of them kept free. {way}."
+            f"{gpu_gib:.2f} GiB, {SPARE_GIB} of them kept free. {way}.",
+            budget,
         )
     return round(memory.peak, 2)
