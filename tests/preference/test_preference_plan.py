@@ -110,7 +110,7 @@ def test_activations_in_float32_are_counted(run, tmp_path):
     settings = settings_of(run, f"shared.base_model={tmp_path / 'gemma'}", "train.max_tokens=1024")
     gpus = ("Tesla T4", "NVIDIA A100-SXM4-40GB")
     on_t4, with_bfloat16 = (estimate_preference(settings, run, 40.0, gpu)["peak_memory_gib"] for gpu in gpus)
-    assert on_t4 > with_bfloat16 + 2
+    assert on_t4 > with_bfloat16 + 0.5
 
 
 def test_a_pair_takes_two_rows_of_its_longer_reply():
