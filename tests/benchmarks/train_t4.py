@@ -33,7 +33,7 @@ from helpers.models.chat import encode_examples, encode_row, make_collator, toke
 from helpers.models.embedded import build_tokenizer
 from helpers.models.loading import load_base_model, load_for_training, load_tokenizer, start_backend
 from helpers.models.random_weights import save_random_model
-from helpers.planning.batches import schedule_steps
+from helpers.planning.batches import most_attended, schedule_steps
 from helpers.planning.calibration import find_speed
 from helpers.planning.config import TrainingConfig
 from helpers.planning.hours import training_seconds
@@ -321,7 +321,8 @@ def measure(name: str, work: Path) -> dict:
     sizes = {padded_tokens(batch, lengths) for step in steps for share in step for batch in share}
     by_plan = training_seconds(config, find_speed(config, run), lengths, epochs)
     shape = SHAPES[case["size"]]
-    predicted = estimate_memory(config, shape, sizes, needs_float32(config, shape)).peak
+    attended = most_attended(steps, lengths, config)
+    predicted = estimate_memory(config, shape, sizes, needs_float32(config, shape), attended).peak
     losses = [entry["loss"] for entry in log]
     names = ("useful_token_fraction", "arithmetic_per_useful_token", "peak_memory_gib", "micro_batch_limit")
     return {

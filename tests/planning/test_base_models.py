@@ -86,7 +86,7 @@ def test_the_fewest_hours_come_first(models, tmp_path, capsys):
     smaller = {each["base_model"].split("/")[-1]: each["max_tokens"] for each in candidates}
     assert smaller == {
         "Qwen-3": None,
-        "Gemma-3": 1920,
+        "Gemma-3": 1536,
         "Llama-3-with-another-vocabulary": None,
         "odd": None,
         "nothing": None,
@@ -193,7 +193,7 @@ def test_the_table_has_a_line_per_model(models, tmp_path, capsys):
     lines = compare(capsys, tmp_path, *models.values()).out.splitlines()
     assert lines[0].startswith("base model")
     assert all(any(str(folder) in line for line in lines[1:4]) for folder in models.values())
-    assert lines[4] == f"{models['Gemma 3']}: with train.max_tokens=1920, the most that fits a GPU."
+    assert lines[4] == f"{models['Gemma 3']}: with train.max_tokens=1536, the most that fits a GPU."
     assert lines[5].startswith("GiB: the peak per GPU")
     assert lines[6].startswith("lengths: published lengths")
     assert len(lines) == 7

@@ -11,6 +11,7 @@ from helpers.planning.batches import (
     count_steps,
     effective_batch_line,
     effective_batch_rows,
+    most_attended,
     schedule_steps,
     split_largest,
     uses_checkpointing,
@@ -139,3 +140,13 @@ def test_the_effective_batch_counts_the_rows_of_every_process(world, changes, ro
     mean = len(LENGTHS) / len(schedule[0])  # a step's rows where micro-batches are cut by tokens
     expected = rows * world if rows else pytest.approx(mean, abs=0.05)
     assert effective_batch_rows(config, schedule) == expected
+
+
+def test_the_most_scores_are_those_of_the_largest_rows_that_keep_them():
+    lengths = [100, 90, 300, 2048, 20]
+    steps = [[[[0, 1], [2]]], [[[3], [4]]]]
+    assert most_attended(steps, lengths, make_config(max_tokens=512)) == 300 * 300  # 2,048 tokens are computed twice
+    assert most_attended(steps[:1], [100, 90, 100], make_config(max_tokens=512)) == 200 * 100
+    assert most_attended(steps, lengths, make_config(max_tokens=2048)) == 2048 * 2048
+    always = make_config(max_tokens=0, sft={"gradient_checkpointing": True})
+    assert most_attended(steps, lengths, always) == 0

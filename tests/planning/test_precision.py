@@ -120,7 +120,11 @@ def test_activations_in_float32_take_twice_the_bytes(models):
     kept = layers * (4 * 2560 + heads + 2 * 10240) + 4 * 2560 + 3 * 10240  # numbers per token, of all layers
     whole = config.model_copy(update={"max_tokens": 4096})
     of = {float32: estimate_memory(whole, shape, {4096}, float32) for float32 in (False, True)}
-    assert of[True].activations - of[False].activations == pytest.approx(4096 * 2 * kept / 2**30, rel=0.01)
+    scores = 4 * 8 * layers * 4096**2  # of one row, which Unsloth keeps then
+    more = 4096 * 2 * kept + scores
+    assert of[True].activations - of[False].activations == pytest.approx(more / 2**30, rel=0.01)
+    by_rows = estimate_memory(whole, shape, {4096}, True, 8 * 512**2)
+    assert of[True].activations - by_rows.activations == pytest.approx(scores * 7 / 8 / 2**30)
     assert of[True].weights == of[False].weights
 
 

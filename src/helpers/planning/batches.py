@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import chain
 from operator import itemgetter
@@ -105,6 +105,14 @@ def deal_step(batches: list[MicroBatch], lengths: Sequence[int], world: int) -> 
             break
         heavy[i], light[j] = light[j], heavy[i]
     return [[batch for _, batch in sorted(share, key=itemgetter(0), reverse=True)] for share in shares]
+
+
+def most_attended(schedule: Iterable[Step], lengths: Sequence[int], config: TrainingConfig) -> int:
+    """Returns the most scores that attention keeps per head and layer for a micro-batch of these steps: its tokens,
+    pads included, times its longest row's; 0 where all are checkpointed."""
+    batches = [batch for step in schedule for share in step for batch in share]
+    kept = [batch for batch in batches if not uses_checkpointing(padded_tokens(batch, lengths), config)]
+    return max((padded_tokens(batch, lengths) ** 2 // len(batch) for batch in kept), default=0)
 
 
 def uses_checkpointing(tokens: int, config: TrainingConfig, limit: int = 0) -> bool:

@@ -60,11 +60,13 @@ def weight_bytes(shape: dict, load_in_4bit: bool) -> float:
 
 
 def estimate_memory(
-    config: TrainingConfig, shape: dict, sizes: Collection[int], float32: bool = False
+    config: TrainingConfig, shape: dict, sizes: Collection[int], float32: bool = False, attended: int | None = None
 ) -> MemoryEstimate:
     """Returns the estimated memory of a training whose micro-batches have these sizes: tokens, pads included.
 
-    Where the micro-batches are small, the validation has the peak. `float32`: activations are kept in it.
+    Where the micro-batches are small, the validation has the peak. `float32`: activations are kept in it, and by
+    Unsloth every score of attention: `attended` is the most that a head of a micro-batch has, tokens × longest row,
+    None: as many as if each was one row.
     """
     count = count_parameters(shape, config.lora)
     gpus = 2 if config.device_map else 1  # that share one model
@@ -80,6 +82,9 @@ def estimate_memory(
         tokens * (kept + working + layer_inputs if uses_checkpointing(tokens, config) else kept * layers + working)
         for tokens in sizes
     )
+    if float32 and config.backend == "unsloth":
+        alone = max((tokens**2 for tokens in sizes if not uses_checkpointing(tokens, config)), default=0)
+        training += each * shape["num_attention_heads"] * layers * (alone if attended is None else attended)
     if config.load_in_4bit:
         training += hidden * shape["intermediate_size"] * 2  # one matrix, out of its 4 bits
     validation = 2 * 4 * LOGITS_CHUNK_TOKENS * shape["vocab_size"]  # logits and their logarithms
@@ -96,21 +101,29 @@ def largest_token_budget(
 
     def fits(budget: int) -> bool:
         candidate = config.model_copy(update={"max_tokens": budget})
-        return estimate_memory(candidate, shape, {budget, longest}, float32).peak <= gpu_gib - SPARE_GIB
+        attended = budget * min(budget, longest)
+        return estimate_memory(candidate, shape, {budget, longest}, float32, attended).peak <= gpu_gib - SPARE_GIB
 
     return next(filter(fits, range(16_384, 0, -128)), 0)
 
 
 def check_memory(
-    config: TrainingConfig, shape: dict, sizes: set[int], longest: int, gpu_gib: float, float32: bool = False
+    config: TrainingConfig,
+    shape: dict,
+    sizes: set[int],
+    longest: int,
+    gpu_gib: float,
+    float32: bool = False,
+    attended: int | None = None,
 ) -> float | None:
     """Returns the estimated peak in GiB per GPU, None for the embedded model. Raises DoesNotFit.
 
-    `sizes` are the tokens of the micro-batches, `longest` those of the longest row, `float32` as in `estimate_memory`.
+    `sizes` are the tokens of the micro-batches, `longest` those of the longest row, `float32` and `attended` as in
+    `estimate_memory`.
     """
     if shape["hidden_size"] == SHAPES["embedded"]["hidden_size"]:
         return None
-    memory = estimate_memory(config, shape, sizes, float32)
+    memory = estimate_memory(config, shape, sizes, float32, attended)
     if memory.peak > gpu_gib - SPARE_GIB:
         budget = largest_token_budget(config, shape, longest, gpu_gib, float32)
         smaller = "a smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"

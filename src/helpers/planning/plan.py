@@ -13,6 +13,7 @@ from helpers.planning.batches import (
     count_steps,
     effective_batch_line,
     effective_batch_rows,
+    most_attended,
     schedule_steps,
     uses_checkpointing,
 )
@@ -153,7 +154,8 @@ def make_plan(
     schedule = schedule_steps(rows.train, config, world)
     sizes = [padded_tokens(batch, rows.train) for step in schedule[0] for share in step for batch in share]
     count, steps, useful = count_parameters(shape, config.lora), count_steps(config, schedule), sum(rows.train)
-    peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib, float32)
+    attended = most_attended(schedule[0], rows.train, config)
+    peak = check_memory(config, shape, {*sizes}, max(rows.train), gpu_gib, float32, attended)
     speed = find_speed(config, run, gpu)
     hours = estimate_hours(config, speed, rows, schedule, evaluation)
     warmup, answering = config.sft["warmup_steps"], estimate_answering(config, speed, rows, evaluation)

@@ -7,7 +7,7 @@ from helpers.models.batching import padded_tokens
 from helpers.models.embedded import locate_base_model
 from helpers.models.families import model_shape
 from helpers.models.loading import load_tokenizer
-from helpers.planning.batches import count_steps, effective_batch_line, schedule_steps
+from helpers.planning.batches import count_steps, effective_batch_line, most_attended, schedule_steps
 from helpers.planning.calibration import find_speed
 from helpers.planning.config import TrainingConfig, configure_training
 from helpers.planning.hours import TOKENS_PER_BYTE, estimate_answering, training_seconds
@@ -115,7 +115,8 @@ def make_plan(
     (lengths, tokens), world = row_sizes(parts["train"], config.method), config.num_gpus or 1
     schedule, shape = schedule_steps(lengths, config, world), model_shape(config.base_model)
     sizes = {padded_tokens(batch, lengths) for step in schedule[0] for share in step for batch in share}
-    peak = check_memory(config, shape, sizes, max(lengths), gpu_gib, needs_float32(config, shape, gpu))
+    float32, attended = needs_float32(config, shape, gpu), most_attended(schedule[0], lengths, config)
+    peak = check_memory(config, shape, sizes, max(lengths), gpu_gib, float32, attended)
     speed, steps = find_speed(config, run, gpu), count_steps(config, schedule)
     others = 0 if config.method == "dpo" else sum(other for _, other in parts["train"]) * steps / len(schedule[0])
     scored = sum(chain.from_iterable(chain(*parts.values())))
