@@ -142,7 +142,7 @@ def test_the_effective_batch_counts_the_rows_of_every_process(world, changes, ro
     assert effective_batch_rows(config, schedule) == expected
 
 
-def test_the_most_scores_are_those_of_the_largest_rows_that_keep_them():
+def test_the_most_scores_are_those_of_the_largest_kept_rows():
     lengths = [100, 90, 300, 2048, 20]
     steps = [[[[0, 1], [2]]], [[[3], [4]]]]
     assert most_attended(steps, lengths, make_config(max_tokens=512)) == 300 * 300  # 2,048 tokens are computed twice
