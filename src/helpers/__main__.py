@@ -276,13 +276,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def add_hours(options: Namespace) -> None:
-    """Puts --hours into the run's settings, so that the command that continues it has them. Raises Refused where a
-    --set says them too."""
-    if not getattr(options, "hours", None):
+    """Puts --hours into the run's settings, so that the command that continues it has them. Raises Refused where they
+    are given twice, by a second --hours or by a --set."""
+    if not (hours := getattr(options, "hours", None)):
         return
-    if twice := next((text for text in options.sets if "session" in text and "total_hours" in text), None):
-        raise Refused(f"--hours {options.hours:g} and --set {twice} both say how long the run may take: leave one out.")
-    options.sets = [*options.sets, f"shared.session.total_hours={options.hours:g}"]
+    given = [f"--hours {each:g}" for each in hours]
+    given += [f"--set {text}" for text in options.sets if "session" in text and "total_hours" in text]
+    if len(given) > 1:
+        raise Refused(f"{given[0]} and {given[1]} both say how long the run may take: leave one out.")
+    options.sets = [*options.sets, f"shared.session.total_hours={hours[0]:g}"]
 
 
 def check_presets(options: Namespace) -> None:

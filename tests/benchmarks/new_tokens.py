@@ -15,7 +15,7 @@ from helpers.data.rows import make_parts
 from helpers.data.split import split_corpus
 from helpers.language.bengali import split_words
 from helpers.models.chat import Tokenizer, encode_rows, prepare_tokenizer
-from helpers.models.families import tokens_per_character
+from helpers.models.families import find_rate
 from helpers.models.loading import load_tokenizer
 from helpers.planning.candidates import texts_of
 from helpers.planning.lengths import keep_lengths, scale_lengths
@@ -106,7 +106,7 @@ def describe_vocabularies(vocabularies: list[Vocabulary], corpus: Corpus) -> str
         tokens = sum(map(len, ids))
         rate = rate or tokens / letters
         share = tokens / letters / rate
-        lengths, source = scale_lengths(data["dataset"], tokens_per_character(data["base_model"]) * share)
+        lengths, source = scale_lengths(data["dataset"], find_rate(data["base_model"])[0] * share)
         settings["evaluate"]["max_new_tokens"] = round(limit * share)
         known = split_lengths(keep_lengths(lengths, data), source, data, 0)
         plan = plan_preset(settings, Run.named(tempfile.gettempdir(), "none"), known=known)

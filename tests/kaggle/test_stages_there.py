@@ -1,16 +1,19 @@
 """Some stages of a run on Kaggle: a training by preferences after the main ones, and what it reads there."""
 
+import shutil
+
 import pytest
 from kaggle_calls import PAUSED, call, leaving
 from kaggle_machine import Kaggle, Status
+from preferences import COLD, WARM, ask
 
 from helpers.__main__ import main
 from helpers.kaggle.client import is_finished
 from helpers.kaggle.job import make_job
 from helpers.kaggle.quota import remaining_hours
-from helpers.runs.files import write_json
+from helpers.runs.files import write_json, write_jsonl
 from helpers.runs.record import RunRecord
-from helpers.runs.stages import MAIN_STAGES
+from helpers.runs.stages import EMBEDDED_CORPUS, MAIN_STAGES
 
 MINE = "prefer.dataset=[kaggle:someone/mine]"
 ASKED = ("--stages", "prefer,evaluate,report", "--set", MINE)
@@ -107,12 +110,28 @@ def server(tmp_path, monkeypatch):
 
 
 def test_a_file_becomes_a_private_data_set(server, tmp_path, capsys):
-    (tmp_path / "preferences.jsonl").write_text('{"prompt": "মন খারাপ।"}\n', encoding="utf-8")
+    write_jsonl(tmp_path / "preferences.jsonl", [ask("মন খারাপ।", WARM, COLD)])
     assert main(["kaggle", "upload", "--file", str(tmp_path / "preferences.jsonl")]) == 0
     data_set = server.datasets["someone/sahanubhuti-preferences"]
     assert data_set["private"] is True
     assert data_set["versions"] == [{"preferences.jsonl": (tmp_path / "preferences.jsonl").read_bytes()}]
     assert "--set prefer.dataset=[kaggle:someone/sahanubhuti-preferences]" in capsys.readouterr().out
+
+
+def test_a_corpus_becomes_a_data_set_too(server, tmp_path, capsys):
+    shutil.copy(EMBEDDED_CORPUS, tmp_path / "own.csv")
+    assert main(["kaggle", "upload", "--file", str(tmp_path / "own.csv")]) == 0
+    assert "--set prepare_data.dataset=kaggle:someone/sahanubhuti-own\n" in capsys.readouterr().out
+
+
+TEXTS = {
+    "notes.txt": "x",
+    "none.jsonl": "",
+    "পছন্দ.csv": "prompt,chosen,rejected\n",
+    "other.csv": "question,chosen,rejected\na,b,c\n",
+    "labels.csv": "prompt,completion,label\na,b,maybe\n",
+    "broken.jsonl": "{",
+}
 
 
 @pytest.mark.parametrize(
@@ -121,11 +140,15 @@ def test_a_file_becomes_a_private_data_set(server, tmp_path, capsys):
         ("nowhere.csv", "no such file in"),
         ("notes.txt", "no stage reads such a file. Expected one of .csv, .jsonl, .parquet"),
         ("none.jsonl", "is empty (0 bytes)"),
+        ("other.csv", "As preferences: 'other.csv' has the columns ['question', 'chosen', 'rejected']. Expected"),
+        ("other.csv", "Add or rename prompt. As a corpus: 'other.csv' has the columns"),
+        ("labels.csv", "no label is known, the first is 'maybe'"),
+        ("broken.jsonl", "no training can use it. 'broken.jsonl' cannot be read as .jsonl: line 1 is no JSON object"),
         ("পছন্দ.csv", "rename the file"),  # preferences.csv: nothing of it is left, and the suite's own name would be
     ],
 )
 def test_a_file_that_no_stage_reads_is_not_uploaded(name, problem, server, tmp_path, capsys):
-    for own, text in (("notes.txt", "x"), ("none.jsonl", ""), ("পছন্দ.csv", "prompt,chosen,rejected\n")):
+    for own, text in TEXTS.items():
         (tmp_path / own).write_text(text)
     assert main(["kaggle", "upload", "--file", str(tmp_path / name)]) == 2
     assert problem in capsys.readouterr().err

@@ -208,6 +208,7 @@ def test_all_of_a_plain_text_is_trained_on(tokenizer):
         '{{ strftime_now("%d %b %Y") }}',
         "{{ strftime_now( '%d %b %Y' ) }}",
         "{{ strftime_now('%d' ~ ' %b %Y') }}",
+        "{{ strftime_now('%-d' ~ ' %b %Y') }}",
         "{% set form = '%d %b %Y' %}{% macro day() %}{{ strftime_now(form) }}{% endmacro %}{{ day() }}",
         "{% if strftime_now is defined %}{% set today = strftime_now %}{% endif %}{{ today(format='%d %b %Y') }}",
     ],
@@ -224,6 +225,14 @@ def test_the_date_in_a_models_own_template_is_fixed(tokenizer, today):
         )
         assert dated.chat_template.count('set date_string = "26') == ("date_string" in today)
         assert dated.chat_template.count("macro strftime_now") == any(part in today for part in (" ~ ", "form"))
+
+
+def test_a_number_of_a_date_is_fixed_without_its_zeros(tokenizer):
+    dated = copy.deepcopy(tokenizer)
+    dated.chat_template = "{{ strftime_now('%-d.%-m' ~ '.%#m.%m.%-H') }}: " + LLAMA_3.template
+    prepare_tokenizer(dated)
+    talk = [{"role": "user", "content": "ক"}]
+    assert dated.apply_chat_template(talk, tokenize=False).startswith("26.7.7.07.0: ")
 
 
 def test_a_template_that_rewrites_its_own_prompt_is_refused(tokenizer, embedded_rows):

@@ -6,9 +6,9 @@ from helpers.models.families import (
     FAMILIES,
     SHAPES,
     count_parameters,
+    find_rate,
     linear_layers,
     model_shape,
-    tokens_per_character,
 )
 
 
@@ -50,7 +50,7 @@ OTHER_WEIGHTS += ["a/Meta-Llama-3.1-8B-Instruct-FP8"]
 
 @pytest.mark.parametrize("name", OTHER_WEIGHTS)
 def test_a_name_that_may_be_of_other_weights_is_not_known(name):
-    assert tokens_per_character(name) == 0
+    assert find_rate(name) == (0, "")
     with pytest.raises(ValueError, match="is not known: HF_HUB_OFFLINE is set"):
         model_shape(name)
 

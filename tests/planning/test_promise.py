@@ -11,7 +11,7 @@ from helpers.planning.calibration import FILE, PLANNED_GPU, Calibration, keep_ca
 from helpers.planning.config import Promise, configure_training
 from helpers.planning.lengths import PlannedRows
 from helpers.planning.plan import Plan, plan_preset
-from helpers.planning.promise import LEAST_TEST_ROWS, LEAST_TRAIN_ROWS, keep_promise, list_rungs
+from helpers.planning.promise import LEAST_TEST_ROWS, LEAST_TRAIN_ROWS, describe_promise, keep_promise, list_rungs
 from helpers.platforms.errors import Refused
 from helpers.runs.checkpoints import seal_checkpoint
 from helpers.runs.differences import settings_differences
@@ -116,12 +116,20 @@ def test_what_is_given_up_is_said_before_anything_starts(command, options, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("setting", ["shared.session.total_hours=2", "train.session={total_hours: 2}"])
-@pytest.mark.parametrize("command", [["run"], ["plan"], ["kaggle", "push"]])
-def test_hours_that_are_said_twice_are_refused(command, setting, tmp_path, capsys):
+@pytest.mark.parametrize(
+    "again", ["--hours 6", "--set shared.session.total_hours=2", "--set train.session={total_hours: 2}"]
+)
+@pytest.mark.parametrize("command", [["run"], ["plan"], ["kaggle", "push"], ["kaggle", "chain"]])
+def test_hours_that_are_said_twice_are_refused(command, again, tmp_path, capsys):
     where = ["--preset", "kaggle-t4x2", "--outputs", str(tmp_path)]
-    assert main([*command, *where, "--hours", "1.2", "--set", setting]) == 2
-    assert f"--hours 1.2 and --set {setting} both say how long the run may take" in capsys.readouterr().err
+    assert main([*command, *where, "--hours", "1.2", *again.split(maxsplit=1)]) == 2
+    assert f"--hours 1.2 and {again} both say how long the run may take" in capsys.readouterr().err
+
+
+def test_one_hour_is_no_hours():
+    counts = {name: 3 for name in Promise.model_fields if name.endswith(("epochs", "rows"))}
+    promise = Promise(hours=1.0, spent=0.0, reserve=0.1, estimated=0.8, speed_from="a T4's constants", **counts)
+    assert describe_promise(promise).startswith("Promised to end inside 1 hour: an estimated 0.80 by")
 
 
 def test_unknown_data_leave_the_pick_to_the_training(tmp_path, capsys):

@@ -6,14 +6,14 @@ from image_twins import PlatformSession, list_image, printed_text
 from kaggle_machine import Kaggle
 from nbformat import read, write
 from nbformat.v4 import new_code_cell, new_notebook
+from preferences import COLD, ask
 
 from helpers.__main__ import main
-from helpers.runs.files import read_json
+from helpers.runs.files import read_json, read_jsonl, write_jsonl
 from helpers.runs.settings import NOTEBOOKS, resolve_settings
 from helpers.runs.stages import STAGES
 
 pytestmark = pytest.mark.platforms
-DIRECT = ["prepare_data", "tune", "train", "evaluate", "infer", "export", "report"]
 BENGALI = """
 import hashlib
 from helpers.reporting.bengali_text import outline_line
@@ -27,7 +27,7 @@ figure, axes = create_axes(figsize=(5, 2))
 axes.set_title(text)
 print(outline)
 """
-DRAWN = {"prepare_data": 5, "tune": 1, "train": 3, "report": 4}  # pictures in it
+DRAWN = {"prepare_data": 5, "tune": 1, "train": 3, "prefer": 1, "report": 4}  # pictures in it
 
 
 @pytest.fixture(scope="module", params=["kaggle", "colab"])
@@ -41,8 +41,15 @@ def session(request, tmp_path_factory, model_cache):
 @pytest.fixture(scope="module")
 def opened(session):
     """Returns {stage: its notebook, opened directly and executed in a kernel of its own}."""
-    settings = resolve_settings("demo", "direct", "outputs", ["tune.trials=2"], tiny=True)
-    return {s: session.open_notebook(NOTEBOOKS / f"{STAGES[s][0]}.ipynb", settings[s]) for s in DIRECT}
+    pairs, notebooks = session.root / "pairs.jsonl", {}
+    settings = resolve_settings("demo", "direct", "outputs", ["tune.trials=2", f"prefer.dataset=[{pairs}]"], tiny=True)
+    for stage, (name, _) in STAGES.items():
+        if stage == "prefer":
+            rows = read_jsonl(session.working / "outputs/direct/data/train.jsonl")
+            asked = [[turn["content"] for turn in row["messages"]] for row in rows if len(row["messages"]) == 3]
+            write_jsonl(pairs, [ask(question, answer, COLD) for _, question, answer in asked])
+        notebooks[stage] = session.open_notebook(NOTEBOOKS / f"{name}.ipynb", settings[stage])
+    return notebooks
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +68,8 @@ def runner(session):
 
 
 def test_every_notebook_runs_when_opened_directly(session, opened):
-    for stage in DIRECT:
-        metrics = session.working / "outputs/direct" / STAGES[stage][1] / "metrics.json"
+    for stage, (_, folder) in STAGES.items():
+        metrics = session.working / "outputs/direct" / folder / "metrics.json"
         assert metrics.is_file(), f"{stage}: {printed_text(opened[stage])[-2000:]}"
 
 

@@ -8,7 +8,7 @@ from preferences import ask, give_thumb
 from helpers.__main__ import main
 from helpers.models.families import FAMILIES
 from helpers.planning.plan import plan_preset
-from helpers.preference.plan import estimate_preference, plan_lines, row_sizes
+from helpers.preference.plan import byte_rate, estimate_preference, plan_lines, row_sizes
 from helpers.runs.files import write_json, write_jsonl
 from helpers.runs.record import Run
 from helpers.runs.settings import resolve_settings
@@ -39,6 +39,26 @@ def test_preferences_that_are_there_are_counted(estimate, file):
     assert "20 preferences about 20 prompts: 20 pairs" in plan["gathered"]
     assert "465 are missing" in plan["gathered"]
     assert (plan["method"], plan["optimizer_steps"]) == ("dpo", 1)  # 16 pairs to train on, 2 × 8 of them in a step
+
+
+@pytest.mark.parametrize(
+    ("base_model", "family", "words"),
+    [
+        ("sarvamai/sarvam-1", "text", "at Llama 3's rate, scaled by this model's, 0.374: not measured"),
+        ("unsloth/gemma-3-4b-it", "gemma", "at Llama 3's rate, scaled by this model's, on the embedded corpus"),
+        ("unsloth/Qwen3-4B", "chatml", "at Llama 3's rate, scaled by this model's, on the embedded corpus"),
+    ],
+)
+def test_their_tokens_are_counted_at_the_models_own_rate(base_model, family, words, estimate, file):
+    own, llama = estimate(file, f"shared.base_model={base_model}"), estimate(file)
+    share = FAMILIES[family].tokens_per_character / FAMILIES["llama-3"].tokens_per_character
+    assert own["tokens_per_epoch"] == pytest.approx(llama["tokens_per_epoch"] * share, rel=0.03)
+    assert f"their tokens by their bytes {words}" in own["rows_from"]
+    assert llama["rows_from"].endswith(" at Llama 3's rate")
+
+
+def test_a_model_of_no_known_rate_is_counted_at_llamas():
+    assert byte_rate("a/b") == (byte_rate("a/Llama-3.1-8B")[0], "Llama 3's rate: that of 'a/b' is not known")
 
 
 def test_single_replies_are_planned_for_kto(estimate, run, prompts):

@@ -6,10 +6,10 @@ from preferences import WARM
 from helpers.runs.files import write_jsonl
 
 REFUSED = {
-    "no list": ("thumbs", "is 'thumbs': expected a list of 'thumbs', 'ratings' and paths of .csv"),
+    "no list": ("thumbs", "is 'thumbs': expected a list, each the path of a .csv"),
     "nothing": ([], r"is \[\]: expected a list"),
-    "a word": (["thumb"], "names 'thumb': expected a list of .* Is 'thumbs' meant"),
-    "another format": (["p.xlsx"], "names 'p.xlsx': expected"),
+    "a word": (["thumb"], "names 'thumb': expected the path of a .*. Did you mean 'thumbs'"),
+    "another format": (["p.xlsx"], "names 'p.xlsx': expected .*the name of a source. Known: ratings, thumbs"),
     "no text": ([3], "names 3: expected"),
     "one twice": (["ratings", "ratings"], "names 'ratings' twice: each vote would count twice"),
 }

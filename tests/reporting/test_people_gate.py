@@ -129,7 +129,7 @@ def test_a_language_model_is_no_person(run):
     write_json(run / "evaluate/metrics.json", run.metrics("evaluate") | {"judge": summary})
     summary = summarise(run)
     assert summary.outcome == "ship"
-    assert summary.people.startswith("People have not been asked yet")
+    assert summary.people.startswith("People have not rated its replies against the base model's yet")
 
 
 def test_ratings_that_cannot_be_counted_are_told(run):

@@ -91,6 +91,14 @@ def test_hours_are_shown_in_the_unit_that_suits_them(hours, english, bengali):
 
 
 @pytest.mark.parametrize(
+    ("hours", "english", "bengali"),
+    [(1.0, "1 hour", "১ ঘণ্টা"), (0.6, "0.6 hours", "০.৬ ঘণ্টা"), (9.0, "9 hours", "৯ ঘণ্টা")],
+)
+def test_promised_hours_are_shown_as_they_were_set(hours, english, bengali):
+    assert [Words(language).hours(hours) for language in LANGUAGES] == [english, bengali]
+
+
+@pytest.mark.parametrize(
     ("share", "shown"), [(0, "0 %"), (1, "100 %"), (0.75, "75 %"), (1 / 3, "33.3 %"), (0.0004, "0.04 %")]
 )
 def test_a_share_never_rounds_to_nothing(share, shown):

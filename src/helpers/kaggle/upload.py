@@ -9,11 +9,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from helpers.data.load import SUFFIXES
+from helpers.data.load import SUFFIXES, load_table
 from helpers.kaggle import client
 from helpers.kaggle.notebook import suite_files
 from helpers.platforms.environment import git_sha
 from helpers.platforms.errors import FAILED, FINISHED, Refused
+from helpers.preference.tables import read_file
 from helpers.runs.files import write_json
 
 SLUG = "sahanubhuti"  # of the data set, OWNER/SLUG
@@ -21,6 +22,10 @@ DESCRIPTION = "The notebooks and helpers of the suite, under the MIT licence; it
 FOLDER = "suite"  # in it, if Kaggle unpacks the archive of a folder under its name; the set-up cell finds both layouts
 LOOK_SECONDS = 5.0  # between two looks whether a version is processed
 MOST_SECONDS = 600.0  # for which they are repeated
+USES = {  # of a file: what reads it in a run, and by which setting
+    "preferences": (lambda file: read_file(file, []), "prefer.dataset=[kaggle:{dataset}]"),
+    "a corpus": (load_table, "prepare_data.dataset=kaggle:{dataset}"),
+}
 
 
 def upload_suite(owner: str) -> int:
@@ -36,20 +41,31 @@ def upload_suite(owner: str) -> int:
 
 def upload_file(owner: str, file: Path) -> int:
     """Uploads a file as a private data set of its own, as `upload_suite` does the suite. Raises Refused also for a file
-    that no stage reads, and for one whose name leaves the data set without a name of its own."""
+    that no stage can read, and for one whose name leaves the data set without a name of its own."""
     if file.suffix.lower() not in SUFFIXES:
         raise Refused(f"--file {file}: no stage reads such a file. Expected one of {', '.join(SUFFIXES)}.")
     if not file.is_file():
         raise Refused(f"--file {file}: no such file in {Path.cwd()}. Check the path.")
-    if not file.stat().st_size:
-        raise Refused(f"--file {file} is empty (0 bytes): nothing is there to upload.")
     name = re.sub("[^a-z0-9]+", "-", file.stem.lower()).strip("-")
     if not name:
         raise Refused(f"--file {file.name} names the data set, by letters a to z and digits: rename the file.")
     slug = f"{SLUG}-{name}"[:50].strip("-")
-    use = "In a run there: --set prefer.dataset=[kaggle:{dataset}]"
+    use = f"In a run there: --set {find_setting(file)}"
     about = "Data of the account that uploaded it, for runs of the suite."
     return _upload(owner, slug, slug.replace("-", " "), about, {file.name: file}, use)
+
+
+def find_setting(file: Path) -> str:
+    """Returns the setting by which a run reads a table. Raises Refused for one that no stage can read, and why."""
+    reasons: dict[str, str] = {}
+    for kind, (read, setting) in USES.items():
+        try:
+            read(str(file))
+            return setting
+        except ValueError as error:
+            reasons.setdefault(str(error), f"As {kind}: {error}")
+    sentences = [*reasons.values()] if len(reasons) > 1 else [*reasons]
+    raise Refused(f"--file: no training can use it. {' '.join(sentences)}")
 
 
 def _upload(owner: str, slug: str, title: str, about: str, files: dict[str, Path], use: str) -> int:

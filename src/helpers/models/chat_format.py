@@ -12,12 +12,15 @@ Messages = list[dict[str, str]]  # a conversation: [{"role", "content"}, …]
 
 DAY = datetime.date(2024, 7, 26)  # that templates print in place of today
 TODAY = re.compile(r"""strftime_now\(\s*(["'])((?:(?!\1)[^\\])*)\1\s*\)""")  # of a format that stands there
-DIRECTIVES = "aAbBdjmyYHIMSp"  # of strftime, in a format that a template makes
+DIRECTIVES = {f"%{letter}": f"{DAY:%{letter}}" for letter in "aAbBdjmyYHIMSp"}  # in a format that a template makes
+DIRECTIVES |= {  # without zeros in front, as Linux or Windows writes it
+    f"%{flag}{letter}": DIRECTIVES[f"%{letter}"].lstrip("0") or "0" for flag in "-#" for letter in "djmyHIMS"
+}
 FIRST = {  # what stands before a template in which a pattern is found: also for whoever uses an export
     r"enable_thinking": "{% set enable_thinking = false %}",
     r"date_string": f'{{% set date_string = "{DAY:%d %b %Y}" %}}',
     r"strftime_now(?! is\b)": "{% macro strftime_now(format) %}{{ format"
-    + "".join(f"|replace('%{letter}', '{DAY:%{letter}}')" for letter in DIRECTIVES)
+    + "".join(f"|replace('{directive}', '{text}')" for directive, text in DIRECTIVES.items())
     + " }}{% endmacro %}",
 }
 EVERY_TURN = {  # where a template leaves the empty think block out of earlier answers: it then repeats its own prompts

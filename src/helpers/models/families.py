@@ -82,15 +82,11 @@ def ungated_twin(base_model: str) -> str:
     return next((family.ungated[base_model] for family in FAMILIES.values() if base_model in family.ungated), "")
 
 
-def tokens_per_character(base_model: str) -> float:
-    """Returns how many tokens the model of a known name spends per character of Bengali, 0 where that is not known."""
-    rates = (family.tokens_per_character for family in FAMILIES.values() if re.search(family.pattern, base_model))
-    return next(rates, 0.0)
-
-
-def rate_source(base_model: str) -> str:
-    """Returns where the tokens per character of a model of a known name are from, "" where they were measured."""
-    return next((family.rate_source for family in FAMILIES.values() if re.search(family.pattern, base_model)), "")
+def find_rate(base_model: str) -> tuple[float, str]:
+    """Returns how many tokens the model of a known name spends per character of Bengali, 0 where that is not known, and
+    where a rate that was not measured is from, else ""."""
+    known = (family for family in FAMILIES.values() if re.search(family.pattern, base_model))
+    return next(((family.tokens_per_character, family.rate_source) for family in known), (0.0, ""))
 
 
 def model_shape(base_model: str) -> Shape:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy
 
-from helpers.models.families import rate_source, tokens_per_character
+from helpers.models.families import find_rate
 from helpers.runs.damage import reading
 from helpers.runs.files import load_yaml
 from helpers.runs.record import Run
@@ -51,8 +51,12 @@ def scale_lengths(dataset: str, rate: float, rate_from: str = "") -> tuple[list[
         return lengths, source
     share = rate / known_rate
     scaled = [round(template + max(0, length - template) * share) for length in lengths]
-    scale = f"{rate:g}: {rate_from}" if rate_from else "on the embedded corpus"
-    return scaled, f"{source}, at {known_rate} tokens per character; scaled by this model's, {scale}"
+    return scaled, f"{source}, at {known_rate} tokens per character; {describe_scale(rate, rate_from)}"
+
+
+def describe_scale(rate: float, rate_from: str) -> str:
+    """Returns in words that tokens were scaled by a model's own rate: see `scale_lengths`."""
+    return f"scaled by this model's, {f'{rate:g}: {rate_from}' if rate_from else 'on the embedded corpus'}"
 
 
 def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
@@ -66,8 +70,7 @@ def row_lengths(data: dict[str, Any], run: Run) -> tuple[list[int], str]:
             if metrics["dataset"] == data["dataset"]:
                 lengths = spread_lengths(metrics["tokens"]["quantiles"], metrics["rows_out"])
                 return lengths, str(run / "data" / "metrics.json")
-    base_model = data["base_model"]
-    lengths, source = scale_lengths(data["dataset"], tokens_per_character(base_model), rate_source(base_model))
+    lengths, source = scale_lengths(data["dataset"], *find_rate(data["base_model"]))
     return keep_lengths(lengths, data), source
 
 

@@ -136,9 +136,13 @@ def _describe_refusal(least: Promise, max_steps: int) -> str:
     return (
         f"session.total_hours is {least.hours:g}: {least.reserve:.2f} of them are kept in reserve{spent}, and the "
         f"least takes an estimated {least.estimated:.2f} hours by {least.speed_from}: {length} of {least.train_rows:,} "
-        f"training rows, {least.test_rows:,} held-out rows. Promise {needed:g} hours or more, or set a smaller "
+        f"training rows, {least.test_rows:,} held-out rows. Promise {_name_hours(needed)} or more, or set a smaller "
         f"base_model, fewer evaluate.max_new_tokens{', fewer sft.max_steps' if max_steps > 0 else ''}."
     )
+
+
+def _name_hours(hours: float) -> str:
+    return f"{hours:g} hour{'s' * (hours != 1)}"
 
 
 def describe_promise(promise: Promise) -> str:
@@ -152,4 +156,4 @@ def describe_promise(promise: Promise) -> str:
     spent = f" after {promise.spent:.2f} for the data" if promise.spent >= 0.005 else ""
     hours = f"an estimated {promise.estimated:.2f}{spent} by {promise.speed_from}, {promise.reserve:.2f} in reserve"
     given_up = f"Only {', '.join(less)}." if less else "Nothing is given up."
-    return f"Promised to end inside {promise.hours:g} hours: {hours}. {given_up}"
+    return f"Promised to end inside {_name_hours(promise.hours)}: {hours}. {given_up}"

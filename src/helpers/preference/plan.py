@@ -5,13 +5,13 @@ from typing import Any
 
 from helpers.models.batching import padded_tokens
 from helpers.models.embedded import locate_base_model
-from helpers.models.families import model_shape
+from helpers.models.families import LLAMA_3, find_rate, model_shape
 from helpers.models.loading import load_tokenizer
 from helpers.planning.batches import count_steps, effective_batch_line, most_attended, schedule_steps
 from helpers.planning.calibration import find_speed
 from helpers.planning.config import TrainingConfig, configure_training
 from helpers.planning.hours import TOKENS_PER_BYTE, estimate_answering, training_seconds
-from helpers.planning.lengths import PlannedRows
+from helpers.planning.lengths import PlannedRows, describe_scale
 from helpers.planning.memory import T4_GIB, check_memory
 from helpers.planning.plan import describe_hours, find_rows, prepared_rows
 from helpers.planning.precision import needs_float32
@@ -75,8 +75,9 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
     else:
         method = choose_method(gathered.rows)
         most = settings["prepare_data"]["max_length"]
-        parts = {part: guess_lengths(gathered.rows, part, method, most) for part in ("train", "val")}
-        source = f"{len(gathered.rows):,} preferences gathered now, their tokens by their bytes at Llama 3's rate"
+        rate, whose = byte_rate(trained.base_model)
+        parts = {part: guess_lengths(gathered.rows, part, method, most, rate) for part in ("train", "val")}
+        source = f"{len(gathered.rows):,} preferences gathered now, their tokens by their bytes at {whose}"
         facts = {"rows_from": source, "gathered": gathered.describe()}
     tuned = {**trained.model_dump(), "max_length": settings["prepare_data"]["max_length"]}
     config = configure_by(tuned, parameters, method)
@@ -86,14 +87,23 @@ def estimate_preference(settings: Settings, run: Run, gpu_gib: float = T4_GIB, g
     return {**plan, **facts}
 
 
-def guess_lengths(rows: list[dict[str, Any]], part: str, method: str, most: int) -> Lengths:
-    """Returns the estimated tokens of the two sequences of each row of a part, at most `most`, by Llama 3's rate: by
-    `method` "kto" a pair is two rows, and a reply to another prompt as long as one to its own."""
+def byte_rate(base_model: str) -> tuple[float, str]:
+    """Returns the estimated tokens per byte of Bengali in UTF-8 by a base model, Llama 3's where its own are not known,
+    and in words whose they are."""
+    (rate, source), llama = find_rate(base_model), LLAMA_3.tokens_per_character
+    if rate and rate != llama:
+        return TOKENS_PER_BYTE * rate / llama, f"Llama 3's rate, {describe_scale(rate, source)}"
+    return TOKENS_PER_BYTE, "Llama 3's rate" + ("" if rate else f": that of {base_model!r} is not known")
+
+
+def guess_lengths(rows: list[dict[str, Any]], part: str, method: str, most: int, rate: float) -> Lengths:
+    """Returns the estimated tokens of the two sequences of each row of a part, at most `most`, `rate` of them per byte:
+    by `method` "kto" a pair is two rows, and a reply to another prompt as long as one to its own."""
     lengths: Lengths = []
     for row in [row for row in rows if row["part"] == part]:
         prompt = "".join(turn["content"] for turn in row["prompt"])
         replies = [row[name] for name in ("chosen", "rejected", "completion") if name in row]
-        own = [min(most, round(len((prompt + reply).encode()) * TOKENS_PER_BYTE)) for reply in replies]
+        own = [min(most, round(len((prompt + reply).encode()) * rate)) for reply in replies]
         lengths += [(own[0], own[1])] if method == "dpo" else [(length, length) for length in own]
     return lengths
 

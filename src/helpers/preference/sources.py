@@ -1,6 +1,5 @@
 """Where preferences come from: the chat page's thumbs, the ratings of the sheet, files."""
 
-import difflib
 import json
 import re
 from collections import Counter
@@ -10,6 +9,7 @@ from typing import Any, NamedTuple
 from helpers.data.load import SUFFIXES, locate_kaggle_table
 from helpers.data.turns import Turns
 from helpers.inference.generate import system_messages
+from helpers.platforms.errors import suggest_name
 from helpers.preference.items import Dropped, Preference
 from helpers.preference.ratings import read_rated_pairs
 from helpers.preference.tables import read_file
@@ -29,15 +29,13 @@ class Sources(NamedTuple):
 
 def check_dataset(dataset: list[str]) -> None:
     """Raises ValueError where `prefer.dataset` is no list of sources, each once."""
-    files = f"paths of {', '.join(SUFFIXES)} files, or 'kaggle:owner/name'"
-    expected = f"expected a list of 'thumbs', 'ratings' and {files}"
+    files = f"the path of a {', '.join(SUFFIXES)} file, 'kaggle:owner/name'"
     if not isinstance(dataset, list) or not dataset:
-        raise ValueError(f"prefer.dataset is {dataset!r}: {expected}.")
+        raise ValueError(f"prefer.dataset is {dataset!r}: expected a list, each {files}, 'thumbs' or 'ratings'.")
     for name in dataset:
         if name not in NAMED and not is_on_kaggle(name) and Path(str(name)).suffix.lower() not in SUFFIXES:
-            near = difflib.get_close_matches(str(name), NAMED, n=1)
-            hint = f" Is {near[0]!r} meant?" if near else ""
-            raise ValueError(f"prefer.dataset names {name!r}: {expected}.{hint}")
+            hint = suggest_name(str(name), NAMED)
+            raise ValueError(f"prefer.dataset names {name!r}: expected {files} or the name of a source.{hint}")
     if twice := [name for name, count in Counter(dataset).items() if count > 1]:
         raise ValueError(f"prefer.dataset names {twice[0]!r} twice: each vote would count twice. Name it once.")
 

@@ -105,6 +105,10 @@ class Words:
         shown = in_digits(percent, self.language)
         return self.say("unit.point" if percent.lstrip("+-") == "1" else "unit.points", number=shown) if unit else shown
 
+    def hours(self, value: float) -> str:
+        """Returns hours that were set, "1 hour" or "2.5 hours"."""
+        return self.say("unit.hour" if value == 1 else "unit.hours", number=in_digits(f"{value:g}", self.language))
+
     def duration(self, hours: float | None) -> str | None:
         """Returns hours in the unit that suits them; 0 is a plan's time that was rounded away."""
         if hours is None:
