@@ -217,6 +217,8 @@ QUANTIZED = {**SHAPES["Qwen 3"], "quantization_config": {"quant_method": "awq", 
         (json.dumps({**SHAPES["Qwen 3"], "num_attention_heads": 0}), "its num_attention_heads is 0"),
         (json.dumps({**SHAPES["Qwen 3"], "vocab_size": "many"}), "Field 'vocab_size' expected int"),
         (json.dumps(QUANTIZED), "its weights are quantized by awq"),
+        ('{"model_type": "mistral3"}', "a model of text and more (model_type 'mistral3'), whose text part"),
+        ('{"model_type": "qwen3_5"}', "Set shared.base_model to a model of text alone"),
     ],
 )
 def test_a_model_of_no_use_is_told_beside_the_others(models, tmp_path, capsys, config, reason):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from adapters import adapter_difference
 from model_families import FAMILIES, save_family
+from multimodal_models import save_gemma3
 
 from helpers.inference.generate import generate_replies
 from helpers.inference.loaded_model import LoadedModel
@@ -23,14 +24,16 @@ from helpers.runs.record import Run
 from helpers.sharing.merge import merge_adapter
 from helpers.training.loop import run_training
 
-QUICK = ("Qwen 3", "Gemma 2")  # the others take as long again each
+SEES = "Gemma 3 with a vision tower"
+BASES = {**FAMILIES, SEES: FAMILIES["Gemma 3"]}
+QUICK = ("Qwen 3", "Gemma 2", SEES)  # the others take as long again each
 SETTINGS = {"sft": {"optim": "adamw_torch", "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}}
 STAGES = "prepare_data,train,evaluate,infer,export,report"
 SUITE = ("--preset", "demo", "--tiny", "--run-name", "own")
 
 
 @pytest.fixture(
-    scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES]
+    scope="module", params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BASES]
 )
 def family(request):
     return request.param
@@ -40,7 +43,8 @@ def family(request):
 def folder(family, embedded_rows, tmp_path_factory):
     """Returns the folder of a family's tiny model."""
     texts = [message["content"] for row in embedded_rows for message in row["messages"]]
-    return save_family(FAMILIES[family], texts, tmp_path_factory.mktemp("family") / "model")
+    folder = tmp_path_factory.mktemp("family") / "model"
+    return save_gemma3(texts, folder) if family == SEES else save_family(FAMILIES[family], texts, folder)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +85,7 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
     assert (run / "merged/tokenizer.model").read_bytes() == (folder / "tokenizer.model").read_bytes()
     # Of a base model, the file names the end of a text alone: by it, the merged model would write without end
     ends = read_json(run / "merged/generation_config.json")["eos_token_id"]
-    end = tokenizer.convert_tokens_to_ids(FAMILIES[family].end)
+    end = tokenizer.convert_tokens_to_ids(BASES[family].end)
     assert end in (ends if isinstance(ends, list) else [ends])
     merged = load_tokenizer(str(run / "merged"))
     assert (end_ids(merged)[0], merged.chat_template) == (end, tokenizer.chat_template)
@@ -93,7 +97,7 @@ def test_training_inference_merge_compute_alike(family, folder, trained, embedde
 def test_the_chat_page_stops_at_the_familys_end(family, trained):
     model = LoadedModel(trained[0])
     letter = model.tokenizer("ক", add_special_tokens=False)["input_ids"][-1]
-    end, written = model.tokenizer.convert_tokens_to_ids(FAMILIES[family].end), []
+    end, written = model.tokenizer.convert_tokens_to_ids(BASES[family].end), []
 
     def write(module, inputs, logits):
         written.append(None)
@@ -114,7 +118,7 @@ def test_the_suite_resumes_bit_for_bit_for_a_family(family, folder, backend, sui
 
     The training is then killed after its second step of four, as far as the run's files tell, and resumes.
     """
-    has_pieces = FAMILIES[family].kind != "gemma" or find_spec("sentencepiece")  # which its converter needs
+    has_pieces = BASES[family].kind != "gemma" or find_spec("sentencepiece")  # which its converter needs
     checkout = os.environ.get("LLAMA_CPP", "") if has_pieces else ""
     sets = {
         "shared.base_model": folder,
@@ -135,7 +139,7 @@ def test_the_suite_resumes_bit_for_bit_for_a_family(family, folder, backend, sui
     assert (run / "report/index.html").is_file()
     assert (run / "export/merged/config.json").is_file()
     if checkout:
-        assert end_in_gguf(run / "export/gguf/own-f16.gguf", checkout) == FAMILIES[family].end
+        assert end_in_gguf(run / "export/gguf/own-f16.gguf", checkout) == BASES[family].end
 
     whole = Run(shutil.copytree(run.folder, tmp_path / "whole"))
     for name in ("adapter", "checkpoints/checkpoint-4"):

@@ -51,6 +51,7 @@ ESTIMATED = {
     "gemma3_text",
     "smollm3",
 }  # transformers' model_type
+WITH_TEXT_PART = {"gemma3"}  # transformers' model_type, of models that also see: their text part is loaded alone
 REQUIRED = {  # numbers
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     "vocab_size",
@@ -162,7 +163,8 @@ def _complete(name: str, config: dict[str, Any]) -> Shape:
     from transformers import AutoConfig
 
     try:
-        text = AutoConfig.for_model(**config).get_text_config()
+        whole = AutoConfig.for_model(**config)
+        text = whole.get_text_config()
     except StrictDataclassError as error:
         raise DamagedModel(f"the config.json of {name!r} is damaged: {' '.join(str(error).split())}.") from error
     except (KeyError, ValueError, TypeError) as error:
@@ -170,6 +172,12 @@ def _complete(name: str, config: dict[str, Any]) -> Shape:
         raise ValueError(
             f"{name!r} cannot be estimated: transformers does not know its model_type {kind!r}."
         ) from error
+    if text is not whole and whole.model_type not in WITH_TEXT_PART:
+        raise ValueError(
+            f"{name!r} cannot be used: it is a model of text and more (model_type {whole.model_type!r}), whose text "
+            f"part is loaded alone for {', '.join(sorted(WITH_TEXT_PART))} only. Set shared.base_model to a model of "
+            f"text alone, or to one of these."
+        )
     shape = text.to_dict()
     if text.model_type not in ESTIMATED:
         raise ValueError(

@@ -15,6 +15,7 @@ from helpers.models.float32_activations import (
     keep_activations_in_float32,
     overflows_float16,
 )
+from helpers.models.text_part import load_causal_model, text_part_options, without_report
 from helpers.platforms.downloads import check_tokenizer_files, fetch_model
 from helpers.platforms.errors import describe_error
 
@@ -83,7 +84,15 @@ def load_for_training(config: Any, dtype: str) -> Network:
     shared = {"max_seq_length": config.max_length, "use_gradient_checkpointing": checkpointing}
     weights = {"dtype": getattr(torch, dtype), "load_in_4bit": config.load_in_4bit, "device_map": device_map}
     with _explain_load_errors(config.base_model_path):
-        model, _ = FastLanguageModel.from_pretrained(config.base_model_path, **weights, **shared)
+        if options := text_part_options(config.base_model_path):
+            weights |= {"text_only": True} if torch.cuda.is_available() else options
+        with without_report() if options else contextlib.nullcontext():
+            model, _ = FastLanguageModel.from_pretrained(config.base_model_path, **weights, **shared)
+    if options and model.config.get_text_config() is not model.config:
+        raise ValueError(
+            f"Unsloth has loaded the whole of {config.base_model!r}, and not its text part alone. Expected "
+            f"train.backend=peft, which does."
+        )
     check_unsloth(model, dtype)
     return FastLanguageModel.get_peft_model(model, random_state=config.seed, **shared, **config.lora)
 
@@ -103,7 +112,6 @@ def load_for_inference(
     `with model.disable_adapter():` it is the base model. Its generation_config is the library's: what the model's own
     file asks for (Llama 3.1's: to sample at temperature 0.6) would silently fill every setting that is not given.
     """
-    from peft import PeftModel
     from transformers import GenerationConfig
 
     base = load_base_model(base_model, load_in_4bit, dtype, _set_up_devices(device_map))
@@ -114,9 +122,7 @@ def load_for_inference(
             f"{own.no_repeat_ngram_size}. Fluent byte-level Bengali repeats short token runs, and they forbid it."
         )
     base.generation_config = GenerationConfig()
-    model = PeftModel.from_pretrained(base, str(adapter))
-    for name, folder in (further or {}).items():
-        model.load_adapter(str(folder), adapter_name=name)
+    model = put_on_adapters(base, {"default": adapter, **(further or {})})
     model.eval()
     if overflows_float16(base):
         return model  # its adapter in float32, as training computes with it
@@ -126,10 +132,32 @@ def load_for_inference(
     return model
 
 
+def put_on_adapters(base: Network, adapters: Mapping[str, Path]) -> Network:
+    """Returns a base model with trained adapters on it, by name; the first one is active. Raises ValueError for one
+    that leaves layers of its own without weights, where PEFT would only warn."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    model: Any = None
+    for name, folder in adapters.items():
+        if model is None:
+            model = PeftModel.from_pretrained(base, str(folder), adapter_name=name)
+        else:
+            model.load_adapter(str(folder), adapter_name=name)
+        needed = get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False).keys()
+        if missing := sorted(needed - load_peft_weights(str(folder), device="cpu").keys()):
+            raise ValueError(
+                f"the adapter in {folder} does not fit this base model: it has no weights for {missing[0]} and "
+                f"{len(missing) - 1} more. Expected one trained on this model, of one that also sees on its text part "
+                f"alone: train it again."
+            )
+    return model
+
+
 def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map: str | dict[str, Any]) -> Network:
     """Returns the base model without an adapter, by transformers alone; in NF4 with `load_in_4bit`."""
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()
@@ -144,7 +172,7 @@ def load_base_model(base_model: str, load_in_4bit: bool, dtype: str, device_map:
         )
     with _explain_load_errors(base_model):
         fetch_model(base_model)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = load_causal_model(
             base_model, dtype=getattr(torch, dtype), quantization_config=quantization, device_map=device_map
         )
     _set_compute_dtype(model, getattr(torch, dtype))

@@ -11,7 +11,8 @@ from helpers.models.batching import SCORING_TOKEN_BUDGET
 from helpers.models.chat import Tokenizer, end_ids
 from helpers.models.float32_activations import keep_activations_in_float32
 from helpers.models.likelihood import score_likelihood
-from helpers.models.loading import ADAPTERS, load_tokenizer
+from helpers.models.loading import ADAPTERS, load_tokenizer, put_on_adapters
+from helpers.models.text_part import load_causal_model
 from helpers.platforms.downloads import fetch_model
 from helpers.runs.files import folder_bytes, read_json, write_folder, write_json
 from helpers.runs.record import Run
@@ -28,8 +29,6 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
     ValueError where they differ by more than MAX_PERPLEXITY_CHANGE; then nothing is left behind.
     """
     import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
     from transformers.utils import cached_file
 
     fetch_model(base)
@@ -41,7 +40,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
         return math.exp(sum(score["nll"] for score in scores) / sum(score["tokens"] for score in scores))
 
     def load(folder: Path | str) -> Any:
-        model = AutoModelForCausalLM.from_pretrained(folder, **loading)
+        model = load_causal_model(str(folder), **loading)
         use_capped_attention(model)
         keep_activations_in_float32(model)
         return model
@@ -49,7 +48,7 @@ def merge_adapter(run: Run, base: str, folder: Path, max_rows: int, seed: int, s
     model = load(base)
     if getattr(model, "is_quantized", False):
         raise ValueError(f"{base} is quantised: name its 16-bit base in export.base_16bit.")
-    tuned = PeftModel.from_pretrained(model, str(run / ADAPTERS[side])).eval()
+    tuned = put_on_adapters(model, {"default": run / ADAPTERS[side]}).eval()
     before = perplexity(tuned)
     with write_folder(folder) as part:
         merged = tuned.merge_and_unload(safe_merge=True)
