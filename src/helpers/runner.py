@@ -175,7 +175,7 @@ def reason_to_run(run: Run, stage: str, parameters: dict, before: StageRecord) -
     if differences and (finished or begun):
         raise Refused(
             f"run {run.name} was made with other settings: {'; '.join(differences)}. Use another --run-name, or "
-            f"--force to replace it."
+            f"--force, which replaces what the stages asked for have written."
         )
     if not finished or damage:
         return damage or (f"was {before.status}" if before.status else "new")

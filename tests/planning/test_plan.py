@@ -143,7 +143,13 @@ def test_validations_and_checkpoints_take_hours_as_often_as_due(tmp_path):
 
 @pytest.mark.parametrize(
     ("hours", "text"),
-    [(0.0, "under 2 seconds"), (0.001, "4 seconds"), (0.25, "15.0 minutes"), (29.312, "29.31 hours")],
+    [
+        (0.0, "under 2 seconds"),
+        (0.0004, "under 2 seconds"),
+        (0.001, "4 seconds"),
+        (0.25, "15.0 minutes"),
+        (29.312, "29.31 hours"),
+    ],
 )
 def test_a_short_estimate_is_not_0_hours(hours, text):
     assert describe_hours(hours) == text

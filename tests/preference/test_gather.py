@@ -9,6 +9,7 @@ from preferences import COLD, WARM, ask, give_thumb
 
 from helpers.preference.gather import write_preferences
 from helpers.reporting.shapes import PreferFacts
+from helpers.runs.files import write_jsonl
 
 
 def test_a_pair_becomes_a_row(gather, pairs):
@@ -34,6 +35,18 @@ def test_the_order_of_rows_changes_nothing(gather, pairs, prompts, seed):
     rows += [ask(f"{row['prompt']} আজ", row["chosen"], row["rejected"]) for row in pairs[10:15]]
     shuffled = random.Random(seed).sample(rows, len(rows))
     assert gather(shuffled).rows == gather(rows).rows
+
+
+def test_of_equal_rows_the_first_of_the_file_stays(gather, pairs):
+    assert [line["id"] for line in gather([*pairs, pairs[3], pairs[12]]).dropped] == ["row 21", "row 22"]
+
+
+def test_files_of_one_name_in_two_folders_vote_each(gather, pairs, tmp_path):
+    files = [tmp_path / name / "own.jsonl" for name in ("first", "second")]
+    for file in files:
+        write_jsonl(file, [pairs[0]])
+    others = [*pairs[1:], ask(pairs[0]["prompt"], pairs[0]["rejected"], pairs[0]["chosen"])]
+    assert gather(others, map(str, files)).facts["conflicts"] == {"outvoted": 1, "tied": 0}
 
 
 def test_every_row_read_is_kept_or_dropped(gather, pairs, prompts):

@@ -100,6 +100,20 @@ def test_replies_may_be_messages(tmp_path):
     assert read(write_lines(tmp_path / "p.jsonl", ask(PROMPT, *replies))) == ([(WARM, COLD)], [])
 
 
+@pytest.mark.parametrize("write", [write_lines, write_csv])
+def test_replies_may_bring_the_prompt_along(tmp_path, write):
+    own = [[{"role": "user", "content": PROMPT}, {"role": "assistant", "content": text}] for text in (WARM, COLD)]
+    cells = own if write is write_lines else [json.dumps(turns, ensure_ascii=False) for turns in own]
+    assert read(write(tmp_path / f"p.{'jsonl' if write is write_lines else 'csv'}", ask(PROMPT, *cells))) == (
+        [(WARM, COLD)],
+        [],
+    )
+
+
+def test_a_reply_that_begins_with_a_bracket_is_a_text(tmp_path):
+    assert read(write_csv(tmp_path / "p.csv", ask(PROMPT, f"[হাসি] {WARM}", COLD))) == ([(f"[হাসি] {WARM}", COLD)], [])
+
+
 def test_a_prompt_that_begins_with_a_bracket_is_a_text(tmp_path):
     (item,), _ = read_file(write_csv(tmp_path / "p.csv", ask(f"[কাল] {PROMPT}", WARM, COLD)), [])
     assert item.question == f"[কাল] {PROMPT}"
@@ -116,6 +130,9 @@ def test_a_prompt_that_begins_with_a_bracket_is_a_text(tmp_path):
         (ask([{"role": "poet", "content": PROMPT}], WARM, COLD), "unknown role"),
         (ask([{"role": "tool", "content": PROMPT}], WARM, COLD), "tool turn"),
         (ask(5, WARM, COLD), "no conversation"),
+        (ask(PROMPT, {"role": "assistant", "content": WARM}, COLD), "no conversation"),
+        (ask(PROMPT, [{"role": "user", "content": WARM}], COLD), "no conversation"),
+        (ask(PROMPT, TURNS, COLD), "no conversation"),
     ],
 )
 def test_a_row_that_is_none_is_dropped(tmp_path, row, reason):

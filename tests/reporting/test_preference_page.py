@@ -5,15 +5,28 @@ import shutil
 import pandas
 import pytest
 from page_text import PageText, unknown_numbers
-from preferred_runs import evaluate_three
+from preferred_runs import FACTS, evaluate_three
 
+from helpers.evaluation.drift import Drift
 from helpers.evaluation.rating_files import read_table
 from helpers.evaluation.sheet import SHOWN_FIELDS
-from helpers.reporting.preference import judge_preferred, pair_results, preferred_rows
+from helpers.preference.power import describe_power, least_accuracy
+from helpers.reporting.preference import (
+    describe_drift,
+    describe_few,
+    describe_training,
+    judge_preferred,
+    pair_results,
+    preference_content,
+    preference_facts,
+    preferred_rows,
+)
 from helpers.reporting.report import write_report
 from helpers.reporting.results import read_results
 from helpers.reporting.words import LANGUAGES, Words
-from helpers.runs.files import read_json, read_jsonl, write_csv, write_json
+from helpers.runs.files import read_json, read_jsonl, write_csv, write_json, write_jsonl
+from helpers.runs.record import Run
+from helpers.runs.stages import PREFERRED
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +60,48 @@ def test_the_page_says_what_was_left_out_and_why(page):
     assert words.say("prefer.title") in text
     assert words.say("prefer.left_out", rows=3) in text
     assert words.say("prefer.do not ship") in text
+
+
+def test_the_page_says_how_few_preferences_there_are(page):
+    text, words = page[0].text, page[1]
+    assert words.say("prefer.few", prompts=30, held_out=8, shows=words.share(least_accuracy(8)), needed=388) in text
+    assert words.say("prefer.source", name=words.name("ratings"), kept=24, read=30) in text
+
+
+@pytest.mark.parametrize(("held_out", "key"), [(5, "too_few"), (6, "few"), (97, None)])
+def test_what_so_few_can_show_is_said(held_out, key):
+    power, words = describe_power(5 * held_out, held_out, 0.2), Words("en")
+    facts = {"shows": words.share(power["least_accuracy"]), "needed": 485}
+    expected = [words.say(f"prefer.{key}", prompts=5 * held_out, held_out=held_out, **facts)] if key else []
+    assert describe_few(power, words) == expected
+
+
+def test_by_kto_replies_are_measured():
+    (sentence,) = describe_training(FACTS | {"method": "kto", "sources": {}, "power": {}}, Words("en"))[1:]
+    assert sentence.startswith("Of the held-out replies (8) it puts 62.5 % on the right side")
+
+
+@pytest.mark.parametrize(("ratio", "key"), [(-0.3, "kl_below_zero"), (0.3, "kl_greedy")])
+def test_a_mean_below_zero_is_no_distance(three, ratio, key):
+    facts, words = read_json(three / "evaluate/metrics.json")["preference"]["drift"], Words("en")
+    facts["replies"]["per_token"]["value"] = ratio
+    assert describe_drift(Drift(**facts), {}, words)[-1] == words.say(f"prefer.{key}")
+
+
+@pytest.mark.parametrize("change", ["trained again", "removed"])
+def test_no_verdict_stands_for_another_preferred_model(three, tmp_path, change):
+    run, words = Run(tmp_path / "changed"), Words("en")
+    shutil.copytree(three.folder, run.folder)
+    if change == "removed":
+        shutil.rmtree(run / "prefer")
+    else:
+        write_jsonl(run / PREFERRED[1], [{"weights": "others"}])
+        record = read_json(run / "run.json")
+        record["stages"]["evaluate"]["inputs"][PREFERRED[1]] = "0" * 64
+        write_json(run / "run.json", record)
+    content = preference_content(read_results(run), words)
+    assert (content["decision"], content["trained"]) == (words.say("prefer.stale"), [])
+    assert preference_facts(read_results(run)) == {}
 
 
 def test_the_page_shows_three_replies_to_a_question(page):

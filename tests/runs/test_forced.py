@@ -84,7 +84,9 @@ def test_a_finished_forced_run_begins_anew_when_forced_again(command):
 
 def test_other_settings_are_refused_while_a_forced_run_waits(command, paused, capsys):
     assert command("--set", "shared.seed=6") == (2, [])
-    assert "was made with other settings" in capsys.readouterr().err
+    refused = capsys.readouterr().err
+    assert "was made with other settings" in refused
+    assert "--force, which replaces what the stages asked for have written" in refused
 
 
 def test_what_is_to_be_replaced_stays_until_its_stage_starts(paused):

@@ -9,6 +9,7 @@ from helpers.evaluation import evaluate, metrics, resampling
 from helpers.evaluation.answers import Answers, EvaluationSettings
 from helpers.evaluation.evaluate import answer_held_out, compare_prompts, select_held_out, write_rating_sheet
 from helpers.evaluation.preferred import compare_preferred
+from helpers.preference.power import describe_power
 from helpers.runs.files import read_json, read_jsonl, write_json
 
 SIDES = ("base", "tuned", "preferred")
@@ -19,6 +20,7 @@ FACTS = {
     "val": 8,
     "used_test_ids": [],
     "sources": {"ratings": {"read": 30, "kept": 24, "dropped": 6}},
+    "power": describe_power(30, 8, 0.25),
     "held_out": {"n": 8, "accuracy": {"value": 0.625, "low": 0.375, "high": 0.875}},
 }
 

@@ -42,7 +42,7 @@ def paused_by_runner(paused):
 
 def test_a_paused_run_is_not_resumed_under_other_settings(paused_by_runner):
     settings = paused_by_runner(learning_rate=1.0)
-    with pytest.raises(Refused, match="train.learning_rate was 1.0, now 0.003.*--force to replace it"):
+    with pytest.raises(Refused, match="train.learning_rate was 1.0, now 0.003.*--force, which replaces"):
         select_stages(settings, ["train"], False)
     assert select_stages(settings, ["train"], True) == {"train": "forced"}
 

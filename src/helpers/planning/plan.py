@@ -189,12 +189,12 @@ def make_plan(
 
 
 def describe_hours(hours: float) -> str:
-    """Returns a plan's hours, rounded to thousandths, in the unit that suits them: none is "0.00 hours"."""
+    """Returns a plan's hours, rounded to thousandths, in the unit that suits them."""
     if hours >= 1:
         return f"{hours:.2f} hours"
     if hours * 60 >= 1:
         return f"{hours * 60:.1f} minutes"
-    return f"{hours * 3600:.0f} seconds" if hours else "under 2 seconds"
+    return f"{hours * 3600:.0f} seconds" if hours * 3600 >= 2 else "under 2 seconds"
 
 
 def plan_table(plan: Plan) -> dict[str, str]:

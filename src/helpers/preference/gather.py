@@ -92,7 +92,7 @@ def gather_preferences(run: Run, dataset: list[str], val_share: float, seed: int
         items, others = step(items)
         dropped = [*dropped, *others]
     items = sorted(items, key=lambda item: item.id)
-    dropped = sorted(dropped, key=lambda own: (own.reason, own.item.source, own.item.origin))
+    dropped = sorted(dropped, key=lambda own: (own.reason, own.item.source, *own.item.place))
     groups = group_prompts(items, near_duplicate)
     lines = [own.as_row() for own in dropped]
     if not is_trial:

@@ -36,6 +36,11 @@ class Preference:
         return len(self.voters)
 
     @property
+    def place(self) -> tuple[int, str]:
+        """Its origin as a key that sorts "row 4" before "row 28"."""
+        return len(self.origin), self.origin
+
+    @property
     def id(self) -> str:
         """12 hexadecimal digits of its content, wherever it stood."""
         turns = "\0".join(f"{turn['role']}\0{turn['content']}" for turn in self.prompt)

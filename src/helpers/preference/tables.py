@@ -7,7 +7,7 @@ from typing import Any
 import pandas
 
 from helpers.data.load import SUFFIXES, read_table
-from helpers.data.turns import Turns, read_cell
+from helpers.data.turns import Turns, read_cell, read_turns
 from helpers.language.bengali import latin_digits
 from helpers.preference.items import Dropped, Preference, read_prompt
 from helpers.runs.files import expand_home
@@ -37,7 +37,7 @@ def read_file(dataset: str, system: Turns) -> tuple[list[Preference], list[Dropp
         raise ValueError(f"{path.name!r} has the right columns and no row.")
     items, dropped = [], []
     for number, row in enumerate(table.to_dict("records"), start=1):
-        reason, item = _read_row({str(name): cell for name, cell in row.items()}, path.name, number, system)
+        reason, item = _read_row({str(name): cell for name, cell in row.items()}, path, number, system)
         items += [item] * (not reason)
         dropped += [Dropped(reason, item)] * bool(reason)
     if not items and any(own.reason == UNKNOWN_LABEL for own in dropped):
@@ -76,11 +76,12 @@ def _check_columns(columns: list[str], name: str) -> None:
             raise ValueError(f"{name!r} has the column {column!r} twice: rename or remove one.")
 
 
-def _read_row(row: dict[str, Any], name: str, number: int, system: Turns) -> tuple[str, Preference]:
+def _read_row(row: dict[str, Any], path: Path, number: int, system: Turns) -> tuple[str, Preference]:
     """Returns why a row is no preference, "" where it is one, and the preference as far as it goes."""
-    (prompt, broken), origin = _read_prompt(row.get("prompt"), system), f"row {number}"
-    shared: dict[str, Any] = {"prompt": prompt, "off_policy": True, "voters": frozenset([f"{name} {origin}"])}
-    chosen, rejected, completion = (_read_reply(row.get(column)) for column in ("chosen", "rejected", "completion"))
+    (prompt, broken), name, origin = _read_prompt(row.get("prompt"), system), path.name, f"row {number}"
+    shared: dict[str, Any] = {"prompt": prompt, "off_policy": True, "voters": frozenset([f"{path} {origin}"])}
+    replies, problems = zip(*(_read_reply(row.get(name), prompt) for name in ("chosen", "rejected", "completion")))
+    (chosen, rejected, completion), broken = replies, broken or next(filter(None, problems), "")
     liked = read_label(row.get("label"))
     if chosen and rejected:
         return broken, Preference(name, origin, chosen=chosen, rejected=rejected, **shared)
@@ -101,15 +102,19 @@ def _read_prompt(cell: Any, system: Turns) -> tuple[Turns, str]:
     return read_prompt(turns or [{"role": "user", "content": cell}], system)
 
 
-def _read_reply(cell: Any) -> str:
-    """Returns a reply: a text, or what the one message of a list says, as TRL has it."""
+def _read_reply(cell: Any, prompt: Turns) -> tuple[str, str]:
+    """Returns a reply and why it is none, "" where it is one: a text, or the last of a list of messages, before which
+    nothing stands but the prompt, as TRL has it; in a .csv file as its text."""
     if _is_empty(cell):
-        return ""
-    if not isinstance(cell, str):
-        turns = read_cell(cell)
-        if len(turns) == 1:
-            return str(turns[0].get("content", turns[0].get("value", "")))
-    return str(cell)
+        return "", ""
+    is_text = isinstance(cell, str)
+    turns, _ = read_turns(cell) if not is_text or cell.lstrip().startswith("[") else ([], [])
+    if not turns:
+        return str(cell), "" if is_text else "no conversation"
+    *before, last = turns
+    asked, shown = ([turn["content"] for turn in own if turn["role"] != "system"] for own in (prompt, before))
+    is_reply = last["role"] == "assistant" and shown in ([], asked)
+    return last["content"], "" if is_reply else "no conversation"
 
 
 def _is_empty(cell: Any) -> bool:

@@ -36,7 +36,7 @@ def _merge(clusters: Iterable[list[Preference]], reason: str) -> Sieved:
     """Returns of each cluster the preference with the most votes, with those of all, and the others as dropped."""
     kept, dropped = [], []
     for own in clusters:
-        first, *others = sorted(own, key=lambda item: (-item.votes, item.source, item.id, item.origin))
+        first, *others = sorted(own, key=lambda item: (-item.votes, item.source, item.id, *item.place))
         off_policy = all(item.off_policy for item in own)
         kept.append(replace(first, voters=frozenset().union(*(item.voters for item in own)), off_policy=off_policy))
         dropped += [Dropped(reason, item) for item in others]

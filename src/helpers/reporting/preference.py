@@ -14,6 +14,8 @@ from helpers.reporting.people import describe_choices, describe_ratings, rating_
 from helpers.reporting.results import Results
 from helpers.reporting.tables import LABELS, build_table, rating_rows, score_verdict
 from helpers.reporting.words import Words
+from helpers.runs.files import file_sha256
+from helpers.runs.stages import PREFERRED
 
 FACTS = ("accuracy", "margin")  # of the trainer, on held-out preferences
 
@@ -92,10 +94,11 @@ def preference_content(results: Results, words: Words) -> dict[str, Any]:
     facts, verdict = evaluation["preference"], judge_preferred(pair)
     drift = Drift(**facts["drift"]) if "drift" in facts else None
     choices = describe_choices(pair.ratings.get("choices", {}), words, "prefer.chosen")
+    outcome = "stale" if is_stale(results) else verdict.verdict
     return {
-        "decision": words.say(f"prefer.{verdict.verdict}"),
-        "look": {"do not ship": "worse", "ship": "better"}.get(verdict.verdict, ""),
-        "trained": describe_training(results.prefer, words),
+        "decision": words.say(f"prefer.{outcome}"),
+        "look": {"do not ship": "worse", "ship": "better"}.get(outcome, ""),
+        "trained": [] if outcome == "stale" else describe_training(results.prefer, words),
         "rows": describe_rows(facts, words),
         "drift": describe_drift(drift, evaluation, words) if drift else [],
         "choices": choices,
@@ -113,10 +116,17 @@ def preference_content(results: Results, words: Words) -> dict[str, Any]:
     }
 
 
+def is_stale(results: Results) -> bool:
+    """Returns whether another preferred model was evaluated than prefer/ has now, or prefer/ has none any more."""
+    adapter = PREFERRED[1]
+    evaluated, now = results.run.stage("evaluate").inputs.get(adapter), file_sha256(results.run / adapter)
+    return not results.prefer or bool(evaluated and now and evaluated != now)
+
+
 def preference_facts(results: Results) -> dict[str, Any]:
     """Returns what report/metrics.json keeps of the preferred model: the verdict with people counted in, and what those
-    chose; {} without one."""
-    if (pair := pair_results(results)) is None:
+    chose; {} without one, and where another was evaluated."""
+    if (pair := pair_results(results)) is None or is_stale(results):
         return {}
     choices = pair.ratings.get("choices")
     return {"preferred_verdict": judge_preferred(pair).verdict, **({"preferred_people": choices} if choices else {})}
@@ -135,18 +145,30 @@ def describe_training(prefer: dict[str, Any], words: Words) -> list[str]:
         sentences.append(words.say("prefer.method", method=method.upper()))
     if isinstance(sources := prefer.get("sources"), dict) and sources:
         parts = [
-            f"{words.name(name)} {words.number(own['kept'], 0)}"
+            words.say("prefer.source", name=words.name(name), kept=own["kept"], read=own["read"])
             for name, own in sources.items()
-            if isinstance(own, dict) and isinstance(own.get("kept"), int)
+            if isinstance(own, dict) and all(isinstance(own.get(key), int) for key in ("kept", "read"))
         ]
         sentences.append(words.say("prefer.sources", sources=", ".join(parts)))
-    for name in FACTS:
-        measured = prefer.get("held_out", {}).get(name)
+    sentences += describe_few(prefer.get("power", {}), words)
+    held_out = prefer.get("held_out", {})
+    for name in FACTS if isinstance(held_out.get("n"), int) else ():
+        measured = held_out.get(name)
         if isinstance(measured, dict) and all(isinstance(measured.get(key), float) for key in ("value", "low", "high")):
             show = words.share if name == "accuracy" else lambda value: words.number(value, 3, "+")
             shown = {key: show(measured[key]) for key in ("value", "low", "high")}
-            sentences.append(words.say(f"prefer.{name}", **shown))
+            kind = "_replies" if name == "accuracy" and method == "kto" else ""  # each of a pair's two is measured
+            sentences.append(words.say(f"prefer.{name}{kind}", n=held_out["n"], **shown))
     return sentences
+
+
+def describe_few(power: dict[str, Any], words: Words) -> list[str]:
+    """Returns in a sentence what too few preferences can show; none where they are enough, or were not counted."""
+    facts = {key: power.get(key) for key in ("prompts", "held_out", "needed")}
+    if not power.get("missing") or not all(isinstance(value, int) for value in facts.values()):
+        return []
+    shows = power.get("least_accuracy")
+    return [words.say("prefer.few" if shows else "prefer.too_few", shows=words.share(shows), **facts)]
 
 
 def describe_drift(drift: Drift, evaluation: dict[str, Any], words: Words) -> list[str]:
@@ -159,6 +181,7 @@ def describe_drift(drift: Drift, evaluation: dict[str, Any], words: Words) -> li
     }
     ends = {key: words.number(getattr(kl.per_token, key), 3) for key in ("value", "low", "high")}
     sampled = "sampled" if str(evaluation.get("decoding", "")).startswith("sampled") else "greedy"
+    sampled = "below_zero" if kl.per_token.value < 0 else sampled
     return [
         words.say(f"prefer.{clear}", **length),
         words.say("prefer.kl", text=words.number(kl.per_text.value, 2), **ends),
