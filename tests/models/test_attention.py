@@ -4,19 +4,26 @@ import copy
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from helpers.models.attention import NAME, grouped_attention, use_grouped_attention
 
 ROWS, LENGTH = 5, 17
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 300, "pad_token_id": 0}
+SLIDING = {"sliding_window": 6, "head_dim": 24}
+FAMILIES = {
+    "qwen3": {"head_dim": 24},
+    "smollm3": {},
+    "mistral": SLIDING,
+    "gemma3_text": {**SLIDING, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+}
 
 
 @pytest.fixture(scope="module", params=[8, 2, 1], ids=["no groups", "four in a group", "one group"])
 def models(request):
     """Returns a random Llama of eight heads, and its copy with grouped attention."""
     torch.manual_seed(0)
-    small = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "vocab_size": 300, "pad_token_id": 0}
-    config = LlamaConfig(num_attention_heads=8, num_key_value_heads=request.param, **small)
+    config = LlamaConfig(num_attention_heads=8, num_key_value_heads=request.param, **SMALL)
     model = LlamaForCausalLM(config).eval()
     grouped = copy.deepcopy(model)
     use_grouped_attention(grouped)
@@ -48,6 +55,24 @@ def test_training_has_the_losses_and_gradients_of_the_library(models, inputs):
         loss = model(ids, labels=ids).loss
         loss.backward()
         results.append((loss.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
+    torch.testing.assert_close(results[1], results[0])
+    assert results[0][1].abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_train_as_by_the_library(family, inputs):
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(family, **SMALL, **heads, **FAMILIES[family])
+    model, results = AutoModelForCausalLM.from_config(config).train(), []
+    model.gradient_checkpointing_enable()
+    for use in (lambda _: None, use_grouped_attention):
+        use(model)
+        model.zero_grad()
+        loss = model(inputs["input_ids"], labels=inputs["input_ids"]).loss
+        loss.backward()
+        results.append((loss.detach(), model.model.layers[0].self_attn.k_proj.weight.grad.clone()))
+    assert model.config._attn_implementation == NAME
     torch.testing.assert_close(results[1], results[0])
     assert results[0][1].abs().max() > 1e-5
 

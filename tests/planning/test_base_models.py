@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -193,10 +194,41 @@ def test_the_table_has_a_line_per_model(models, tmp_path, capsys):
     lines = compare(capsys, tmp_path, *models.values()).out.splitlines()
     assert lines[0].startswith("base model")
     assert all(any(str(folder) in line for line in lines[1:4]) for folder in models.values())
-    assert lines[4] == f"{models['Gemma 3']}: with train.max_tokens=1536, the most that fits a GPU."
+    assert re.fullmatch(
+        f"{models['Gemma 3']}: micro-batches of 2,048 tokens do not fit a GPU. Planned with train.max_tokens=1536, "
+        r"the most that fits: [\d.]+ rows per optimizer step.",
+        lines[4],
+    )
     assert lines[5].startswith("GiB: the peak per GPU")
     assert lines[6].startswith("lengths: published lengths")
     assert len(lines) == 7
+
+
+def test_rows_that_do_not_fit_are_told_with_what_does(models, tmp_path, capsys):
+    rows = ["train.max_tokens=0", "train.sft.per_device_train_batch_size=16", "train.sft.gradient_checkpointing=false"]
+    shown = compare(capsys, tmp_path, models["Qwen 3"], "--json", "--set", *rows).out
+    (only,) = json.loads(shown)
+    assert (only["max_tokens"], only["too_large"]) == (3456, "16 rows")
+    fitting = compare(capsys, tmp_path, models["Qwen 3"], "--json", "--set", *rows[1:], "train.max_tokens=3456").out
+    assert json.loads(fitting) == [{**only, "max_tokens": None, "too_large": ""}]
+
+
+def test_what_promised_hours_cost_each_model_is_told(models, tmp_path, capsys):
+    lines = compare(capsys, tmp_path, models["Qwen 3"], "--hours", "0.45").out.splitlines()
+    assert lines[2].startswith(f"{models['Qwen 3']}: Promised to end inside 0.45 hours")
+    assert re.search(r"Only [\d.]+ of 3 epochs", lines[2])
+
+
+def test_each_source_of_speed_names_its_models():
+    costs = {"peak_memory_gib": 9.0, "hours": 1.0, "sessions": 1, "tokens_per_word": 2.0}
+    costs |= {"tokens_per_epoch": 9, "rows_over_length": 0, "lengths_from": "the corpus"}
+    speeds = {"a/a": "as measured", "a/b": "by rates", "a/c": "by rates"}
+    candidates = [Candidate(name, "mit", "no", speed_from=speed, **costs) for name, speed in speeds.items()]
+    assert describe_comparison(candidates).splitlines()[-2:] == [
+        "a/a: lengths: the corpus. Speed: as measured.",
+        "a/b, a/c: lengths: the corpus. Speed: by rates.",
+    ]
+    assert describe_comparison(candidates[1:]).splitlines()[-1] == "lengths: the corpus. Speed: by rates."
 
 
 def test_the_table_fits_a_hundred_and_twenty_columns():

@@ -100,7 +100,7 @@ def test_the_plan_in_metrics_is_the_plan_of_the_run(demo):
     ("sets", "message"),
     [
         (["train.max_tokens=8192"], r"estimated peak 3\d\.\d GiB per GPU .*train.max_tokens=\d+ would fit"),
-        (["train.load_in_4bit=false", IN_16_BIT], "a smaller base_model or load_in_4bit would help"),
+        (["train.load_in_4bit=false", IN_16_BIT], "A smaller base_model or load_in_4bit would help"),
         (["train.load_in_4bit=false"], "stored in 4 bits: PEFT would load them as such, and Unsloth those of another"),
         (["shared.base_model=someone/Mistral-7B"], "the shape of 'someone/Mistral-7B' is not known"),
         (["prepare_data.dataset=kaggle:a/b"], "nothing is known about 'kaggle:a/b' yet"),

@@ -137,7 +137,7 @@ def test_products_in_float32_are_those_of_attention_and_adapter(models):
     ]
     attention = 34 * 2 * 2 * 256 * (8 * 256)  # scores and what they weigh, of 256 tokens
     adapter = 2 * 34 * 16 * (4 * 2560 + 2 * 2048 + 2 * 1024 + 3 * (2560 + 10240))
-    assert slow == pytest.approx([8 * attention, 8 * (attention + adapter)])
+    assert slow == pytest.approx([8 * (attention + adapter)] * 2)  # PEFT answers, whatever trained
 
 
 def test_a_plan_of_what_unsloth_leaves_in_float16_is_refused(models, here, tmp_path, capsys):

@@ -17,10 +17,12 @@ from helpers.models.embedded import locate_base_model
 from helpers.models.families import DamagedModel, model_shape
 from helpers.models.loading import load_tokenizer
 from helpers.planning.checks import MachineFacts, describe_download_problem
+from helpers.planning.config import Promise, configure_training
 from helpers.planning.lengths import PlannedRows, keep_lengths, scale_lengths
 from helpers.planning.memory import DoesNotFit
 from helpers.planning.plan import Plan, plan_preset, split_lengths
 from helpers.planning.precision import check_planned_activations
+from helpers.planning.promise import describe_promise
 from helpers.platforms.downloads import is_hub_name
 from helpers.platforms.errors import Refused, describe_error
 from helpers.platforms.machine import platform
@@ -68,7 +70,10 @@ class Candidate:
     rows_over_length: int | None = None  # that have more tokens than shared.max_length, and are dropped
     total_parameters: int | None = None
     peak_memory_gib: float | None = None  # per GPU
-    max_tokens: int | None = None  # that it fits with, where those of the settings do not
+    rows_per_step: float | None = None  # of an optimizer step, their mean where micro-batches are cut by tokens
+    max_tokens: int | None = None  # that it fits with, where the micro-batches of the settings do not
+    too_large: str = ""  # the micro-batches of the settings, where they do not fit
+    promise: str = ""  # what is given up to end in promised hours
     hours: float | None = None
     sessions: int | None = None
     lengths_from: str = ""
@@ -172,8 +177,19 @@ def describe_model(
         "hours": plan.hours["total"],
         "lengths_from": plan.lengths_from,
         "speed_from": plan.speed_from,
+        "rows_per_step": plan.effective_batch,
+        "promise": describe_promise(Promise(**plan.promise)) if plan.promise else "",
     }
-    return Candidate(name, *card, rows_over_length=over, max_tokens=smaller, **rates, **costs, **about)
+    if smaller:
+        about |= {"max_tokens": smaller, "too_large": describe_micro_batch(settings["train"])}
+    return Candidate(name, *card, rows_over_length=over, **rates, **costs, **about)
+
+
+def describe_micro_batch(train: dict[str, Any]) -> str:
+    """Returns the size of a micro-batch by the settings of 02_train, in words."""
+    config = configure_training(train)
+    tokens, rows = config.max_tokens, config.sft["per_device_train_batch_size"]
+    return f"{tokens:,} tokens" if tokens else f"{rows} row{'s' * (rows != 1)}"
 
 
 def plan_to_fit(
@@ -247,13 +263,18 @@ def describe_comparison(candidates: list[Candidate]) -> str:
     table = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
     problems = [f"{each.base_model}: {each.problem}" for each in candidates if each.problem]
     cards = {f"licence and gate not known: {each.card_problem}." for each in candidates if each.card_problem}
-    sources = {
-        f"lengths: {each.lengths_from}. Speed: {each.speed_from}.": 0 for each in candidates if each.lengths_from
-    }
+    sources: dict[str, list[str]] = {}
+    for each in candidates:
+        if each.lengths_from:
+            source = f"lengths: {each.lengths_from}. Speed: {each.speed_from}."
+            sources.setdefault(source, []).append(each.base_model)
+    speeds = [f"{', '.join(names)}: " * (len(sources) > 1) + source for source, names in sources.items()]
     smaller = [
-        f"{each.base_model}: with train.max_tokens={each.max_tokens}, the most that fits a GPU."
+        f"{each.base_model}: micro-batches of {each.too_large} do not fit a GPU. Planned with train.max_tokens="
+        f"{each.max_tokens}, the most that fits: {each.rows_per_step:g} rows per optimizer step."
         for each in candidates
         if each.max_tokens
     ]
+    promises = [f"{each.base_model}: {each.promise}" for each in candidates if each.promise]
     legend = [LEGEND] if any(each.tokens_per_word for each in candidates) else []
-    return "\n".join([*table, *problems, *smaller, *sorted(cards), *legend, *sources])
+    return "\n".join([*table, *problems, *smaller, *promises, *sorted(cards), *legend, *speeds])

@@ -126,7 +126,7 @@ def check_memory(
     memory = estimate_memory(config, shape, sizes, float32, attended)
     if memory.peak > gpu_gib - SPARE_GIB:
         budget = largest_token_budget(config, shape, longest, gpu_gib, float32)
-        smaller = "a smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"
+        smaller = "A smaller base_model" + " or load_in_4bit" * (not config.load_in_4bit) + " would help"
         way = f"train.max_tokens={budget} would fit" if budget else smaller
         raise DoesNotFit(
             f"estimated peak {memory.peak:.1f} GiB per GPU (weights {memory.weights:.1f}, adapter "

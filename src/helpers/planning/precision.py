@@ -60,10 +60,11 @@ def explain_float32(config: TrainingConfig, shape: Shape) -> str:
 
 
 def float32_operations(config: TrainingConfig, shape: Shape, gpu: str) -> float:
-    """Returns the operations in float16 that would take as long as those in float32 of one token's forward pass: two
-    products of attention (scores, values) and, with PEFT, the adapter's; 0 where activations are in 16 bits."""
+    """Returns the operations in float16 that would take as long as those in float32 of one token's pass forward: two
+    products of attention (scores, values) and the adapter's, since PEFT answers whatever trained; 0 where activations
+    are in 16 bits."""
     if not needs_float32(config, shape, gpu):
         return 0.0
     attention = 4 * ATTENDED_TOKENS * linear_layers(shape)["q_proj"][1] * shape["num_hidden_layers"]
-    adapter = 0 if config.backend == "unsloth" else 2 * count_parameters(shape, config.lora)["trainable"]
+    adapter = 2 * count_parameters(shape, config.lora)["trainable"]
     return FLOAT32_SLOWDOWN * float(attention + adapter)
