@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import time
 
 import numpy
 import pytest
@@ -15,7 +16,7 @@ from helpers.evaluation.rating_files import read_table
 from helpers.evaluation.sheet import SHOWN_FIELDS, blind_pair, sheet_id, tuned_is_first
 from helpers.evaluation.sheet_rows import SHEET
 from helpers.runs.differences import changed_inputs, input_hashes
-from helpers.runs.files import read_jsonl, write_csv
+from helpers.runs.files import read_jsonl, utc_now, write_csv
 from helpers.runs.record import Run
 
 SMALL = {"max_rows": 6, "max_prompts": 2, "max_probes": 1, "max_new_tokens": 6, "batch_size": 4}
@@ -30,6 +31,12 @@ def copy_run(demo, folder):
     for name in ("data", "train"):
         shutil.copytree(demo.run / name, folder / name, ignore=shutil.ignore_patterns("checkpoints"))
     return Run(folder)
+
+
+def wait_for_later(answers):
+    """Waits until what is written now has a later second than any of these answers."""
+    while utc_now() <= max(when(answers)):
+        time.sleep(0.05)
 
 
 def finish(run, settings):
@@ -55,6 +62,7 @@ def before(demo, run):
 def three(demo, run, before):
     """Returns the answers of the evaluation after the stage prefer."""
     write_preferred(run)
+    wait_for_later(before[0]["base"])
     answers = answer_rows(run, settings_of(demo))
     finish(run, settings_of(demo))
     return answers
@@ -88,6 +96,7 @@ def test_its_replies_are_scored_by_both_models(three):
 
 
 def test_other_settings_ask_every_model_again(demo, run, three, before):
+    wait_for_later(three["preferred"])
     anew = answer_rows(run, settings_of(demo, batch_size=3))
     shutil.rmtree(run / "evaluate/work")
     for side, answers in anew.items():
