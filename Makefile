@@ -5,8 +5,9 @@ TEST_PROCESSES ?= 2
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 UV_VERSION := 0.13.9
-# uv installs what the lock lists, no more and no less, each file with its hash; where it cannot, pip takes the same lock.
-UV := UV_NO_CONFIG=1 UV_SYSTEM_CERTS=1 $(BIN)/uv pip install -q --no-deps
+# uv installs what the lock lists, no more and no less, each file with its hash, here and not in the environment that is
+# active; where it cannot, pip takes the same lock.
+UV := UV_NO_CONFIG=1 UV_SYSTEM_CERTS=1 $(BIN)/uv pip install -q --no-deps --python $(BIN)/python
 install_lock = $(UV) --require-hashes --build-constraints $(1) -r $(1) \
 	|| { echo "uv could not install $(1), for the reason above: pip does it, which takes longer"; \
 	$(PIP) install -q --no-compile --no-deps --require-hashes -r $(1); }

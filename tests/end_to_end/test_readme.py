@@ -139,6 +139,13 @@ def call_kaggle(words, tmp_path, monkeypatch):
         return main([*words, "--outputs", str(tmp_path / "pulled"), "--every", "0.1"])
 
 
+def test_make_installs_here_whatever_is_active():
+    done = subprocess.run(["make", "-n", "-B", "setup-dev"], cwd=ROOT, capture_output=True, text=True, check=True)
+    installs = re.findall(r"\S*uv pip install .*", done.stdout)
+    assert len(installs) == 2
+    assert all("--python .venv/bin/python " in line for line in installs)
+
+
 @pytest.mark.parametrize("command", dict.fromkeys(" ".join(command.split()) for command in INLINE))
 def test_a_command_within_a_sentence_exists(command):
     words = shlex.split(command)
