@@ -1,4 +1,4 @@
-"""Of a base model that also sees, the text part alone is loaded: it computes what the whole model computes."""
+"""Of a base model that also takes images, the text part alone is loaded: it computes what the whole model computes."""
 
 import ast
 import shutil

@@ -51,7 +51,7 @@ ESTIMATED = {
     "gemma3_text",
     "smollm3",
 }  # transformers' model_type
-WITH_TEXT_PART = {"gemma3"}  # transformers' model_type, of models that also see: their text part is loaded alone
+WITH_TEXT_PART = {"gemma3"}  # transformers' model_type, of models of text and images: their text part is loaded
 REQUIRED = {  # numbers
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     "vocab_size",

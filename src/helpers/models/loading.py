@@ -148,8 +148,8 @@ def put_on_adapters(base: Network, adapters: Mapping[str, Path]) -> Network:
         if missing := sorted(needed - load_peft_weights(str(folder), device="cpu").keys()):
             raise ValueError(
                 f"the adapter in {folder} does not fit this base model: it has no weights for {missing[0]} and "
-                f"{len(missing) - 1} more. Expected one trained on this model, of one that also sees on its text part "
-                f"alone: train it again."
+                f"{len(missing) - 1} more. Expected one trained on this model, or, where that takes images too, on its "
+                f"text part alone: train it again."
             )
     return model
 

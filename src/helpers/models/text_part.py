@@ -1,5 +1,5 @@
-"""The text part of a base model that also sees, such as Gemma 3 from 4B on: loaded alone, without the vision tower, it
-is a causal language model like others, and an adapter has no layers in the tower."""
+"""The text part of a base model that also takes images, such as Gemma 3 from 4B on: loaded alone, without the vision
+tower, it is a causal language model like others, and an adapter has no layers in the tower."""
 
 import contextlib
 import copy
