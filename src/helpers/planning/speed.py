@@ -8,7 +8,7 @@ from helpers.planning.memory import NF4_BYTES
 
 T4_FLOPS = 20.4e12  # floating-point operations per second, measured in a 4096³ product in float16
 T4_BYTES = 320e9  # bytes per second of its memory, by its data sheet
-# What is reached of these rates, adapters, attention and element-wise work included: tests/benchmarks/RESULTS.md
+# What is reached of these rates in scoring and in replies, all else included: tests/benchmarks/RESULTS.md
 FORWARD_EFFICIENCY, DECODE_EFFICIENCY = 0.62, 0.42
 # In training, operations that take as long as all else that one pass of a layer does to a token: norms, rotary
 # positions, attention, the activation function, adapters of r 16 on all projections. By backend, with activations in 16
